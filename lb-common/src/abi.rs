@@ -1,0 +1,115 @@
+//! Every type that stands in a BPF map: `repr(C)`, free of padding, sizes asserted at compile time.
+//!
+//! Map names, as the program declares them and the controller opens them, are in [`map`]. Changing anything here (or
+//! the meaning of a field) needs a new [`ABI_VERSION`]: pins live in a directory named by it, so that a controller
+//! never reads entries of another layout.
+
+mod address;
+mod backend;
+mod counters;
+mod flow;
+mod nexthop;
+mod pin;
+mod reason;
+mod service;
+mod slot;
+
+pub use address::Address;
+pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
+pub use counters::BackendCounters;
+pub use flow::{FlowKey, protocol};
+pub use nexthop::{
+    AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
+    NextHopRow, RouteKey, nexthop_flag,
+};
+pub use pin::{Pin, pin_flag};
+pub use reason::{REASONS, Reason};
+pub use service::{
+    Forward, OnAllDown, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow, key_kind,
+    service_flag,
+};
+pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
+
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v1`).
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, at most 15 characters (the kernel's limit). All are pinned by the controller.
+pub mod map {
+    /// `Array<ServiceBucket>`, MMAPABLE: VIP entries, VIP addresses and nat reply entries.
+    pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
+    /// `Array<ServiceRow>`, MMAPABLE, indexed by service row (not by service id). Row 0 is never used.
+    pub const SERVICES: &str = "SERVICES";
+    /// `Array<u64>`, MMAPABLE: the arena of [`super::Slot`]s in which every ring is a range.
+    pub const ARENA: &str = "ARENA";
+    /// `Array<BackendRow>`, MMAPABLE, indexed by backend id. Id 0 is "none".
+    pub const BACKENDS: &str = "BACKENDS";
+    /// `Array<ReplyRow>`, MMAPABLE, indexed by backend id (nat only).
+    pub const REPLIES: &str = "REPLIES";
+    /// `HashMap<FlowKey, Pin>`: confirmed pins.
+    pub const PINS: &str = "PINS";
+    /// `HashMap<FlowKey, Pin>`: unconfirmed pins (only a SYN was seen).
+    pub const PINS_NEW: &str = "PINS_NEW";
+    /// `PerCpuArray<BackendCounters>`, indexed by backend id; id 0 counts what belongs to no backend.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `PerCpuArray<u64>`, indexed by `service id * REASONS + reason`; service id 0 is "no service".
+    pub const REASON_COUNTS: &str = "REASON_COUNTS";
+    /// `LpmTrie<RouteKey, u32>`: the host's routes, for nat replies; the value is an index into `NEXTHOPS`.
+    pub const ROUTES: &str = "ROUTES";
+    /// `Array<NextHopRow>`, MMAPABLE.
+    pub const NEXTHOPS: &str = "NEXTHOPS";
+    /// `HashMap<NeighbourKey, NeighbourRow>`: resolved on-link neighbours, for nat replies.
+    pub const NEIGHBOURS: &str = "NEIGHBOURS";
+    /// `LpmTrie<AllowKey, u32>`: the `allow` prefixes of all services.
+    pub const ALLOW: &str = "ALLOW";
+    /// `HashMap<u32, u32>`: ifindex of an attached NIC to its number (0..31), the bit in `ServiceRow::interfaces`.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// `DevMapHash`, keyed by ifindex, for egress on another NIC.
+    pub const DEVICES: &str = "DEVICES";
+    /// `RingBuf` of [`super::NeighbourWanted`]: neighbours that packets needed and nobody had resolved.
+    pub const WANTED: &str = "WANTED";
+    /// `Array<Clock>`, one entry, written by the `clock` program: relates jiffies to nanoseconds.
+    pub const CLOCK: &str = "CLOCK";
+}
+
+/// Names of the programs in the balancer's object.
+pub mod program {
+    /// The balancer.
+    pub const BALANCER: &str = "balancer";
+    /// Writes [`super::Clock`]; run by BPF_PROG_TEST_RUN, never attached.
+    pub const CLOCK: &str = "clock";
+    /// The backend's decapsulator (in the object `decap`).
+    pub const DECAP: &str = "decap";
+}
+
+/// Names of the load-time globals (`.rodata`, frozen at load: unused features are removed by the verifier).
+pub mod global {
+    /// `[u64; 11]`: keys of the flow hash, see [`crate::hash`].
+    pub const HASH_KEYS: &str = "HASH_KEYS";
+    /// `u32`: number of buckets of `SERVICE_TABLE` minus one (the number is a power of two).
+    pub const SERVICE_MASK: &str = "SERVICE_MASK";
+    /// `u32`: 1 if exactly one NIC is attached: every packet leaves where it came in.
+    pub const SINGLE_NIC: &str = "SINGLE_NIC";
+    /// `u32`: 1 if any service uses nat (replies are looked for).
+    pub const HAVE_NAT: &str = "HAVE_NAT";
+    /// `u32`: 1 if IPv6 is to be parsed at all.
+    pub const HAVE_V6: &str = "HAVE_V6";
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::*;
+
+    macro_rules! pod {
+        ($($name:ty),*) => { $(
+            // SAFETY: repr(C) or repr(transparent) over integers, size asserted to be the sum of the fields (no
+            // padding), and every bit pattern is a valid value.
+            unsafe impl aya::Pod for $name {}
+        )* };
+    }
+
+    pod!(
+        Address, AllowKey, BackendCounters, BackendRow, Clock, FlowKey, NeighbourKey, NeighbourRow,
+        NeighbourWanted, NextHopRow, Pin, ReplyRow, RouteKey, ServiceBucket, ServiceEntry,
+        ServiceRow, Slot
+    );
+}

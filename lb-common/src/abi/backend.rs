@@ -1,0 +1,69 @@
+//! A backend as the packet path sees it.
+
+use super::Address;
+use crate::be::Be16;
+
+/// Number of a backend, 1..2^24; 0 is "none". Belongs to one backend of one service until nothing names it any more.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(pub u32);
+
+impl BackendId {
+    /// No backend: what a zeroed map entry names.
+    pub const NONE: Self = Self(0);
+    /// In [`super::Slot::base`]: the base is what the service's old ring says (the ring's length has changed).
+    pub const OLD_RING: Self = Self(0x00ff_ffff);
+}
+
+/// Bits of [`BackendRow::flags`].
+pub mod backend_flag {
+    /// Health says DOWN, or maint: `resolve(pin)` and `resolve(base)` go to the slot's owner instead.
+    pub const DOWN: u32 = 1;
+    /// `ifindex`, `dst_mac` and `src_mac` are valid. Without it the packet path asks the kernel (`bpf_fib_lookup`).
+    pub const RESOLVED: u32 = 2;
+}
+
+/// One entry of `BACKENDS`, one cache line. Every field group changes by one aligned 8-byte store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendRow {
+    /// The backend's address: nat's new destination, the tunnel's outer destination.
+    pub address: Address,
+    /// The tunnel's outer source (an address of this node); zero in nat and dsr.
+    pub source: Address,
+    /// Next hop's MAC address.
+    pub dst_mac: [u8; 6],
+    /// The backend's port (nat).
+    pub port: Be16,
+    /// Egress NIC's MAC address.
+    pub src_mac: [u8; 6],
+    /// MTU of the egress NIC, bytes of layer 3 (host order).
+    pub mtu: u16,
+    /// Egress NIC (host order).
+    pub ifindex: u32,
+    /// Bits of [`backend_flag`].
+    pub flags: u32,
+    /// The service's id (stable, not its row).
+    pub service: u32,
+    /// Unfolded one's-complement sum (RFC 1071, native byte order of raw 16-bit words) of the constant part of the
+    /// tunnel's outer IPv4 header: everything but TOS, total length and checksum (which count as zero).
+    pub outer_sum: u32,
+}
+
+const _: () = assert!(size_of::<BackendRow>() == 64);
+
+/// One entry of `REPLIES`: what a nat reply of this backend is rewritten to.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyRow {
+    /// The VIP: the reply's new source address.
+    pub vip: Address,
+    /// The VIP's port.
+    pub port: Be16,
+    /// Zero.
+    pub _pad: u16,
+    /// The service's row in `SERVICES` (0 = this backend has no replies).
+    pub row: u32,
+}
+
+const _: () = assert!(size_of::<ReplyRow>() == 24);

@@ -1,0 +1,88 @@
+//! Why a packet was dropped, answered or noted. One numbered list, the same names in counters, CLI and docs.
+
+/// Length of a service's row in `REASON_COUNTS`.
+pub const REASONS: u32 = 64;
+
+macro_rules! reasons {
+    ($( $variant:ident = $number:literal, $name:literal, $drop:literal, $text:literal; )*) => {
+        /// A counted reason. Numbers are never reused; `0..40` are drops, `40..64` are not.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $( #[doc = $text] $variant = $number, )* }
+
+        impl Reason {
+            /// All reasons in the order of their numbers.
+            pub const ALL: &'static [Reason] = &[ $( Reason::$variant, )* ];
+
+            /// The name in counters, CLI and docs.
+            pub const fn name(self) -> &'static str {
+                match self { $( Reason::$variant => $name, )* }
+            }
+
+            /// Whether the packet was dropped.
+            pub const fn is_drop(self) -> bool {
+                match self { $( Reason::$variant => $drop, )* }
+            }
+
+            /// One sentence for operators.
+            pub const fn text(self) -> &'static str {
+                match self { $( Reason::$variant => $text, )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    L3Truncated = 0, "l3_truncated", true, "The frame ends inside its IP header.";
+    L3Length = 1, "l3_len_mismatch", true, "The IP header promises more bytes than the frame has.";
+    L4Truncated = 2, "l4_truncated", true, "The packet ends inside its TCP, UDP or ICMP header.";
+    IpVersion = 3, "ip_version", true, "The IP version does not match the EtherType.";
+    IpHeaderLength = 4, "ip_ihl", true, "The IPv4 header length is below 20 or beyond the packet.";
+    SourceRoute = 5, "ip_src_route", true, "The packet carries a source-route option (RFC 7126).";
+    Ttl = 6, "ttl", true, "TTL or hop limit was 0 or 1.";
+    Martian = 7, "martian", true, "The source address cannot be a client (loopback, multicast, the VIP itself...).";
+    Fragment = 8, "fragment", true, "The packet is an IP fragment; fragments are not balanced yet.";
+    ExtensionHeader = 9, "ext_hdr", true, "The IPv6 packet has extension headers; they are not balanced yet.";
+    TcpFlags = 10, "tcp_flags", true, "SYN together with FIN or RST, or no flag at all: no stack sends that.";
+    TcpOffset = 11, "tcp_doff", true, "The TCP data offset is below 5 or beyond the segment.";
+    UdpLength = 12, "udp_len", true, "The UDP length is below 8 or beyond the packet.";
+    UdpNoChecksum = 13, "udp6_zero", true, "UDP over IPv6 without a checksum (RFC 8200 8.1).";
+    NoService = 14, "no_service", true, "The address is a VIP, but no service has this port and protocol, and the address is not local to this host.";
+    NotAllowed = 15, "not_allowed", true, "The client is not in the service's allow prefixes.";
+    NoBackend = 16, "no_backend", true, "The service has no usable backend (on_all_down: drop, or all are drained or in maintenance).";
+    NoNextHop = 17, "no_nexthop", true, "The next hop's MAC address is not known (yet); it is being asked for.";
+    IcmpError = 18, "icmp_error", true, "An ICMP error for a VIP; these are not delivered to backends yet.";
+    IcmpChecksum = 19, "icmp_csum", true, "An echo request with a wrong checksum.";
+    TooBig = 20, "too_big", true, "The packet does not fit the path to the backend; the sender is told (rate-limited).";
+    EncapFailed = 21, "encap_failed", true, "No room in front of the packet for the outer header.";
+    PortZero = 22, "port0", true, "Source or destination port 0 (RFC 6335).";
+    BadSlot = 23, "bad_slot", true, "The ring or backend entry does not exist: a fault of lb.";
+    LoopSourceMac = 24, "loop_src_mac", true, "The frame came back with this NIC's own source MAC address.";
+    BadTunnel = 25, "bad_tunnel", true, "lb decap: the outer header is broken or from a source that is not allowed.";
+    EgressFailed = 26, "egress_failed", true, "The egress NIC is not attached.";
+    Echo = 40, "echo", false, "Echo requests to a VIP, answered.";
+    Reject = 41, "reject", false, "Packets answered with a reset or port unreachable (on_all_down: reject).";
+    PinRefused = 42, "pin_refused", false, "Flows that could not be pinned because the table was full; they follow the base.";
+    TooBigSent = 43, "ptb_sent", false, "Fragmentation-needed or packet-too-big answers sent.";
+    TimeExceededSent = 44, "ttl_sent", false, "Time-exceeded answers sent.";
+    Passed = 45, "passed", false, "Packets that are not ours, passed to this host untouched.";
+    NoServicePassed = 46, "no_service_passed", false, "Packets to a VIP's address without a service, passed because the address is local.";
+    Transmitted = 47, "transmitted", false, "Packets sent to a backend or back to a client.";
+    Pinned = 48, "pinned", false, "Pins made.";
+    IcmpLimited = 49, "icmp_limited", false, "ICMP answers not sent because of the rate limit.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_unique_and_drops_come_first() {
+        let mut seen = std::collections::HashSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(*reason as u32), "{} is numbered twice", reason.name());
+            assert!((*reason as u32) < REASONS);
+            assert_eq!(reason.is_drop(), (*reason as u32) < 40, "{}", reason.name());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! How the packet path finds a service and what it knows of it.
+
+use super::Address;
+use crate::be::Be16;
+
+/// Entries of a bucket.
+pub const SERVICE_BUCKET_ENTRIES: usize = 8;
+
+/// What an entry of `SERVICE_TABLE` stands for; part of the key, and never 0 in an entry in use.
+pub mod key_kind {
+    /// (VIP, port, protocol); the value is a row of `SERVICES`.
+    pub const SERVICE: u8 = 1;
+    /// (VIP address, 0, 0); the value is 1 if the address is local to this host (pass what no service wants), else 2.
+    pub const ADDRESS: u8 = 2;
+    /// (backend address, port, protocol) of a nat service; the value is a backend id, see `REPLIES`.
+    pub const REPLY: u8 = 3;
+}
+
+/// One entry. The last word is written by one 8-byte store: after the address when an entry is added, to zero when it
+/// is removed; an entry is not used for another key before a grace period has passed.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// [`Address::high`] of the key.
+    pub high: u64,
+    /// [`Address::low`] of the key.
+    pub low: u64,
+    /// [`ServiceEntry::selector`] in the low half, the value in the high half. 0 = free.
+    pub word: u64,
+}
+
+impl ServiceEntry {
+    /// The part of the key beside the address: raw port, protocol and [`key_kind`].
+    pub const fn selector(port: Be16, protocol: u8, kind: u8) -> u32 {
+        (port.raw() as u32) | ((protocol as u32) << 16) | ((kind as u32) << 24)
+    }
+
+    /// An entry's last word.
+    pub const fn word(selector: u32, value: u32) -> u64 {
+        (selector as u64) | ((value as u64) << 32)
+    }
+
+    /// The bucket of a key: its hash, folded before it is multiplied (consecutive addresses would cluster), then
+    /// masked by the number of buckets minus one.
+    pub const fn bucket(address: &Address, selector: u32, mask: u32) -> u32 {
+        let key = address.low() ^ address.high().rotate_left(29) ^ ((selector as u64) << 7);
+        let folded = key ^ (key >> 32);
+        ((folded.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u32) & mask
+    }
+}
+
+/// One bucket of `SERVICE_TABLE`. Entries need not be contiguous.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceBucket {
+    /// The entries.
+    pub entries: [ServiceEntry; SERVICE_BUCKET_ENTRIES],
+}
+
+const _: () = assert!(size_of::<ServiceBucket>() == 192);
+
+/// How packets reach a backend.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forward {
+    /// Destination address and port rewritten; the reply comes back through lb.
+    Nat = 1,
+    /// Destination MAC address rewritten (layer 2); the backend has the VIP and answers the client directly.
+    Dsr = 2,
+    /// Encapsulated in IP (RFC 2003, RFC 2473) towards the backend, which answers the client directly.
+    Ipip = 3,
+}
+
+/// What happens to packets for a service whose backends are all DOWN (administratively drained ones never count).
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnAllDown {
+    /// The ring keeps pointing at the DOWN backends; nothing to do in the packet path.
+    FailOpen = 0,
+    /// TCP reset, ICMP port unreachable.
+    Reject = 1,
+    /// Counted drop.
+    Drop = 2,
+}
+
+/// Bits of [`ServiceRow::flags`].
+pub mod service_flag {
+    /// No backend can be used and the policy is `reject`: answer with a reset or port unreachable.
+    pub const REJECT: u32 = 1;
+    /// No backend can be used and the policy is `drop`, or all are administratively out.
+    pub const DROP: u32 = 2;
+    /// Only clients in `allow_list` may in.
+    pub const ALLOW: u32 = 4;
+    /// Only packets that came in by a NIC in `interfaces`.
+    pub const INTERFACES: u32 = 8;
+}
+
+/// One entry of `SERVICES`, one cache line. Immutable once its index is published in `SERVICE_TABLE` (a change of the
+/// service writes another row and publishes that), except `flags`, which may change by one 4-byte store.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// First slot of the ring in the arena.
+    pub ring: u32,
+    /// Number of slots (`M`).
+    pub slots: u32,
+    /// First slot of the ring before its length changed.
+    pub old_ring: u32,
+    /// Its number of slots; 0 = there is none. Slots whose base is [`super::BackendId::OLD_RING`] ask it.
+    pub old_slots: u32,
+    /// The service's id: stable over its life, indexes counters.
+    pub id: u32,
+    /// Bits of [`service_flag`].
+    pub flags: u32,
+    /// Bit mask of NIC numbers, with [`service_flag::INTERFACES`].
+    pub interfaces: u32,
+    /// Number of the list in `ALLOW`, with [`service_flag::ALLOW`].
+    pub allow_list: u32,
+    /// The VIP.
+    pub vip: Address,
+    /// The VIP's port.
+    pub port: Be16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// [`Forward`] as a number.
+    pub forward: u8,
+    /// Idle time after which a confirmed pin may go, seconds (host order); for the controller.
+    pub idle_seconds: u32,
+    /// Zero.
+    pub _reserved: u64,
+}
+
+const _: () = assert!(size_of::<ServiceRow>() == 64);

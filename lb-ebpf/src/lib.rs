@@ -1,0 +1,2 @@
+//! lb's XDP programs.
+#![no_std]

@@ -1,0 +1,226 @@
+//! What the control socket answers: the JSON of `--json`. Fields are only ever added.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Configuration file.
+    pub config: String,
+    /// Number of the configuration in force; counts applied changes.
+    pub revision: u64,
+    /// Why the file on disk is not in force (all its errors), if it is not.
+    pub config_error: Option<String>,
+    /// Fingerprint of the seed of the flow hash; the same on nodes of a cluster.
+    pub seed_fingerprint: String,
+    /// NICs.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Things that need attention, each with a remedy.
+    pub warnings: Vec<String>,
+    /// Services.
+    pub services: Vec<ServiceStatus>,
+    /// Entries in the pin tables at the last sweep.
+    pub pins: PinStatus,
+}
+
+/// One NIC.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name.
+    pub name: String,
+    /// Index, if it exists.
+    pub ifindex: Option<u32>,
+    /// `native`, `generic` or `detached`.
+    pub mode: String,
+    /// MTU.
+    pub mtu: u32,
+    /// Carrier and administrative state: `up` or `down`.
+    pub link: String,
+}
+
+/// Fill of the pin tables.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PinStatus {
+    /// Confirmed.
+    pub confirmed: u64,
+    /// Limit of confirmed ones.
+    pub confirmed_limit: u64,
+    /// Unconfirmed.
+    pub unconfirmed: u64,
+    /// Limit of unconfirmed ones.
+    pub unconfirmed_limit: u64,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Name.
+    pub name: String,
+    /// `192.0.2.10:80/tcp`
+    pub listen: String,
+    /// `nat`, `dsr` or `tunnel`.
+    pub forward: String,
+    /// `UP`, `DOWN` (no usable backend) or `FAIL-OPEN`.
+    pub state: String,
+    /// Slots of its ring by phase.
+    pub slots: PhaseCount,
+    /// Backends, those on their way out included.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// Slots by phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseCount {
+    /// SETTLED.
+    pub settled: u32,
+    /// WINDOW.
+    pub window: u32,
+    /// HARVEST.
+    pub harvest: u32,
+    /// PINNED.
+    pub pinned: u32,
+}
+
+/// One backend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Name.
+    pub name: String,
+    /// `10.0.0.11:80`
+    pub address: String,
+    /// `UP`, `DOWN`, `UP 1/3`, `DOWN 1/2`, `NOLB` (no check).
+    pub state: String,
+    /// `ready`, `drain`, `maint`, or `removed` (gone from the file, draining).
+    pub admin: String,
+    /// Weight in force.
+    pub weight: u16,
+    /// Weight in the file.
+    pub configured_weight: u16,
+    /// Slots it owns.
+    pub slots: u32,
+    /// Pins that name it, at the last sweep.
+    pub pins: u64,
+    /// Next hop: `eth0 via 10.0.0.1 02:00:..` or `unresolved`.
+    pub next_hop: String,
+    /// HAProxy's code of the last check (`L4OK`, `L7STS`...), empty without check.
+    pub check: String,
+    /// What the last check said.
+    pub check_output: String,
+    /// How long it took, milliseconds.
+    pub check_milliseconds: Option<f64>,
+    /// Seconds in this state.
+    pub last_change_seconds: u64,
+}
+
+/// `GET /v1/stats`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Services.
+    pub services: Vec<ServiceStats>,
+    /// Reasons that belong to no service, by name; only those that are not 0.
+    pub node: BTreeMap<String, u64>,
+}
+
+/// One service's counters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Name.
+    pub name: String,
+    /// `192.0.2.10:80/tcp`
+    pub listen: String,
+    /// Sum over its backends, those removed included.
+    pub total: Counters,
+    /// Reasons by name; only those that are not 0.
+    pub reasons: BTreeMap<String, u64>,
+    /// Backends.
+    pub backends: Vec<BackendStats>,
+}
+
+/// One backend's counters.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BackendStats {
+    /// Name.
+    pub name: String,
+    /// As in [`BackendStatus`].
+    pub state: String,
+    /// As in [`BackendStatus`].
+    pub admin: String,
+    /// Weight in force.
+    pub weight: u16,
+    /// Share of the ring, 0..=1.
+    pub share: f64,
+    /// Counters.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Counters; they never go back while lb is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Packets to backends.
+    pub packets_in: u64,
+    /// Their bytes (layer 3).
+    pub bytes_in: u64,
+    /// Packets from backends; nat only.
+    pub packets_out: u64,
+    /// Their bytes (layer 3).
+    pub bytes_out: u64,
+    /// New flows (TCP SYNs, retransmissions included).
+    pub flows: u64,
+    /// TCP resets from backends; nat only.
+    pub resets: u64,
+}
+
+/// `GET /v1/lookup?source=..&destination=..&protocol=..`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Lookup {
+    /// Service, if any has this address.
+    pub service: Option<String>,
+    /// The backend an established flow reaches (its next non-opening packet).
+    pub backend: Option<String>,
+    /// The backend a new flow would reach.
+    pub backend_for_new_flow: Option<String>,
+    /// Slot number in the ring.
+    pub slot: u32,
+    /// Number of slots.
+    pub slots: u32,
+    /// `SETTLED`, `WINDOW`, `HARVEST` or `PINNED`.
+    pub phase: String,
+    /// The slot's base, in WINDOW and HARVEST.
+    pub base: Option<String>,
+    /// The flow's pin: `none`, `unconfirmed web1`, `confirmed web1`.
+    pub pin: String,
+    /// The reason in one sentence.
+    pub why: String,
+}
+
+/// `POST /v1/backends/{service}/{backend}`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SetBackend {
+    /// `ready`, `drain` or `maint`.
+    pub admin: Option<String>,
+    /// New weight, 0..=256.
+    pub weight: Option<u16>,
+}
+
+/// `POST /v1/reload` and other verbs: what happened, in words.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// One line per change; empty = nothing to do.
+    pub changes: Vec<String>,
+}
+
+/// Any failure; HTTP status 4xx or 5xx.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong and what would be right.
+    pub error: String,
+}

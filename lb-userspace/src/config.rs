@@ -1,0 +1,3 @@
+//! YAML as written -> a checked model that cannot be invalid.
+
+pub mod model;

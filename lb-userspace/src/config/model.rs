@@ -1,0 +1,256 @@
+//! The checked configuration. Only `config` makes one; everything else may rely on what is documented here.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Config {
+    /// NICs to attach to, in the order of the file; names are unique. The command line's `--iface` replaces them.
+    pub interfaces: Vec<String>,
+    /// How to attach.
+    pub xdp_mode: XdpMode,
+    /// Prefixes whose packets (by destination) are passed to the host untouched, even for a VIP.
+    pub direct: Vec<IpNet>,
+    /// Group that may use the control socket (0660 instead of 0600).
+    pub socket_group: Option<String>,
+    /// Sizes fixed when the data plane is loaded.
+    pub limits: Limits,
+    /// Services; names and (address, port, protocol) are unique.
+    pub services: Vec<Service>,
+}
+
+/// `xdp_mode:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// In the driver, or fail with the reason.
+    #[default]
+    Native,
+    /// In the network stack: works everywhere, several times slower.
+    Generic,
+    /// Native where the driver can, else generic with a warning.
+    Auto,
+}
+
+/// `limits:`, entries; fixed while the data plane is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Limits {
+    /// Services at a time.
+    pub services: u32,
+    /// Backends at a time (those on their way out included).
+    pub backends: u32,
+    /// Slots of all rings; `None` = three times what the first configuration uses, at least 512 Ki.
+    pub ring_slots: Option<u32>,
+    /// Confirmed pins.
+    pub pins: u32,
+    /// Unconfirmed pins.
+    pub pins_unconfirmed: u32,
+    /// `allow` prefixes of all services together.
+    pub allow_prefixes: u32,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Service {
+    /// Unique name; letters, digits, `_`, `-`, `.`.
+    pub name: String,
+    /// Where it listens.
+    pub listen: Listen,
+    /// How packets reach backends.
+    pub forward: Forward,
+    /// Clients that may in; empty = all.
+    pub allow: Vec<IpNet>,
+    /// What happens when all backends are DOWN.
+    pub on_all_down: OnAllDown,
+    /// What happens to flows of a backend that goes DOWN.
+    pub on_marked_down: OnMarkedDown,
+    /// Length of a slot's WINDOW; whole seconds, 1..=8000.
+    pub window: Duration,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Number of slots, if not derived from the backends; prime.
+    pub ring_size: Option<u32>,
+    /// The health check; `None` = backends are always UP.
+    pub check: Option<Check>,
+    /// Backends, at least one; names and (address, port) are unique; `nat` and `tunnel`: any family as `forward`
+    /// allows; `dsr`: the port equals the listen port.
+    pub backends: Vec<Backend>,
+}
+
+/// `listen:`
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Listen {
+    /// The VIP; unicast, not loopback, not unspecified.
+    pub address: IpAddr,
+    /// 1..=65535.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// NICs the service is reachable on; empty = all that lb is attached to. Each is in `Config::interfaces` if that
+    /// is not empty.
+    pub interfaces: Vec<String>,
+    /// Put the VIP on this NIC (/32 or /128), and take it off with `lb detach`.
+    pub add_address_to: Option<String>,
+    /// The VIP may be this host's own address, and its port one that a local process listens on.
+    pub force: bool,
+}
+
+/// `protocol:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::abi::protocol::TCP,
+            Self::Udp => lb_common::abi::protocol::UDP,
+        }
+    }
+
+    /// `tcp` or `udp`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// `forward:` (and `encap:`)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Forward {
+    /// Destination rewritten; VIP and backends of one family.
+    Nat,
+    /// MAC address rewritten; VIP and backends of one family, backends on link.
+    Dsr,
+    /// `forward: tunnel, encap: ipip`; any mix of families.
+    Ipip,
+}
+
+/// `on_all_down:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnAllDown {
+    /// Keep sending to all backends that are not administratively out.
+    #[default]
+    FailOpen,
+    /// TCP reset, ICMP port unreachable.
+    Reject,
+    /// Drop and count.
+    Drop,
+}
+
+/// `on_marked_down:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMarkedDown {
+    /// Its flows go to other backends at once (and get their reset there).
+    #[default]
+    Move,
+    /// Its flows stay with it; only new flows go elsewhere.
+    Keep,
+}
+
+/// `timeouts:`, whole seconds, 1..=8000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Timeouts {
+    /// An idle TCP flow's pin goes after this long; also the length of HARVEST of a TCP service.
+    pub tcp: Duration,
+    /// The same after FIN or RST.
+    pub tcpfin: Duration,
+    /// The same for UDP.
+    pub udp: Duration,
+}
+
+/// `check:` with the timing of `backend_defaults`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Port to ask; `None` = the backend's own.
+    pub port: Option<u16>,
+}
+
+/// `type:` of a check and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum CheckKind {
+    /// The connection is accepted.
+    Tcp,
+    /// The answer has one of the status codes.
+    Http {
+        /// `GET`, `HEAD`, `OPTIONS`...
+        method: String,
+        /// Path and query, starts with `/`.
+        path: String,
+        /// `Host` header; `None` = the backend's address and port.
+        host: Option<String>,
+        /// Inclusive ranges of good codes.
+        status: Vec<(u16, u16)>,
+    },
+}
+
+/// One backend, with all defaults filled in.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Backend {
+    /// Unique in its service.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// 0..=256; 0 = no new flows.
+    pub weight: u16,
+    /// Probe timing.
+    pub timing: Timing,
+}
+
+/// HAProxy's check timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Timing {
+    /// Interval when settled.
+    pub inter: Duration,
+    /// Interval while changing.
+    pub fastinter: Duration,
+    /// Interval when down.
+    pub downinter: Duration,
+    /// Good answers in a row to go up, at least 1.
+    pub rise: u32,
+    /// Bad answers in a row to go down, at least 1.
+    pub fall: u32,
+    /// Time a probe may take.
+    pub timeout: Duration,
+    /// State before the first answer.
+    pub init_state: InitState,
+}
+
+/// `init_state:`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InitState {
+    /// DOWN until the first good answer (one is enough).
+    #[default]
+    Down,
+    /// UP until the first bad answer (one is enough).
+    Up,
+}
+
+/// Where a configuration came from, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// File name as given.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}

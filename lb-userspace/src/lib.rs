@@ -1,0 +1,13 @@
+//! lb's controller: YAML to BPF maps, health probes, statistics, and what the `lb` command needs to talk to it.
+//!
+//! `config` (YAML -> checked model) -> `plan` (what has to change; pure) -> `dataplane` (the only module that touches
+//! maps), driven by `control`; `health` and `net` feed it, `api` and `cli` show it.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod health;
+pub mod net;
+pub mod plan;
