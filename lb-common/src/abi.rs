@@ -25,8 +25,8 @@ pub use nexthop::{
 pub use pin::{Pin, pin_flag};
 pub use reason::{REASONS, Reason};
 pub use service::{
-    Forward, OnAllDown, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow, key_kind,
-    service_flag,
+    Forward, OnAllDown, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow,
+    address_value, key_kind, service_flag,
 };
 pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
 
@@ -108,8 +108,22 @@ mod pod {
     }
 
     pod!(
-        Address, AllowKey, BackendCounters, BackendRow, Clock, FlowKey, NeighbourKey, NeighbourRow,
-        NeighbourWanted, NextHopRow, Pin, ReplyRow, RouteKey, ServiceBucket, ServiceEntry,
-        ServiceRow, Slot
+        Address,
+        AllowKey,
+        BackendCounters,
+        BackendRow,
+        Clock,
+        FlowKey,
+        NeighbourKey,
+        NeighbourRow,
+        NeighbourWanted,
+        NextHopRow,
+        Pin,
+        ReplyRow,
+        RouteKey,
+        ServiceBucket,
+        ServiceEntry,
+        ServiceRow,
+        Slot
     );
 }

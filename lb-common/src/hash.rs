@@ -15,8 +15,7 @@ pub type HashKeys = [u64; KEYS];
 /// Hash of a flow (client address, VIP, ports, protocol); IPv4 takes three multiplications, IPv6 ten.
 #[inline(always)]
 pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
-    let ports =
-        (flow.source_port.raw() as u32) | ((flow.destination_port.raw() as u32) << 16);
+    let ports = (flow.source_port.raw() as u32) | ((flow.destination_port.raw() as u32) << 16);
     let mut sum = keys[0]
         .wrapping_add(keys[1].wrapping_mul(ports as u64))
         .wrapping_add(keys[2].wrapping_mul(flow.source.words[3].raw() as u64))

@@ -87,7 +87,14 @@ impl core::fmt::Debug for Address {
             write!(f, "{a}.{b}.{c}.{d}")
         } else {
             let [a, b, c, d] = self.words;
-            write!(f, "{:08x}:{:08x}:{:08x}:{:08x}", a.to_host(), b.to_host(), c.to_host(), d.to_host())
+            write!(
+                f,
+                "{:08x}:{:08x}:{:08x}:{:08x}",
+                a.to_host(),
+                b.to_host(),
+                c.to_host(),
+                d.to_host()
+            )
         }
     }
 }

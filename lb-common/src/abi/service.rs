@@ -10,10 +10,21 @@ pub const SERVICE_BUCKET_ENTRIES: usize = 8;
 pub mod key_kind {
     /// (VIP, port, protocol); the value is a row of `SERVICES`.
     pub const SERVICE: u8 = 1;
-    /// (VIP address, 0, 0); the value is 1 if the address is local to this host (pass what no service wants), else 2.
+    /// (address, 0, 0); the value is one of [`super::address_value`].
     pub const ADDRESS: u8 = 2;
     /// (backend address, port, protocol) of a nat service; the value is a backend id, see `REPLIES`.
     pub const REPLY: u8 = 3;
+}
+
+/// Values of [`key_kind::ADDRESS`] entries.
+pub mod address_value {
+    /// A VIP that is local to this host: echo is answered, what no service wants is passed.
+    pub const VIP_LOCAL: u32 = 1;
+    /// A VIP that is not local: echo is answered, what no service wants is dropped (passing it could loop).
+    pub const VIP: u32 = 2;
+    /// An address of this host that is no VIP: every packet to it is passed untouched, and before it could be taken
+    /// for a nat reply (a probe's answer comes from a backend's address and port, too).
+    pub const HOST: u32 = 3;
 }
 
 /// One entry. The last word is written by one 8-byte store: after the address when an entry is added, to zero when it
