@@ -104,6 +104,11 @@ pub mod service_flag {
     pub const ALLOW: u32 = 4;
     /// Only packets that came in by a NIC in `interfaces`.
     pub const INTERFACES: u32 = 8;
+    /// `REJECT` and `DROP` meet only opening packets (TCP SYN without ACK): the backends are drained but alive, and
+    /// their old flows go on.
+    pub const NEW_ONLY: u32 = 16;
+    /// The flags that change in place by one 4-byte store; the others come with a new row.
+    pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 }
 
 /// One entry of `SERVICES`, one cache line. Immutable once its index is published in `SERVICE_TABLE` (a change of the
