@@ -1,1 +1,121 @@
-fn main(){}
+//! `cargo xtask`: sets up, builds, runs, tests and measures lb. Cargo is the only tool needed to begin with.
+
+mod bench;
+mod build;
+mod command;
+mod ebpf;
+mod host;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+/// Sets up, builds, runs, tests and measures lb.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find what building and testing need, and install what is missing
+    Setup {
+        /// Only report; exit with 1 if something is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the eBPF programs, then `lb` and everything else
+    Build {
+        /// Optimised, as for production (target/release/lb)
+        #[arg(long)]
+        release: bool,
+    },
+    /// Start the quickstart lab, or (with --iface) lb on this machine's NICs
+    Run(RunArgs),
+    /// Run all checks and tests; needs root and BPF
+    Test {
+        /// Run only the tests whose name contains this (and no format or lint checks)
+        filter: Option<String>,
+    },
+    /// Measure what the program costs per packet; needs root and BPF
+    Bench {
+        /// Fewer rounds: less than two minutes
+        #[arg(long)]
+        quick: bool,
+        /// Print one JSON object as the last line of standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Arguments of `cargo xtask run`.
+#[derive(Args)]
+struct RunArgs {
+    /// NICs to attach to; without any, the quickstart lab is started
+    #[arg(long, num_args = 1.., requires = "config")]
+    iface: Vec<String>,
+    /// The configuration; the quickstart has its own default
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Quickstart: end by itself after this time (`10s`, `2m`) with a summary
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "iface")]
+    duration: Option<String>,
+    /// Quickstart: the last line of standard output is one JSON object
+    #[arg(long, conflicts_with = "iface")]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.verb {
+        Verb::Setup { check: true } => setup::check(),
+        Verb::Setup { check: false } => setup::run_and_report(),
+        Verb::Build { release } => build::run(release).map(|()| ExitCode::SUCCESS),
+        Verb::Run(args) => run::run(&args),
+        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Bench { quick, json } => bench::run(quick, json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn several_nics_may_follow_one_flag_or_several() {
+        let nics = |line: &[&str]| match Cli::try_parse_from(line).unwrap().verb {
+            Verb::Run(args) => args.iface,
+            _ => panic!("not `run`"),
+        };
+        let once = ["xtask", "run", "--iface", "eth0", "eth1", "--config", "a.yaml"];
+        let twice = ["xtask", "run", "--iface", "eth0", "--iface", "eth1", "--config", "a.yaml"];
+        assert_eq!(nics(&once), ["eth0", "eth1"]);
+        assert_eq!(nics(&twice), ["eth0", "eth1"]);
+    }
+
+    #[test]
+    fn a_nic_needs_a_configuration() {
+        assert!(Cli::try_parse_from(["xtask", "run", "--iface", "eth0"]).is_err());
+    }
+}

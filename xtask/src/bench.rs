@@ -1,0 +1,20 @@
+//! `cargo xtask bench`: builds the benchmark optimised and becomes it.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{build, command, host, workspace};
+
+/// Builds and becomes the benchmark; returns only if that fails.
+pub fn run(quick: bool, json: bool) -> Result<ExitCode> {
+    host::require("measuring the program")?;
+    build::release_binaries(&["lb-tests"], &["bench"])?;
+    let mut bench = Command::new(workspace::cargo_target().join("release/bench"));
+    bench.args(quick.then_some("--quick")).args(json.then_some("--json"));
+    let error = bench.exec();
+    Err(error).with_context(|| format!("cannot start `{}`", command::shown(&bench)))
+}
