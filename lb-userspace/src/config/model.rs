@@ -11,8 +11,6 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub xdp_mode: XdpMode,
-    /// Prefixes whose packets (by destination) are passed to the host untouched, even for a VIP.
-    pub direct: Vec<IpNet>,
     /// Group that may use the control socket (0660 instead of 0600).
     pub socket_group: Option<String>,
     /// Sizes fixed when the data plane is loaded.
@@ -22,7 +20,17 @@ pub struct Config {
 }
 
 /// `xdp_mode:`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum XdpMode {
     /// In the driver, or fail with the reason.
@@ -54,7 +62,7 @@ pub struct Limits {
 /// One service.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Service {
-    /// Unique name; letters, digits, `_`, `-`, `.`.
+    /// Unique name; 1..=64 of letters, digits, `_`, `-`, `.`, not beginning with `-` or `.`.
     pub name: String,
     /// Where it listens.
     pub listen: Listen,
@@ -74,15 +82,16 @@ pub struct Service {
     pub ring_size: Option<u32>,
     /// The health check; `None` = backends are always UP.
     pub check: Option<Check>,
-    /// Backends, at least one; names and (address, port) are unique; `nat` and `tunnel`: any family as `forward`
-    /// allows; `dsr`: the port equals the listen port.
+    /// Backends, at least one; names and (address, port) are unique; none has a VIP's address. `nat` and `dsr`: of the
+    /// VIP's family; `dsr` and `tunnel`: the port equals the listen port, which they cannot change. With `nat`, no
+    /// other nat service of the same protocol has the same backend address and port.
     pub backends: Vec<Backend>,
 }
 
 /// `listen:`
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Listen {
-    /// The VIP; unicast, not loopback, not unspecified.
+    /// The VIP; unicast, not loopback, not unspecified, not link-local (IPv6), not IPv4-mapped.
     pub address: IpAddr,
     /// 1..=65535.
     pub port: u16,
@@ -98,7 +107,18 @@ pub struct Listen {
 }
 
 /// `protocol:`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// TCP.
@@ -139,7 +159,17 @@ pub enum Forward {
 }
 
 /// `on_all_down:`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnAllDown {
     /// Keep sending to all backends that are not administratively out.
@@ -152,7 +182,17 @@ pub enum OnAllDown {
 }
 
 /// `on_marked_down:`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnMarkedDown {
     /// Its flows go to other backends at once (and get their reset there).
@@ -236,7 +276,18 @@ pub struct Timing {
 }
 
 /// `init_state:`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum InitState {
     /// DOWN until the first good answer (one is enough).

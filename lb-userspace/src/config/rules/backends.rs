@@ -1,0 +1,145 @@
+//! Backends: names, addresses, ports, and that nat replies can be told apart.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::{
+    Context, Findings, Subject,
+    addresses::{self, family},
+};
+use crate::config::{
+    model::{Backend, Forward, Protocol},
+    spec,
+};
+
+pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
+    let vips: HashMap<IpAddr, Subject<'_>> =
+        context.subjects().map(|subject| (subject.service.listen.address, subject)).collect();
+    let mut replies: Replies<'_> = HashMap::new();
+    for subject in context.subjects() {
+        duplicates(&subject, findings);
+        for (index, backend) in subject.service.backends.iter().enumerate() {
+            address(&subject, index, backend, &vips, findings);
+            reply(subject, index, backend, &mut replies, findings);
+        }
+        if subject.service.backends.iter().all(|backend| backend.weight == 0) {
+            findings.warning(
+                &subject.path("backends"),
+                format!("all backends of `{}` have weight 0: no new flows", subject.service.name),
+                "give one of them a weight from 1 to 256",
+            );
+        }
+    }
+}
+
+fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let mut names = HashMap::new();
+    let mut addresses = HashMap::new();
+    for (index, backend) in subject.service.backends.iter().enumerate() {
+        let path = subject.backend_path(index, "name");
+        if let Some(&first) = names.get(&backend.name) {
+            let place = findings.place(&subject.backend_path(first, "name"));
+            findings.error(
+                &path,
+                format!("the name `{}` of {path} is taken: first in {place}", backend.name),
+                "give each backend of a service a name of its own",
+            );
+        }
+        names.entry(&backend.name).or_insert(index);
+        let path = subject.backend_path(index, "address");
+        if let Some(&first) = addresses.get(&(backend.address, backend.port)) {
+            let place = findings.place(&subject.backend_path(first, "address"));
+            let (address, port) = (backend.address, backend.port);
+            findings.error(
+                &path,
+                format!("{address} port {port} in {path} is a backend already, first in {place}"),
+                "remove one of the two; a greater `weight` gives a backend a greater share",
+            );
+        }
+        addresses.entry((backend.address, backend.port)).or_insert(index);
+    }
+}
+
+fn address(
+    subject: &Subject<'_>,
+    index: usize,
+    backend: &Backend,
+    vips: &HashMap<IpAddr, Subject<'_>>,
+    findings: &mut Findings<'_>,
+) {
+    let path = subject.backend_path(index, "address");
+    let (address, port, listen) = (backend.address, backend.port, &subject.service.listen);
+    if let Some((what, help)) = addresses::refuse(address) {
+        findings.error(&path, format!("{address} in {path} is {what}"), help);
+    } else if let Some(other) = vips.get(&address) {
+        let place = findings.place(&other.path("listen.address"));
+        findings.error(
+            &path,
+            format!(
+                "{address} in {path} is the VIP of service `{}` ({place}): packets would run in a circle",
+                other.service.name
+            ),
+            "write the backend's own address",
+        );
+    }
+    let forward = subject.written.forward;
+    if forward != spec::Forward::Tunnel && family(address) != family(listen.address) {
+        let name = if forward == spec::Forward::Nat { "nat" } else { "dsr" };
+        findings.error(
+            &path,
+            format!(
+                "{address} in {path} is {}, the VIP {} is {}, and forward: {name} cannot change that",
+                family(address),
+                listen.address,
+                family(listen.address)
+            ),
+            "use addresses of one family, or `forward: tunnel`",
+        );
+    }
+    if subject.service.forward != Forward::Nat && port != listen.port {
+        findings.error(
+            &path,
+            format!(
+                "port {port} in {path} is not the service's {}: only nat changes ports",
+                listen.port
+            ),
+            "leave the port out (a check asks another port by `check: {port: ...}`), \
+             or use `forward: nat`",
+        );
+    }
+}
+
+/// Where the answers of nat backends come from, and whose they are.
+type Replies<'a> = HashMap<(IpAddr, u16, Protocol), (Subject<'a>, usize)>;
+
+fn reply<'a>(
+    subject: Subject<'a>,
+    index: usize,
+    backend: &Backend,
+    replies: &mut Replies<'a>,
+    findings: &mut Findings<'_>,
+) {
+    if subject.service.forward != Forward::Nat {
+        return;
+    }
+    let (address, port) = (backend.address, backend.port);
+    let protocol = subject.service.listen.protocol;
+    match replies.get(&(address, port, protocol)) {
+        Some((other, first)) if other.index != subject.index => {
+            let place = findings.place(&other.backend_path(*first, "address"));
+            let path = subject.backend_path(index, "address");
+            findings.error(
+                &path,
+                format!(
+                    "{address} port {port} {} is a nat backend of `{}` and, in {place}, of `{}`: \
+                     its answers could not be told apart",
+                    protocol.name(),
+                    subject.service.name,
+                    other.service.name
+                ),
+                "let the server listen on a second port or address for one of the two services",
+            );
+        }
+        Some(_) => {}
+        None => drop(replies.insert((address, port, protocol), (subject, index))),
+    }
+}

@@ -1,0 +1,172 @@
+//! A service as a whole: its name, way of forwarding, ring, times and clients.
+
+use std::{collections::HashMap, time::Duration};
+
+use lb_common::abi::MAX_PHASE_SECONDS;
+
+use super::{Context, Findings, Subject, addresses::family};
+use crate::config::{model::Protocol, spec::Forward, value::Period};
+
+pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
+    let mut names: HashMap<&str, String> = HashMap::new();
+    for subject in context.subjects() {
+        let path = subject.path("name");
+        let name = subject.service.name.as_str();
+        if let Some(first) = names.get(name) {
+            let place = findings.place(first);
+            findings.error(
+                &path,
+                format!("the name `{name}` of {} is taken: first in {place}", subject.path("name")),
+                "give each service a name of its own",
+            );
+        }
+        names.entry(name).or_insert(path);
+        encapsulation(&subject, findings);
+        ring(&subject, findings);
+        times(&subject, findings);
+        clients(&subject, findings);
+        check(&subject, findings);
+    }
+}
+
+fn encapsulation(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let path = subject.path("encap");
+    match (subject.written.forward, subject.written.encap) {
+        (Forward::Tunnel, None) => findings.error(
+            &subject.path("forward"),
+            format!("services[{}] has forward: tunnel, but does not say which", subject.index),
+            "add `encap: ipip`",
+        ),
+        (Forward::Nat | Forward::Dsr, Some(_)) => findings.error(
+            &path,
+            format!("{path} has no effect without forward: tunnel"),
+            "remove it, or write `forward: tunnel`",
+        ),
+        (Forward::Tunnel, Some(_)) | (Forward::Nat | Forward::Dsr, None) => {}
+    }
+}
+
+fn ring(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let Some(size) = subject.service.ring_size else { return };
+    let path = subject.path("ring_size");
+    if !is_prime(size) {
+        let below = (2..size).rev().find(|&n| is_prime(n)).unwrap_or(1_021);
+        let above = (size..).find(|&n| is_prime(n)).unwrap_or(655_373);
+        findings.error(
+            &path,
+            format!("{size} in {path} is not prime, and Maglev needs a prime"),
+            format!("write {} or {}", below.max(1_021), above.min(655_373)),
+        );
+    }
+    let backends = subject.service.backends.len();
+    if (size as usize) < backends {
+        findings.error(
+            &path,
+            format!("{size} slots in {path} are not enough for {backends} backends"),
+            "each backend needs a slot at least, and about 100 for even shares; or leave it out",
+        );
+    } else if (size as usize) < 100 * backends {
+        findings.warning(
+            &path,
+            format!("{size} slots in {path} for {backends} backends give uneven shares"),
+            "about 100 slots for each backend keep shares within one percent; or leave it out",
+        );
+    }
+}
+
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..).take_while(|&n| n * n <= number).all(|divisor| !number.is_multiple_of(divisor))
+}
+
+fn times(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    for (key, time) in [
+        ("window", service.window),
+        ("timeouts.tcp", service.timeouts.tcp),
+        ("timeouts.tcpfin", service.timeouts.tcpfin),
+        ("timeouts.udp", service.timeouts.udp),
+    ] {
+        let whole = time.subsec_nanos() == 0;
+        if !whole || !(1..=MAX_PHASE_SECONDS).contains(&time.as_secs()) {
+            let path = subject.path(key);
+            findings.error(
+                &path,
+                format!("{} in {path} is out of bounds", Period(time)),
+                format!("write whole seconds from 1s to {MAX_PHASE_SECONDS}s"),
+            );
+        }
+    }
+    if service.timeouts.tcpfin > service.timeouts.tcp {
+        let path = subject.path("timeouts.tcpfin");
+        findings.warning(
+            &path,
+            format!(
+                "{path} ({}) is longer than tcp ({})",
+                Period(service.timeouts.tcpfin),
+                Period(service.timeouts.tcp)
+            ),
+            "a flow that has ended is usually forgotten sooner than one that has not",
+        );
+    }
+    let unused: &[&str] = match service.listen.protocol {
+        Protocol::Tcp => &["timeouts.udp"],
+        Protocol::Udp => &["timeouts.tcp", "timeouts.tcpfin"],
+    };
+    for key in unused {
+        let path = subject.path(key);
+        if findings.is_written(&path) {
+            let name = service.listen.protocol.name();
+            findings.warning(
+                &path,
+                format!("{path} has no effect on a {name} service"),
+                "remove it",
+            );
+        }
+    }
+}
+
+fn clients(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let vip = subject.service.listen.address;
+    let mut seen = HashMap::new();
+    for (index, prefix) in subject.service.allow.iter().enumerate() {
+        let path = subject.path(&format!("allow[{index}]"));
+        if family(prefix.addr()) != family(vip) {
+            findings.error(
+                &path,
+                format!("{prefix} in {path} can never match: the VIP {vip} is {}", family(vip)),
+                format!("write {} prefixes", family(vip)),
+            );
+        }
+        if let Some(first) = seen.insert(prefix, path.clone()) {
+            let place = findings.place(&first);
+            findings.warning(
+                &path,
+                format!("{prefix} is there twice, first in {place}"),
+                "remove one",
+            );
+        }
+    }
+}
+
+fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    if let (Protocol::Udp, Some(check)) = (service.listen.protocol, &service.check)
+        && check.port.is_none()
+    {
+        let path = subject.path("check");
+        findings.warning(
+            &path,
+            format!("{path} asks the UDP service's port over TCP"),
+            "say which TCP port tells whether the backend works: `port:`",
+        );
+    }
+    if service.window > Duration::from_secs(3_600) {
+        let path = subject.path("window");
+        findings.warning(
+            &path,
+            format!("{path} is longer than an hour: ring changes take that long to settle"),
+            "5m is the default",
+        );
+    }
+}

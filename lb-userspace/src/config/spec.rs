@@ -1,0 +1,309 @@
+//! The file as written. These types are the only definition of its keys: the JSON Schema, the checks of keys, types
+//! and bounds, `configs/every-option.yaml` and its documentation are all derived from them.
+
+use std::{net::IpAddr, num::NonZeroU16};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    check::Checked,
+    diagnostic::Diagnostic,
+    model::{InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
+    value::{
+        Endpoint, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period, Prefix,
+        StatusCodes,
+    },
+};
+
+/// The configuration of lb, an XDP load balancer for TCP and UDP.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// NICs that lb attaches to. `lb run --iface` replaces them.
+    #[serde(default)]
+    #[schemars(example = ["eth0", "eth1"], length(max = 32))]
+    pub interfaces: Vec<InterfaceName>,
+    /// How to attach: `native` = in the driver, or fail and say why; `generic` = in the network stack, which works
+    /// everywhere and is several times slower; `auto` = native where the driver can, else generic with a warning.
+    #[serde(default)]
+    pub xdp_mode: XdpMode,
+    /// Group that may use the control socket (mode 0660 instead of 0600): its members can drain and detach.
+    #[schemars(example = &"lb")]
+    pub socket_group: Option<GroupName>,
+    /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What backends of all services have unless their service or they themselves say otherwise.
+    #[serde(default)]
+    pub backend_defaults: BackendSettings,
+    /// What lb balances: each service is one virtual address (VIP), port and protocol.
+    #[schemars(length(min = 1))]
+    pub services: Vec<Service>,
+}
+
+impl File {
+    /// From what of a document has the right shape; with it, where each of its services is in the file's list.
+    pub fn from_checked(checked: &Checked) -> Result<(Self, Vec<usize>), Diagnostic> {
+        let failed = |place: &str, error: serde_yaml::Error| {
+            Diagnostic::of_file(format!("{place} cannot be read: {error}"), "")
+        };
+        let mut top = checked.top.clone();
+        top.insert("services".into(), serde_yaml::Value::Sequence(Vec::new()));
+        let mut file: Self = serde_yaml::from_value(serde_yaml::Value::Mapping(top))
+            .map_err(|error| failed("the top level", error))?;
+        let mut indices = Vec::new();
+        for (index, service) in checked.services.iter().enumerate() {
+            let Some(service) = service else { continue };
+            let service = serde_yaml::from_value(service.clone())
+                .map_err(|error| failed(&format!("services[{index}]"), error))?;
+            file.services.push(service);
+            indices.push(index);
+        }
+        Ok((file, indices))
+    }
+}
+
+/// Entries of tables; all of them are allocated when lb attaches.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Services at a time.
+    #[schemars(range(min = 1, max = 16_384))]
+    pub services: u32,
+    /// Backends of all services at a time; those on their way out count.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub backends: u32,
+    /// Slots of all rings, 8 bytes each. Without it: three times what the file needs at the start, at least 524288.
+    #[schemars(range(min = 1_021, max = 268_435_456), example = 1_048_576)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring_slots: Option<u32>,
+    /// Flows remembered while rings change, after their handshake.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub pins: u32,
+    /// The same, before the handshake is complete; a SYN flood while rings change can fill this table only.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub pins_unconfirmed: u32,
+    /// `allow` prefixes of all services together.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub allow_prefixes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            services: 1_024,
+            backends: 16_384,
+            ring_slots: None,
+            pins: 262_144,
+            pins_unconfirmed: 65_536,
+            allow_prefixes: 65_536,
+        }
+    }
+}
+
+/// What a backend has, of its own, by its service's `backend_defaults`, by the file's, or built in, in this order.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendSettings {
+    /// Share of new flows, relative to the other backends of the service. 0 = no new flows.
+    #[schemars(range(max = 256), extend("default" = 100), example = 100)]
+    pub weight: Option<u16>,
+    /// Time between checks while nothing changes.
+    #[schemars(extend("default" = "2s"))]
+    pub inter: Option<Period>,
+    /// Time between checks while the backend is on its way up or down.
+    #[schemars(extend("default" = "500ms"))]
+    pub fastinter: Option<Period>,
+    /// Time between checks while the backend is down.
+    #[schemars(extend("default" = "5s"))]
+    pub downinter: Option<Period>,
+    /// Good checks in a row that bring a backend up.
+    #[schemars(range(min = 1, max = 1_000), extend("default" = 2))]
+    pub rise: Option<u32>,
+    /// Bad checks in a row that take a backend down.
+    #[schemars(range(min = 1, max = 1_000), extend("default" = 3))]
+    pub fall: Option<u32>,
+    /// Time a check may take.
+    #[schemars(extend("default" = "1s"))]
+    pub timeout: Option<Period>,
+    /// State before the first check has an answer; the first answer alone can change it.
+    #[schemars(extend("default" = "down"))]
+    pub init_state: Option<InitState>,
+}
+
+/// One virtual address, port and protocol, and the backends behind it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Name of the service in commands and statistics; unique.
+    #[schemars(example = &"web")]
+    pub name: Name,
+    /// Where clients connect to.
+    pub listen: Listen,
+    /// How packets reach the backends. `nat`: the destination is rewritten, and the answers come back through lb.
+    /// `dsr`: only the MAC address is rewritten; backends are on the same link, have the VIP, and answer the client
+    /// directly. `tunnel`: encapsulated; backends may be anywhere, have the VIP, and answer the client directly.
+    #[schemars(example = Forward::Tunnel)]
+    pub forward: Forward,
+    /// The tunnel; needed with `forward: tunnel` and only there. `ipip` is RFC 2003 and RFC 2473, IPv4 and IPv6 mixed
+    /// as needed; a backend without a tunnel device can run `lb decap`.
+    #[schemars(example = Encap::Ipip)]
+    pub encap: Option<Encap>,
+    /// Clients that may in. Empty = all. (Balanced packets do not pass the host's firewall.)
+    #[serde(default)]
+    #[schemars(example = ["198.51.100.0/24", "203.0.113.7"])]
+    pub allow: Vec<Prefix>,
+    /// What clients meet while all backends are down: `fail_open` = the backends anyway, `reject` = a TCP reset or
+    /// ICMP port unreachable, `drop` = nothing. Backends in drain or maint never count as a way out.
+    #[serde(default)]
+    pub on_all_down: OnAllDown,
+    /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
+    #[serde(default)]
+    pub on_marked_down: OnMarkedDown,
+    /// How long lb watches for idle flows after the backends have changed before it starts to remember them: whole
+    /// seconds up to 8000s. A flow that is silent through this and one idle time-out may move.
+    #[serde(default = "window_default")]
+    pub window: Period,
+    /// Idle times of flows.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Slots of the Maglev ring: a prime from 1021 to 655373. Without it: by the number and weights of the backends.
+    /// All nodes of a cluster need the same. A change moves nearly all flows.
+    #[schemars(range(min = 1_021, max = 655_373), example = 65_537)]
+    pub ring_size: Option<u32>,
+    /// How lb asks backends whether they work. Without it they are always up.
+    pub check: Option<Check>,
+    /// What backends of this service have unless they themselves say otherwise.
+    #[serde(default)]
+    pub backend_defaults: BackendSettings,
+    /// The servers that do the work.
+    #[schemars(length(min = 1))]
+    pub backends: Vec<Backend>,
+}
+
+fn window_default() -> Period {
+    Period(std::time::Duration::from_secs(300))
+}
+
+/// Where clients connect to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The virtual address (VIP).
+    #[schemars(example = "192.0.2.10")]
+    pub address: IpAddr,
+    /// The port.
+    #[schemars(example = 443)]
+    pub port: NonZeroU16,
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// NICs by which clients may come. Empty = all that lb is attached to.
+    #[serde(default)]
+    #[schemars(example = ["eth0"], length(max = 32))]
+    pub interfaces: Vec<InterfaceName>,
+    /// NIC that lb puts the VIP on (as /32 or /128; `lb detach` takes it off). Without it the VIP belongs to somebody
+    /// else: keepalived, BIRD, a static route.
+    #[schemars(example = &"eth0")]
+    pub add_address_to: Option<InterfaceName>,
+    /// Balance even an address and port that a process on this host listens on, such as ssh's.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `forward:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Forward {
+    /// Destination address and port rewritten.
+    Nat,
+    /// MAC address rewritten.
+    Dsr,
+    /// Encapsulated.
+    Tunnel,
+}
+
+/// `encap:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encap {
+    /// IP in IP.
+    Ipip,
+}
+
+/// Idle times of flows, whole seconds up to 8000s.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// A TCP flow, idle for so long while rings change, is forgotten.
+    pub tcp: Period,
+    /// The same after FIN or RST.
+    pub tcpfin: Period,
+    /// The same for UDP.
+    pub udp: Period,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Period(std::time::Duration::from_secs(60 * minutes));
+        Self { tcp: minutes(15), tcpfin: minutes(2), udp: minutes(5) }
+    }
+}
+
+/// `check:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Check {
+    /// Good = the backend accepts a TCP connection.
+    Tcp {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 8_080)]
+        port: Option<NonZeroU16>,
+    },
+    /// Good = the backend answers an HTTP request with one of the codes.
+    Http {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 8_080)]
+        port: Option<NonZeroU16>,
+        /// Method of the request.
+        #[serde(default = "method_default")]
+        method: HttpMethod,
+        /// Path and query of the request.
+        #[serde(default = "path_default")]
+        path: HttpPath,
+        /// `Host` header of the request. Without it: the backend's address and port.
+        #[schemars(example = "example.org")]
+        host: Option<HttpHost>,
+        /// Codes that are good: a code, a range, or several with commas between.
+        #[serde(default = "status_default")]
+        status: StatusCodes,
+    },
+}
+
+fn method_default() -> HttpMethod {
+    HttpMethod("GET".into())
+}
+
+fn path_default() -> HttpPath {
+    HttpPath("/".into())
+}
+
+fn status_default() -> StatusCodes {
+    StatusCodes(vec![(200, 299)])
+}
+
+/// One server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = false))]
+pub struct Backend {
+    /// Name of the backend in commands and statistics; unique in its service.
+    #[schemars(example = &"web1")]
+    pub name: Name,
+    /// Its address, with a port if that is not the service's. Only `nat` can change the port.
+    #[schemars(example = "10.0.0.11")]
+    pub address: Endpoint,
+    /// What it has of its own. (serde cannot deny unknown keys here; `shape` does.)
+    #[serde(flatten)]
+    pub settings: BackendSettings,
+}
