@@ -173,12 +173,13 @@ impl Walk {
         &mut self,
         entries: &[Entry],
         at: Position,
-        tag: &str,
+        key: &Key,
         variants: &[Variant],
     ) -> Option<Value> {
-        let names: Vec<String> = variants.iter().map(|variant| variant.name.clone()).collect();
+        let (tag, kind) = (key.name.as_str(), &key.shape.kind);
         let Some(entry) = entries.iter().find(|entry| entry.key == tag) else {
             let message = format!("{} lacks the key `{tag}`", self.place());
+            let names: Vec<_> = variants.iter().map(|variant| variant.name.as_str()).collect();
             self.error(at, message, format!("add `{tag}:` with one of {}", names.join(", ")));
             // With the longest variant, what else is unknown is said in the same go.
             let most = variants.iter().max_by_key(|variant| variant.keys.len())?;
@@ -188,7 +189,7 @@ impl Walk {
         let length = self.path.len();
         self.path += &format!(".{tag}");
         let name = match &entry.value.value {
-            NodeValue::Scalar { text, .. } => self.scalar(&entry.value, text, &Kind::Word(names)),
+            NodeValue::Scalar { text, .. } => self.scalar(&entry.value, text, kind),
             _ => self.wrong_kind(&entry.value, "a single value", "write it behind the `:`"),
         };
         self.path.truncate(length);

@@ -71,7 +71,7 @@ pub struct Errors {
 impl Errors {
     /// Sorts by position, and drops what is said twice.
     pub fn new(source: Source, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         diagnostics.dedup();
         Self { source, diagnostics }
     }

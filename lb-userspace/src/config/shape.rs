@@ -37,8 +37,8 @@ pub enum Kind {
     Mapping(Vec<Key>),
     /// A mapping whose key `tag` says which other keys there are.
     Tagged {
-        /// The key.
-        tag: String,
+        /// The key; a word.
+        tag: Box<Key>,
         /// Its values.
         variants: Vec<Variant>,
     },
@@ -76,8 +76,6 @@ pub enum Kind {
 pub struct Variant {
     /// The value.
     pub name: String,
-    /// What it means.
-    pub documentation: String,
     /// The other keys.
     pub keys: Vec<Key>,
 }
@@ -139,14 +137,26 @@ impl Kind {
             .and_then(|keys| keys.iter().find(|(_, value)| value.get("const").is_some()))
             .map(|(name, _)| name.clone())
             .expect("each variant names itself");
-        let variants = options
+        let variants: Vec<Variant> = options
             .iter()
             .map(|option| Variant {
                 name: text(&option["properties"][&tag], "const"),
-                documentation: text(option, "description"),
                 keys: keys(option, Some(&tag)),
             })
             .collect();
+        let documentation = variants.iter().zip(options).map(|(variant, option)| {
+            format!("`{}`: {}", variant.name, text(option, "description"))
+        });
+        let documentation = documentation.collect::<Vec<_>>().join(" ");
+        let names = variants.iter().map(|variant| variant.name.clone()).collect();
+        let most = variants.iter().max_by_key(|variant| variant.keys.len());
+        let shape = Shape {
+            documentation,
+            default: None,
+            example: most.map(|variant| variant.name.as_str().into()),
+            kind: Self::Word(names),
+        };
+        let tag = Box::new(Key { name: tag, required: true, shape });
         Self::Tagged { tag, variants }
     }
 }
@@ -189,7 +199,10 @@ fn collect<'a>(path: &str, shape: &'a Shape, found: &mut Vec<(String, &'a Key)>)
     };
     match &shape.kind {
         Kind::Mapping(keys) => add(keys),
-        Kind::Tagged { variants, .. } => variants.iter().for_each(|variant| add(&variant.keys)),
+        Kind::Tagged { tag, variants } => {
+            add(std::slice::from_ref(tag));
+            variants.iter().for_each(|variant| add(&variant.keys));
+        }
         Kind::List { item, .. } => collect(&format!("{path}[]"), item, found),
         Kind::Word(_) | Kind::Text { .. } | Kind::Integer { .. } | Kind::Boolean => {}
     }

@@ -30,7 +30,7 @@ impl fmt::Display for Wrong {
 /// Checks a text against the `format` of its schema; formats that are not ours accept everything.
 pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
     match format {
-        "ip" => Address::from_str(text).err(),
+        "ip" => refuse_address(text),
         Period::FORMAT => Period::from_str(text).err(),
         Endpoint::FORMAT => Endpoint::from_str(text).err(),
         Prefix::FORMAT => Prefix::from_str(text).err(),
@@ -78,14 +78,6 @@ macro_rules! written_as_text {
             }
         }
     };
-}
-
-/// An IPv4 or IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub IpAddr);
-
-impl Address {
-    const FORMAT: &'static str = "ip";
 }
 
 /// A length of time: a whole number with one of the units `ms`, `s`, `m`, `h`.
@@ -150,19 +142,15 @@ impl StatusCodes {
     const FORMAT: &'static str = "http-status-codes";
 }
 
-impl FromStr for Address {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        text.parse().map(Self).map_err(|_| {
-            let help = match (text.contains('/'), Endpoint::from_str(text)) {
-                (true, _) => "write one address without a prefix length",
-                (false, Ok(_)) => "write the address alone, and the port under `port:`",
-                (false, Err(_)) => "write 192.0.2.10 or 2001:db8::10 (names are not resolved)",
-            };
-            Wrong::new("is not an IP address", help)
-        })
-    }
+/// The texts of [`IpAddr`], the one type here that is not ours.
+fn refuse_address(text: &str) -> Option<Wrong> {
+    let help = match (text.parse::<IpAddr>(), Endpoint::from_str(text)) {
+        (Ok(_), _) => return None,
+        (Err(_), Ok(_)) => "write the address alone, and the port under `port:`",
+        (Err(_), Err(_)) if text.contains('/') => "write one address, without a prefix length",
+        (Err(_), Err(_)) => "write 192.0.2.10 or 2001:db8::10 (names are not resolved)",
+    };
+    Some(Wrong::new("is not an IP address", help))
 }
 
 impl FromStr for Period {
@@ -462,5 +450,84 @@ impl JsonSchema for StatusCodes {
             "maximum": 599,
             "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_with_and_without_ports() {
+        for (text, address, port) in [
+            ("10.0.0.11", "10.0.0.11", None),
+            ("10.0.0.11:443", "10.0.0.11", Some(443)),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("[2001:db8::1]:65535", "2001:db8::1", Some(65_535)),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(text.parse(), Ok(Endpoint { address, port }), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "10.0.0.11:",
+            "10.0.0.11:0",
+            "10.0.0.11:+5",
+            "10.0.0.11:65536",
+            "[::1",
+            "[::1]x",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn periods_need_a_unit_and_a_sane_number() {
+        for text in
+            ["", "5", "s", "-5s", "1.5s", "5 s", "5S", "5d", "99999999999999999999s", "9000h"]
+        {
+            assert!(text.parse::<Period>().is_err(), "{text}");
+        }
+        assert_eq!("1500ms".parse(), Ok(Period(Duration::from_millis(1_500))));
+        assert_eq!("2h".parse(), Ok(Period(Duration::from_secs(7_200))));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_displayed_is_read_again(
+            milliseconds in 0_u64..31_536_000_000,
+            v6: bool,
+            bits: u128,
+            port in proptest::option::of(1_u16..),
+            codes in proptest::collection::vec((100_u16..600, 100_u16..600), 1..5),
+        ) {
+            let period = Period(Duration::from_millis(milliseconds));
+            prop_assert_eq!(period.to_string().parse(), Ok(period));
+            let address = match v6 {
+                true => IpAddr::from(bits.to_be_bytes()),
+                false => IpAddr::from((bits as u32).to_be_bytes()),
+            };
+            let endpoint = Endpoint { address, port };
+            prop_assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+            let codes = codes.into_iter().map(|(a, b)| (a.min(b), a.max(b))).collect();
+            let codes = StatusCodes(codes);
+            prop_assert_eq!(codes.to_string().parse(), Ok(codes));
+        }
+
+        #[test]
+        fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
+            for format in ["ip", Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
+                InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
+                HttpPath::FORMAT, HttpHost::FORMAT]
+            {
+                if let Some(wrong) = refuse(format, &text) {
+                    prop_assert!(!wrong.what.is_empty() && !wrong.help.is_empty());
+                }
+            }
+        }
     }
 }

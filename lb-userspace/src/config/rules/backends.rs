@@ -70,7 +70,9 @@ fn address(
     let (address, port, listen) = (backend.address, backend.port, &subject.service.listen);
     if let Some((what, help)) = addresses::refuse(address) {
         findings.error(&path, format!("{address} in {path} is {what}"), help);
-    } else if let Some(other) = vips.get(&address) {
+        return;
+    }
+    if let Some(other) = vips.get(&address) {
         let place = findings.place(&other.path("listen.address"));
         findings.error(
             &path,

@@ -1,0 +1,410 @@
+//! Bad files, each with every error that it has to give: place, what is wrong, what would be right.
+
+use super::{model::Source, parse};
+
+/// The good file that cases are changes of.
+const BASE: &str = "\
+interfaces: [eth0]
+services:
+  - name: web
+    listen: {address: 192.0.2.10, port: 80}
+    forward: nat
+    check: {type: http}
+    backends:
+      - {name: web1, address: 10.0.0.11}
+      - {name: web2, address: 10.0.0.12}
+";
+
+/// A second service, to be put at line 10.
+const SECOND: &str = "  - {name: b, listen: {address: 192.0.2.11, port: 80}, forward: nat, \
+    backends: [{name: web1, address: 10.0.0.21}]}";
+
+/// Lines that are replaced (10 = added), and the errors: each begins with `line:column: `, `...` stands for anything.
+struct Case(&'static [(usize, &'static str)], &'static [&'static str]);
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    // Keys that are not known.
+    Case(&[(4, "    listen: {adress: 192.0.2.10, port: 80}")], &[
+        "4:13: services[0].listen lacks the key `address`: add `address:` (The virtual address (VIP))",
+        "4:14: unknown key `adress` in services[0].listen: did you mean `address`?",
+    ]),
+    Case(&[(2, "servises:")], &[
+        "1:1: the file lacks the key `services`: add `services:` (What lb balances)",
+        "2:1: unknown key `servises` at the top level: did you mean `services`?",
+    ]),
+    Case(&[(2, "virtual_servers:")], &[
+        "1:1: the file lacks the key `services`...",
+        "2:1: unknown key `virtual_servers` at the top level: did you mean `services`?",
+    ]),
+    Case(&[(7, "    servers:")], &[
+        "3:5: services[0] lacks the key `backends`: add `backends:` (The servers that do the work)",
+        "7:5: unknown key `servers` in services[0]: did you mean `backends`?",
+    ]),
+    Case(&[(1, "default_server: {weight: 5}")], &[
+        "1:1: unknown key `default_server` at the top level: did you mean `backend_defaults`?",
+    ]),
+    Case(&[(1, "Default-Server: {weight: 5}")], &[
+        "1:1: unknown key `Default-Server` at the top level: did you mean `backend_defaults`?",
+    ]),
+    Case(&[(5, "    mode: nat")], &[
+        "3:5: services[0] lacks the key `forward`: add `forward:` (How packets reach the backends)",
+        "5:5: unknown key `mode` in services[0]: did you mean `forward`?",
+    ]),
+    Case(&[(1, "mode: native")], &["1:1: unknown key `mode` at the top level: did you mean `xdp_mode`?"]),
+    Case(&[(5, "    forward: nat\n    balance: roundrobin")], &[
+        "6:5: unknown key `balance` in services[0]: only maglev is built: remove the key",
+    ]),
+    Case(&[(5, "    forward: nat\n    persistence: {by: source}")], &[
+        "6:5: unknown key `persistence` in services[0]: persistence is not built: remove the key",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, slowstart: 30s}")], &[
+        "8:42: unknown key `slowstart` in services[0].backends[0]: slow start is not built: remove the key",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, port: 80}")], &[
+        "8:42: unknown key `port` in services[0].backends[0]: write it with the address: `address: 10.0.0.11:443`",
+    ]),
+    Case(&[(6, "    check: {type: tcp, inter: 5s}")], &[
+        "6:24: unknown key `inter` in services[0].check: `inter` belongs in backend_defaults or \
+            services[].backend_defaults or services[].backends[]",
+    ]),
+    Case(&[(1, "name: x")], &[
+        "1:1: unknown key `name` at the top level: `name` belongs in services[] or services[].backends[]",
+    ]),
+    Case(&[(1, "colour: blue")], &[
+        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, limits, \
+            backend_defaults, services",
+    ]),
+    Case(&[(1, "limits: {service: 5}")], &["1:10: unknown key `service` in limits: did you mean `services`?"]),
+    Case(&[(5, "    forward: nat\n    <<: {window: 5m}")], &[
+        "6:5: unknown key `<<` in services[0]: YAML merge keys are not supported: use backend_defaults, or repeat \
+            the keys",
+    ]),
+    Case(&[(1, "\"a\\e[31m\": 1")], &["1:1: unknown key `a\\u{1b}[31m` at the top level: known here: ..."]),
+    Case(&[(6, "    check: {type: tcp, path: /x, status: 200}")], &[
+        "6:24: `path` in services[0].check has no effect with type: tcp: remove it, or write `type: http`",
+        "6:34: `status` in services[0].check has no effect with type: tcp: remove it, or write `type: http`",
+    ]),
+    // Keys that are doubled or lack.
+    Case(&[(5, "    forward: nat\n    forward: dsr")], &[
+        "6:5: key `forward` is there twice in services[0], first in line 5, column 5: remove one of the two",
+    ]),
+    Case(&[(1, "services: []")], &[
+        "1:11: services is empty: at least 1 has to be there",
+        "2:1: key `services` is there twice in the file, first in line 1, column 1: remove one of the two",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10}")], &[
+        "4:13: services[0].listen lacks the key `port`: add `port:` (The port)",
+    ]),
+    Case(&[(8, "      - {name: web1}")], &[
+        "8:9: services[0].backends[0] lacks the key `address`: add `address:` (Its address, with a port if that is \
+            not the service's)",
+    ]),
+    Case(&[(6, "    check: {port: 80, pth: /x}")], &[
+        "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, http",
+        "6:23: unknown key `pth` in services[0].check: did you mean `path`?",
+    ]),
+    Case(&[(7, "    backends: []"), (8, ""), (9, "")], &[
+        "7:15: services[0].backends is empty: at least 1 has to be there",
+    ]),
+    Case(&[(8, ""), (9, "")], &["7:5: services[0].backends has no value: give it one or remove it"]),
+    Case(&[(1, "socket_group:")], &["1:1: socket_group has no value: give it one or remove it"]),
+    Case(&[(6, "    check: ~")], &["6:5: services[0].check has no value: give it one or remove it"]),
+    // Types.
+    Case(&[(1, "interfaces: eth0")], &["1:13: interfaces is the text `eth0`, not a list: write a list: [eth0]"]),
+    Case(&[(1, "interfaces: {eth0: 1}")], &["1:13: interfaces is a mapping, not a list: begin each item with `- `"]),
+    Case(&[(1, "interfaces: [7]")], &["1:14: interfaces[0] is a number, not text: put it in quotes: \"7\""]),
+    Case(&[(1, "limits: [5]")], &[
+        "1:9: limits is a list, not a mapping: write `key: value` lines, indented below it",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: http}")], &[
+        "4:41: services[0].listen.port is the text `http`, not a whole number: write a number from 1 to 65535, \
+            without quotes",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: \"80\"}")], &[
+        "4:41: services[0].listen.port is the text `80`, not a whole number: ...",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, force: yes}")], &[
+        "4:52: services[0].listen.force is the text `yes`, not true or false: write true or false",
+    ]),
+    Case(&[(3, "  - name: 7")], &["3:11: services[0].name is a number, not text: put it in quotes: \"7\""]),
+    Case(&[(3, "  - name: [a]")], &["3:11: services[0].name is a list, not a single value: write it behind the `:`"]),
+    Case(&[(8, "      - web1")], &[
+        "8:9: services[0].backends[0] is the text `web1`, not a mapping: write `key: value` lines, indented below it",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, weight: 1.5}")], &[
+        "8:50: services[0].backends[0].weight is a number, not a whole number: write a number from 0 to 256, ...",
+    ]),
+    // Bounds.
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 0}")], &[
+        "4:41: 0 in services[0].listen.port is out of bounds: write a number from 1 to 65535",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 65536}")], &[
+        "4:41: 65536 in services[0].listen.port is out of bounds: ...",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, weight: 257}")], &[
+        "8:50: 257 in services[0].backends[0].weight is out of bounds: write a number from 0 to 256",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, weight: -1}")], &[
+        "8:50: -1 in services[0].backends[0].weight is out of bounds: write a number from 0 to 256",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, rise: 0, fall: 0}")], &[
+        "8:48: 0 in services[0].backends[0].rise is out of bounds: write a number from 1 to 1000",
+        "8:57: 0 in services[0].backends[0].fall is out of bounds: write a number from 1 to 1000",
+    ]),
+    Case(&[(1, "limits: {pins: 1023}")], &["1:16: 1023 in limits.pins is out of bounds: ..."]),
+    Case(&[(5, "    forward: nat\n    ring_size: 100")], &[
+        "6:16: 100 in services[0].ring_size is out of bounds: write a number from 1021 to 655373",
+    ]),
+    // Words.
+    Case(&[(5, "    forward: fullnat")], &[
+        "5:14: `fullnat` is not a value of services[0].forward: it is not built: write one of nat, dsr, tunnel",
+    ]),
+    Case(&[(5, "    forward: masq")], &[
+        "5:14: `masq` is not a value of services[0].forward: did you mean `nat`? (write one of nat, dsr, tunnel)",
+    ]),
+    Case(&[(5, "    forward: tunel\n    encap: gue")], &[
+        "5:14: `tunel` is not a value of services[0].forward: did you mean `tunnel`? (write one of nat, dsr, tunnel)",
+        "6:12: `gue` is not a value of services[0].encap: it is not built: write ipip",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}")], &[
+        "4:55: `quic` is not a value of services[0].listen.protocol: it is not built: write one of tcp, udp",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: TCP}")], &[
+        "4:55: `TCP` is not a value of services[0].listen.protocol: did you mean `tcp`? (write one of tcp, udp)",
+    ]),
+    Case(&[(6, "    check: {type: https}")], &[
+        "6:19: `https` is not a value of services[0].check.type: it is not built: write one of tcp, http",
+    ]),
+    Case(&[(1, "xdp_mode: skb")], &["1:11: `skb` is not a value of xdp_mode: did you mean `generic`? ..."]),
+    Case(&[(5, "    forward: nat\n    on_all_down: explode")], &[
+        "6:18: `explode` is not a value of services[0].on_all_down: write one of fail_open, reject, drop",
+    ]),
+    // Texts.
+    Case(&[(4, "    listen: {address: example.org, port: 80}")], &[
+        "4:23: `example.org` in services[0].listen.address is not an IP address: write 192.0.2.10 or 2001:db8::10 \
+            (names are not resolved)",
+    ]),
+    Case(&[(4, "    listen: {address: \"192.0.2.10:80\", port: 80}")], &[
+        "4:23: `192.0.2.10:80` in services[0].listen.address is not an IP address: write the address alone, and the \
+            port under `port:`",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10/32, port: 80}")], &[
+        "4:23: `192.0.2.10/32` in services[0].listen.address is not an IP address: write one address, without a \
+            prefix length",
+    ]),
+    Case(&[(8, "      - {name: web1, address: \"10.0.0.11:99999\"}")], &[
+        "8:31: `10.0.0.11:99999` in services[0].backends[0].address is not an address with a port: the port is a \
+            number from 1 to 65535",
+    ]),
+    Case(&[(8, "      - {name: web1, address: \"2001:db8::11:443x\"}")], &[
+        "8:31: `2001:db8::11:443x` in services[0].backends[0].address is not an address with a port: put an IPv6 \
+            address with a port in brackets and quotes",
+    ]),
+    Case(&[(3, "  - name: my web")], &[
+        "3:11: `my web` in services[0].name is not a name: write 1 to 64 letters, digits, `_`, `.` and `-`, \
+            beginning with a letter, digit or `_`",
+    ]),
+    Case(&[(3, "  - name: \"\"")], &["3:11: `` in services[0].name is not a name: ..."]),
+    Case(&[(3, "  - name: --help")], &["3:11: `--help` in services[0].name is not a name: ..."]),
+    Case(&[(1, "interfaces: [a-name-of-a-nic-too-long]")], &[
+        "1:14: `a-name-of-a-nic-too-long` in interfaces[0] is not the name of a NIC: write a name as `ip link` shows \
+            it, at most 15 bytes",
+    ]),
+    Case(&[(5, "    forward: nat\n    window: 5")], &[
+        "6:13: `5` in services[0].window is not a duration: write a unit: 5s or 5ms",
+    ]),
+    Case(&[(5, "    forward: nat\n    window: 5 minutes")], &[
+        "6:13: `5 minutes` in services[0].window is not a duration: write a whole number and a unit: 500ms, 2s, 5m \
+            or 1h",
+    ]),
+    Case(&[(5, "    forward: nat\n    allow: [10.0.0.1/8]")], &[
+        "6:13: `10.0.0.1/8` in services[0].allow[0] is not a network: it has bits behind its prefix length: write \
+            10.0.0.0/8 or 10.0.0.1",
+    ]),
+    Case(&[(6, "    check: {type: http, path: healthz}")], &[
+        "6:31: `healthz` in services[0].check.path is not a path: begin with `/`, and write blanks and other special \
+            characters as %20 and so on",
+    ]),
+    Case(&[(6, "    check: {type: http, host: \"a\\r\\nX-Evil: 1\"}")], &[
+        "6:31: `a\\r\\nX-Evil: 1` in services[0].check.host is not a host: ...",
+    ]),
+    Case(&[(6, "    check: {type: http, status: 2xx, method: get}")], &[
+        "6:33: `2xx` in services[0].check.status is not a list of HTTP status codes: write codes from 100 to 599: \
+            200, 200-299 or \"200-299,304\"",
+        "6:46: `get` in services[0].check.method is not a method a check can use: write GET, HEAD or OPTIONS",
+    ]),
+    Case(&[(6, "    check: {type: http, status: 700}")], &[
+        "6:33: `700` in services[0].check.status is not a list of HTTP status codes: ...",
+    ]),
+    // VIPs.
+    Case(&[(10, "  - {name: b, listen: {address: 192.0.2.10, port: 80}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}")], &[
+        "10:33: duplicate VIP 192.0.2.10 port 80 tcp of service `b`: service `web` has it in line 4, column 23: \
+            change address, port or protocol of one of the two, or make them one service",
+    ]),
+    Case(&[(10, "  - {name: web, listen: {address: 192.0.2.11, port: 80}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}")], &[
+        "10:12: the name `web` of services[1].name is taken: first in line 3, column 11: give each service a name of \
+            its own",
+    ]),
+    Case(&[(4, "    listen: {address: 127.0.0.1, port: 80}")], &[
+        "4:23: 127.0.0.1 in services[0].listen.address is a loopback address: write an address that other machines \
+            can reach",
+    ]),
+    Case(&[(4, "    listen: {address: 0.0.0.0, port: 80}")], &[
+        "4:23: 0.0.0.0 in services[0].listen.address is unspecified: write the unicast address of a machine",
+    ]),
+    Case(&[(4, "    listen: {address: 224.0.0.1, port: 80}")], &[
+        "4:23: 224.0.0.1 in services[0].listen.address is a multicast address: ...",
+    ]),
+    Case(&[(4, "    listen: {address: 255.255.255.255, port: 80}")], &[
+        "4:23: 255.255.255.255 in services[0].listen.address is the broadcast address: ...",
+    ]),
+    Case(&[(4, "    listen: {address: \"::ffff:192.0.2.10\", port: 80}"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "4:23: ::ffff:192.0.2.10 in services[0].listen.address is an IPv4 address in IPv6 clothes: write 192.0.2.10",
+    ]),
+    Case(&[(4, "    listen: {address: \"fe80::1\", port: 80}"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "4:23: fe80::1 in services[0].listen.address is a link-local address, which means something else on every \
+            link: write a global (2000::/3) or unique local (fd00::/8) address",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, interfaces: [eth0, eth1]}")], &[
+        "4:64: lb does not attach to `eth1` in services[0].listen.interfaces[1]: add it to `interfaces:` at the top \
+            level, which has eth0",
+    ]),
+    Case(&[(1, "interfaces: [eth0, eth0]")], &[
+        "1:20: `eth0` is there twice in interfaces: remove one of the two",
+    ]),
+    Case(&[
+        (4, "    listen: {address: 192.0.2.10, port: 80, add_address_to: eth0}"),
+        (10, "  - {name: b, listen: {address: 192.0.2.10, port: 81, add_address_to: eth1}, forward: nat, backends: [{name: x, address: 10.0.0.21}]}"),
+    ], &[
+        "10:71: VIP 192.0.2.10 cannot be on eth1 and, by line 4, column 61, on eth0: name the same NIC in both",
+    ]),
+    // Services.
+    Case(&[(5, "    forward: tunnel")], &[
+        "5:14: services[0] has forward: tunnel, but does not say which: add `encap: ipip`",
+    ]),
+    Case(&[(5, "    forward: nat\n    encap: ipip")], &[
+        "6:12: services[0].encap has no effect without forward: tunnel: remove it, or write `forward: tunnel`",
+    ]),
+    Case(&[(5, "    forward: nat\n    ring_size: 65536")], &[
+        "6:16: 65536 in services[0].ring_size is not prime, and Maglev needs a prime: write 65521 or 65537",
+    ]),
+    Case(&[(5, "    forward: nat\n    window: 1500ms")], &[
+        "6:13: 1500ms in services[0].window is out of bounds: write whole seconds from 1s to 8000s",
+    ]),
+    Case(&[(5, "    forward: nat\n    timeouts: {tcp: 3h, udp: 0s}")], &[
+        "6:21: 3h in services[0].timeouts.tcp is out of bounds: write whole seconds from 1s to 8000s",
+        "6:30: 0ms in services[0].timeouts.udp is out of bounds: write whole seconds from 1s to 8000s",
+    ]),
+    Case(&[(5, "    forward: nat\n    allow: [\"2001:db8::/32\"]")], &[
+        "6:13: 2001:db8::/32 in services[0].allow[0] can never match: the VIP 192.0.2.10 is IPv4: write IPv4 prefixes",
+    ]),
+    Case(&[(1, "backend_defaults: {inter: 1ms, timeout: 2h}")], &[
+        "1:27: 1ms in backend_defaults.inter is out of bounds: write 10ms to 1h",
+        "1:41: 2h in backend_defaults.timeout is out of bounds: write 10ms to 1h",
+    ]),
+    // Backends.
+    Case(&[(9, "      - {name: web1, address: 10.0.0.12}")], &[
+        "9:16: the name `web1` of services[0].backends[1].name is taken: first in line 8, column 16: give each \
+            backend of a service a name of its own",
+    ]),
+    Case(&[(9, "      - {name: web2, address: \"10.0.0.11:80\"}")], &[
+        "9:31: 10.0.0.11 port 80 in services[0].backends[1].address is a backend already, first in line 8, column 31: \
+            remove one of the two; a greater `weight` gives a backend a greater share",
+    ]),
+    Case(&[(9, "      - {name: web2, address: 192.0.2.10}")], &[
+        "9:31: 192.0.2.10 in services[0].backends[1].address is the VIP of service `web` (line 4, column 23): \
+            packets would run in a circle: write the backend's own address",
+    ]),
+    Case(&[(9, "      - {name: web2, address: 127.0.0.1}")], &[
+        "9:31: 127.0.0.1 in services[0].backends[1].address is a loopback address: ...",
+    ]),
+    Case(&[(9, "      - {name: web2, address: \"2001:db8::11\"}")], &[
+        "9:31: 2001:db8::11 in services[0].backends[1].address is IPv6, the VIP 192.0.2.10 is IPv4, and forward: nat \
+            cannot change that: use addresses of one family, or `forward: tunnel`",
+    ]),
+    Case(&[(5, "    forward: dsr"), (9, "      - {name: web2, address: 10.0.0.12:8080}")], &[
+        "9:31: port 8080 in services[0].backends[1].address is not the service's 80: only nat changes ports: leave \
+            the port out ...",
+    ]),
+    Case(&[(10, "  - {name: b, listen: {address: 192.0.2.11, port: 81}, forward: nat, backends: [{name: x, address: 10.0.0.11:80}]}")], &[
+        "10:100: 10.0.0.11 port 80 tcp is a nat backend of `b` and, in line 8, column 31, of `web`: its answers could \
+            not be told apart: let the server listen on a second port or address for one of the two services",
+    ]),
+    // Limits.
+    Case(&[(1, "limits: {services: 1, backends: 2}"), (10, SECOND)], &[
+        "1:20: 1 in limits.services is too small: the file has 2 services: write 4 or more, so that changes fit in too",
+        "1:33: 2 in limits.backends is too small: the file has 3 backends: write 6 or more, so that changes fit in too",
+    ]),
+    Case(&[(1, "limits: {allow_prefixes: 1}"), (5, "    forward: nat\n    allow: [10.0.0.0/8, 11.0.0.0/8]")], &[
+        "1:26: 1 in limits.allow_prefixes is too small: the file has 2 allow prefixes: ...",
+    ]),
+    Case(&[(1, "limits: {ring_slots: 2000}"), (5, "    forward: nat\n    ring_size: 65537")], &[
+        "1:22: 2000 in limits.ring_slots is too small: the file has 65537 ring slots at least: ...",
+    ]),
+    // Errors of all kinds come together, and a service with a wrong shape does not hide what is wrong in another.
+    Case(&[
+        (1, "interface: [eth0]"),
+        (5, "    forward: nta"),
+        (10, "  - {name: b, listen: {address: 192.0.2.11, port: 80}, forward: nat, backends: [{name: x, address: ::1}]}"),
+    ], &[
+        "1:1: unknown key `interface` at the top level: did you mean `interfaces`?",
+        "5:14: `nta` is not a value of services[0].forward: did you mean `nat`? ...",
+        "10:100: ::1 in services[1].backends[0].address is a loopback address: ...",
+    ]),
+    // Not YAML, or too much of it.
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80")], &["...not valid YAML: ..."]),
+    Case(&[(5, "\tforward: nat")], &["...not valid YAML: ..."]),
+    Case(&[(5, "    forward: \"nat")], &["...not valid YAML: ..."]),
+    Case(&[(5, "    forward: nat: dsr")], &["5:17: not valid YAML: ..."]),
+    Case(&[(5, "    forward: !!str nat")], &["5:14: a YAML tag (`!...`) is not accepted: ..."]),
+    Case(&[(5, "    ? [a]\n    : nat")], &["5:7: a key that is a list or mapping is not accepted: ..."]),
+    Case(&[(10, "---\na: b")], &["10:1: a second YAML document is not accepted: write one document a file"]),
+];
+
+#[test]
+fn every_bad_file_gets_exactly_its_errors() {
+    assert!(CASES.len() >= 60, "{}", CASES.len());
+    let mut failures = Vec::new();
+    for Case(changes, expected) in CASES {
+        let mut lines: Vec<&str> = BASE.lines().collect();
+        lines.push("");
+        changes.iter().for_each(|(number, line)| lines[number - 1] = line);
+        let text = lines.join("\n");
+        let found = match parse(&Source { path: "lb.yaml".into(), text: text.clone() }) {
+            Ok(_) => Vec::new(),
+            Err(errors) => {
+                let place = |d: &super::Diagnostic| format!("{}:{}: {d}", d.line, d.column);
+                errors.diagnostics.iter().map(place).collect()
+            }
+        };
+        let same = found.len() == expected.len()
+            && expected.iter().zip(&found).all(|(pattern, found)| matches(pattern, found));
+        if !same {
+            failures.push(format!(
+                "{text}\nexpected:\n  {}\nfound:\n  {}\n",
+                expected.join("\n  "),
+                found.join("\n  ")
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{} cases:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// `...` at the beginning or end of the pattern, or in between, stands for anything.
+fn matches(pattern: &str, found: &str) -> bool {
+    match pattern.split_once("...") {
+        // `known here: ...` and the like; the text `(`!...`)` is part of a message.
+        _ if pattern == found => true,
+        Some(("", middle)) => found.contains(middle.trim_end_matches("...")),
+        _ => pattern.strip_suffix("...").is_some_and(|start| found.starts_with(start)),
+    }
+}
+
+#[test]
+fn the_base_of_all_cases_is_good() {
+    let source = Source { path: "lb.yaml".into(), text: format!("{BASE}{SECOND}\n") };
+    let parsed = parse(&source).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(parsed.config.services.len(), 2);
+    assert_eq!(parsed.warnings, []);
+}

@@ -1,0 +1,212 @@
+//! A key that parses has an effect: one row for each key, proved by the model that comes out.
+
+use std::collections::BTreeSet;
+
+use serde_yaml::Value;
+
+use super::{
+    model::{Config, Source},
+    parse, shape,
+};
+
+/// What proves the effect of a key.
+enum Effect {
+    /// These two values give different models.
+    Differs(&'static str, &'static str),
+    /// With this value it is valid, without the key it is not.
+    Needed(&'static str),
+}
+use Effect::{Differs, Needed};
+
+/// The file that rows start from.
+const BASE: &str = "
+services:
+  - name: web
+    listen: {address: 192.0.2.10, port: 80}
+    forward: nat
+    check: {type: http}
+    backends:
+      - {name: web1, address: 10.0.0.11}
+      - {name: web2, address: 10.0.0.12}
+";
+
+/// Key, what else has to be set for it, effect.
+type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
+
+const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
+const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
+
+const ROWS: &[Row] = &[
+    ("interfaces", &[], Differs("[eth0]", "[eth0, eth1]")),
+    ("xdp_mode", &[], Differs("generic", "auto")),
+    ("socket_group", &[], Differs("lb", "adm")),
+    ("limits", &[], Differs("{}", "{services: 5}")),
+    ("limits.services", &[], Differs("5", "6")),
+    ("limits.backends", &[], Differs("5", "6")),
+    ("limits.ring_slots", &[], Differs("500000", "600000")),
+    ("limits.pins", &[], Differs("5000", "6000")),
+    ("limits.pins_unconfirmed", &[], Differs("5000", "6000")),
+    ("limits.allow_prefixes", &[], Differs("5", "6")),
+    ("backend_defaults", &[], Differs("{}", "{weight: 7}")),
+    ("backend_defaults.weight", &[], Differs("5", "6")),
+    ("backend_defaults.inter", &[], Differs("5s", "6s")),
+    ("backend_defaults.fastinter", &[], Differs("5s", "6s")),
+    ("backend_defaults.downinter", &[], Differs("6s", "7s")),
+    ("backend_defaults.rise", &[], Differs("5", "6")),
+    ("backend_defaults.fall", &[], Differs("5", "6")),
+    ("backend_defaults.timeout", &[], Differs("5s", "6s")),
+    ("backend_defaults.init_state", &[], Differs("up", "down")),
+    (
+        "services",
+        &[],
+        Needed(
+            "[{name: a, listen: {address: 192.0.2.10, port: 80}, forward: nat, \
+             backends: [{name: web1, address: 10.0.0.11}]}]",
+        ),
+    ),
+    ("services[].name", &[], Differs("a", "b")),
+    (
+        "services[].listen",
+        &[],
+        Differs("{address: 192.0.2.1, port: 1}", "{address: 192.0.2.2, port: 1}"),
+    ),
+    ("services[].listen.address", &[], Differs("192.0.2.1", "192.0.2.2")),
+    ("services[].listen.port", &[], Differs("1", "2")),
+    ("services[].listen.protocol", &[], Differs("tcp", "udp")),
+    ("services[].listen.interfaces", NICS, Differs("[eth0]", "[eth1]")),
+    ("services[].listen.add_address_to", &[], Differs("eth0", "eth1")),
+    ("services[].listen.force", &[], Differs("false", "true")),
+    ("services[].forward", &[], Differs("nat", "dsr")),
+    ("services[].encap", TUNNEL, Needed("ipip")),
+    ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
+    ("services[].on_all_down", &[], Differs("reject", "drop")),
+    ("services[].on_marked_down", &[], Differs("move", "keep")),
+    ("services[].window", &[], Differs("5s", "6s")),
+    ("services[].timeouts", &[], Differs("{}", "{tcp: 7s}")),
+    ("services[].timeouts.tcp", &[], Differs("5s", "6s")),
+    ("services[].timeouts.tcpfin", &[], Differs("5s", "6s")),
+    ("services[].timeouts.udp", &[], Differs("5s", "6s")),
+    ("services[].ring_size", &[], Differs("1021", "4093")),
+    ("services[].check", &[], Differs("{type: tcp}", "{type: http}")),
+    ("services[].check.type", &[], Differs("tcp", "http")),
+    ("services[].check.port", &[], Differs("5", "6")),
+    ("services[].check.method", &[], Differs("GET", "HEAD")),
+    ("services[].check.path", &[], Differs("/a", "/b")),
+    ("services[].check.host", &[], Differs("a", "b")),
+    ("services[].check.status", &[], Differs("200", "\"200,304\"")),
+    ("services[].backend_defaults", &[], Differs("{}", "{weight: 7}")),
+    ("services[].backend_defaults.weight", &[], Differs("5", "6")),
+    ("services[].backend_defaults.inter", &[], Differs("5s", "6s")),
+    ("services[].backend_defaults.fastinter", &[], Differs("5s", "6s")),
+    ("services[].backend_defaults.downinter", &[], Differs("6s", "7s")),
+    ("services[].backend_defaults.rise", &[], Differs("5", "6")),
+    ("services[].backend_defaults.fall", &[], Differs("5", "6")),
+    ("services[].backend_defaults.timeout", &[], Differs("5s", "6s")),
+    ("services[].backend_defaults.init_state", &[], Differs("up", "down")),
+    (
+        "services[].backends",
+        &[],
+        Differs("[{name: a, address: 10.0.0.1}]", "[{name: a, address: 10.0.0.2}]"),
+    ),
+    ("services[].backends[].name", &[], Differs("a", "b")),
+    ("services[].backends[].address", &[], Differs("10.0.0.1:5", "10.0.0.1:6")),
+    ("services[].backends[].weight", &[], Differs("5", "6")),
+    ("services[].backends[].inter", &[], Differs("5s", "6s")),
+    ("services[].backends[].fastinter", &[], Differs("5s", "6s")),
+    ("services[].backends[].downinter", &[], Differs("6s", "7s")),
+    ("services[].backends[].rise", &[], Differs("5", "6")),
+    ("services[].backends[].fall", &[], Differs("5", "6")),
+    ("services[].backends[].timeout", &[], Differs("5s", "6s")),
+    ("services[].backends[].init_state", &[], Differs("up", "down")),
+];
+
+#[test]
+fn every_key_has_a_row() {
+    let keys: BTreeSet<String> =
+        shape::all_keys().iter().map(|(path, key)| shape::join(path, &key.name)).collect();
+    let rows: BTreeSet<String> = ROWS.iter().map(|(path, ..)| (*path).to_owned()).collect();
+    assert_eq!(rows, keys);
+}
+
+#[test]
+fn every_key_has_its_effect() {
+    for (path, context, effect) in ROWS {
+        let mut base: Value = serde_yaml::from_str(BASE).unwrap();
+        context.iter().for_each(|(path, value)| set(&mut base, path, Some(value)));
+        let with = |value| {
+            let mut file = base.clone();
+            set(&mut file, path, value);
+            config(&file)
+        };
+        let valid = |value| with(Some(value)).unwrap_or_else(|errors| panic!("{path}: {errors}"));
+        match effect {
+            Differs(a, b) => assert_ne!(valid(a), valid(b), "{path} is ignored"),
+            Needed(value) => {
+                valid(value);
+                let key = path.rsplit('.').next().unwrap();
+                let errors = with(None).expect_err(path);
+                assert!(errors.contains(key), "{path}: {errors}");
+            }
+        }
+    }
+}
+
+#[test]
+fn documented_defaults_are_true() {
+    let base: Value = serde_yaml::from_str(BASE).unwrap();
+    let mut seen = 0;
+    for (place, key) in shape::all_keys() {
+        let Some(default) = &key.shape.default else { continue };
+        let mut file = base.clone();
+        let path = shape::join(&place, &key.name);
+        set(&mut file, &path, Some(&default.to_string()));
+        assert_eq!(config(&file), config(&base), "{path}: {default} is not the default");
+        seen += 1;
+    }
+    assert!(seen > 40, "only {seen} keys have defaults");
+}
+
+#[test]
+fn the_nearest_level_decides() {
+    let mut file: Value = serde_yaml::from_str(BASE).unwrap();
+    let weights = |file: &Value| -> Vec<u16> {
+        config(file).unwrap().services[0].backends.iter().map(|backend| backend.weight).collect()
+    };
+    assert_eq!(weights(&file), [100, 100]);
+    set(&mut file, "backend_defaults", Some("{weight: 10}"));
+    assert_eq!(weights(&file), [10, 10]);
+    set(&mut file, "services[].backend_defaults", Some("{weight: 20}"));
+    assert_eq!(weights(&file), [20, 20]);
+    set(&mut file, "services[].backends[].weight", Some("30"));
+    assert_eq!(weights(&file), [30, 20]);
+}
+
+/// Sets (or removes) what `path` names, in the first item of each list.
+fn set(file: &mut Value, path: &str, value: Option<&str>) {
+    let (parents, key) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut node = file;
+    for part in parents.split('.').filter(|part| !part.is_empty()) {
+        let (name, list) = match part.strip_suffix("[]") {
+            Some(name) => (name, true),
+            None => (part, false),
+        };
+        let mapping = node.as_mapping_mut().unwrap();
+        node = mapping.entry(name.into()).or_insert_with(|| Value::Mapping(Default::default()));
+        if list {
+            node = &mut node[0];
+        }
+    }
+    let mapping = node.as_mapping_mut().unwrap();
+    match value {
+        Some(value) => drop(mapping.insert(key.into(), serde_yaml::from_str(value).unwrap())),
+        None => drop(mapping.remove(key)),
+    }
+}
+
+fn config(file: &Value) -> Result<Config, String> {
+    let text = serde_yaml::to_string(file).unwrap();
+    match parse(&Source { path: "lb.yaml".into(), text }) {
+        Ok(parsed) => Ok(parsed.config),
+        Err(errors) => Err(errors.to_string()),
+    }
+}
