@@ -11,6 +11,9 @@ pub mod pin_flag {
     pub const CLOSING: u32 = 2;
     /// In `PINS_NEW`: the handshake has completed but `PINS` was full, so the entry counts as confirmed where it is.
     pub const PROMOTED: u32 = 4;
+    /// In `PINS_NEW`: while the entry was young another SYN came with another sequence number; it was sent to the same
+    /// backend, and `closing_sequence` holds its number, so that either handshake completes.
+    pub const SECOND_ISN: u32 = 8;
 }
 
 /// Value of `PINS` and `PINS_NEW`.
@@ -29,7 +32,8 @@ pub struct Pin {
     pub client_isn: u32,
     /// The server's initial sequence number (host order), if [`pin_flag::SERVER_ISN`].
     pub server_isn: u32,
-    /// With [`pin_flag::CLOSING`]: the sequence number that follows the FIN or RST (host order).
+    /// With [`pin_flag::CLOSING`]: the sequence number that follows the FIN or RST; with [`pin_flag::SECOND_ISN`]: the
+    /// later SYN's initial sequence number (host order).
     pub closing_sequence: u32,
     /// The service's id.
     pub service: u32,
