@@ -1,0 +1,25 @@
+//! Access to the packet's bytes.
+
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head};
+
+/// Length of the frame in the buffer.
+#[inline(always)]
+pub fn length(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the kernel gives every XDP program a valid context.
+    unsafe { (*ctx).data_end - (*ctx).data }
+}
+
+/// The frame's first bytes as a `T`, if it has that many. The pointer dies with the next [`move_head`].
+#[inline(always)]
+pub fn bytes<T>(ctx: *mut xdp_md) -> Option<*mut T> {
+    // SAFETY: the kernel gives every XDP program a valid context.
+    let (data, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+    (data + size_of::<T>() <= end).then_some(data as *mut T)
+}
+
+/// Moves the frame's start: negative values make room.
+#[inline(always)]
+pub fn move_head(ctx: *mut xdp_md, by: i32) -> Option<()> {
+    // SAFETY: the kernel gives every XDP program a valid context; no pointer into the packet is alive.
+    (unsafe { bpf_xdp_adjust_head(ctx, by) } == 0).then_some(())
+}

@@ -1,0 +1,80 @@
+//! Programs of the lab and the benchmark; no part of the balancer.
+//!
+//! - `pass`: XDP_PASS. The far end of a veth needs a program to receive what XDP sent (lab ends, clients, backends).
+//! - `floor`: swaps the MAC addresses and sends the frame back: the least that any XDP balancer does.
+//! - `restore`: makes a test run with `repeat` a stream of distinct packets; see [`template`].
+//! - `generator`: the same for live frames, sent from the NIC of the test run's context.
+//! - `compare`: what the peers do, for comparison; see [`compare`].
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the `xdp` macro makes undocumented public symbols of its own")]
+
+mod abi;
+mod compare;
+mod frame;
+mod template;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    macros::{map, xdp},
+    maps::ProgramArray,
+    programs::XdpContext,
+};
+
+/// The programs under test, which `restore` calls.
+#[map]
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(8, 0);
+
+/// Leaves every frame to the host.
+#[xdp]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// Sends every frame back.
+#[xdp]
+pub fn floor(ctx: XdpContext) -> u32 {
+    let Some(addresses) = frame::bytes::<[[u16; 3]; 2]>(ctx.ctx) else {
+        return xdp_action::XDP_DROP;
+    };
+    // SAFETY: `bytes` has checked the bounds; the frame is ours alone while the program runs.
+    unsafe {
+        let [destination, source] = addresses.read_unaligned();
+        addresses.write_unaligned([source, destination]);
+    }
+    xdp_action::XDP_TX
+}
+
+/// Turns the frame, whatever the last round has made of it, into the next flow's, and calls the program under test.
+#[xdp]
+pub fn restore(ctx: XdpContext) -> u32 {
+    let Some(program) = template::next(ctx.ctx) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: nothing of this program is needed after the call.
+    unsafe { PROGRAMS.tail_call(&ctx, program) };
+    // Only reached if there is no such program.
+    xdp_action::XDP_ABORTED
+}
+
+/// Turns the frame into the next flow's and sends it.
+#[xdp]
+pub fn generator(ctx: XdpContext) -> u32 {
+    match template::next(ctx.ctx) {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The comparison.
+#[xdp]
+pub fn compare(ctx: XdpContext) -> u32 {
+    compare::forward(ctx.ctx).unwrap_or(xdp_action::XDP_DROP)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
