@@ -16,6 +16,8 @@ mod document;
 mod effects;
 mod example;
 mod file;
+#[cfg(test)]
+mod hostile;
 pub mod model;
 mod resolve;
 mod rules;
@@ -113,22 +115,98 @@ pub fn parse(source: &Source) -> Result<Parsed, Errors> {
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> Parsed {
+        let source = Source { path: "lb.yaml".into(), text: text.to_owned() };
+        parse(&source).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
     #[test]
     fn examples_are_valid_and_leave_no_doubt() {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
         for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
-            let text = std::fs::read_to_string(&path).unwrap();
-            let parsed = parse(&Source { path, text }).unwrap_or_else(|errors| panic!("{errors}"));
-            let every_option = parsed.source().path.ends_with("every-option.yaml");
-            let warnings: Vec<_> = match every_option {
+            let parsed = parsed(&std::fs::read_to_string(&path).unwrap());
+            let warnings: Vec<_> = match path.ends_with("every-option.yaml") {
                 true => Vec::new(), // `example` looks at these
                 false => parsed.rendered_warnings().collect(),
             };
-            assert!(warnings.is_empty(), "{}", warnings.join("\n"));
+            assert!(warnings.is_empty(), "{}: {}", path.display(), warnings.join("\n"));
             found += 1;
         }
         assert!(found >= 5, "only {found} examples in {}", directory.display());
+    }
+
+    #[test]
+    fn errors_look_like_a_compilers() {
+        let text = "\
+services:
+  - name: web
+    listen: {adress: 192.0.2.10, address: 192.0.2.10, port: 0}
+    forward: nat
+    backends: [{name: web1, address: 10.0.0.11}]
+";
+        let source = Source { path: "conf/lb.yaml".into(), text: text.into() };
+        assert_eq!(
+            parse(&source).unwrap_err().to_string(),
+            "\
+conf/lb.yaml:3:14: unknown key `adress` in services[0].listen: did you mean `address`?
+     3 |     listen: {adress: 192.0.2.10, address: 192.0.2.10, port: 0}
+       |              ^^^^^^
+conf/lb.yaml:3:61: 0 in services[0].listen.port is out of bounds: write a number from 1 to 65535
+     3 |     listen: {adress: 192.0.2.10, address: 192.0.2.10, port: 0}
+       |                                                             ^"
+        );
+    }
+
+    #[test]
+    fn places_serve_those_who_judge_on_the_host() {
+        let parsed = parsed(include_str!("../../configs/minimal.yaml"));
+        assert_eq!(parsed.locate("services[0].listen.address"), (5, 23));
+        assert_eq!(parsed.locate("services[0].listen.interfaces[3]"), (5, 5));
+        assert_eq!(parsed.locate("interfaces"), (3, 1));
+        let diagnostic = parsed.diagnostic("services[0].listen.address", "in use", "take another");
+        let errors = parsed.errors(vec![diagnostic]).to_string();
+        assert!(errors.starts_with("lb.yaml:5:23: in use: take another\n     5 |"), "{errors}");
+        assert!(errors.ends_with("^^^^^^^^^^"), "{errors}");
+    }
+
+    #[test]
+    fn what_is_doubtful_is_a_warning() {
+        for (lines, expected) in [
+            ("ring_size: 1021", None),
+            (
+                "backend_defaults: {inter: 5s}",
+                Some("4:31: services[0].backend_defaults.inter has no effect without a check: add"),
+            ),
+            (
+                "timeouts: {udp: 5s}",
+                Some("4:21: services[0].timeouts.udp has no effect on a tcp service"),
+            ),
+            (
+                "timeouts: {tcp: 5s}",
+                Some("4:5: services[0].timeouts.tcpfin (2m) is longer than tcp (5s)"),
+            ),
+            ("backend_defaults: {weight: 0}", Some("5:5: all backends of `web` have weight 0")),
+            (
+                "allow: [10.0.0.0/8, 10.0.0.0/8]",
+                Some("4:25: 10.0.0.0/8 is there twice, first in line 4, column 13"),
+            ),
+            ("window: 8000s", Some("4:13: services[0].window is longer than an hour")),
+        ] {
+            let text = format!(
+                "services:\n  - name: web\n    listen: {{address: 192.0.2.10, port: 80}}\n    {lines}\n    \
+                 backends: [{{name: web1, address: 10.0.0.11}}]\n    forward: nat\n"
+            );
+            let found = parsed(&text).warnings;
+            let shown: Vec<_> =
+                found.iter().map(|w| format!("{}:{}: {w}", w.line, w.column)).collect();
+            match expected {
+                None => assert_eq!(shown, [""; 0], "{lines}"),
+                Some(start) => {
+                    assert!(shown.len() == 1 && shown[0].starts_with(start), "{lines}: {shown:?}");
+                }
+            }
+        }
     }
 }

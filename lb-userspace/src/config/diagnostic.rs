@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    document::{Document, Position},
+    document::{Document, Position, lines},
     model::Source,
 };
 
@@ -81,7 +81,7 @@ impl std::error::Error for Errors {}
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<&str> = self.source.text.lines().collect();
+        let lines: Vec<&str> = lines(&self.source.text);
         for (index, diagnostic) in self.diagnostics.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
@@ -97,7 +97,7 @@ impl fmt::Display for Errors {
 
 /// One diagnostic with its line and a caret; for warnings, which stand beside a good configuration.
 pub fn render(source: &Source, diagnostic: &Diagnostic) -> String {
-    let lines: Vec<&str> = source.text.lines().collect();
+    let lines: Vec<&str> = lines(&source.text);
     describe(source, &lines, diagnostic)
 }
 
@@ -115,12 +115,15 @@ fn describe(source: &Source, lines: &[&str], diagnostic: &Diagnostic) -> String 
 }
 
 /// Longest part of a line that is shown, characters.
-const EXCERPT_CHARACTERS: usize = 100;
+const EXCERPT_CHARACTERS: usize = 120;
 
 fn excerpt(line: &str, diagnostic: &Diagnostic) -> String {
     let column = diagnostic.column.max(1) as usize - 1;
     // A window on long lines; control characters (terminal escapes among them) become blanks, one for one.
-    let first = column.saturating_sub(EXCERPT_CHARACTERS / 2);
+    let first = match column < EXCERPT_CHARACTERS - 20 {
+        true => 0,
+        false => column - EXCERPT_CHARACTERS / 2,
+    };
     let shown: String = line
         .chars()
         .skip(first)

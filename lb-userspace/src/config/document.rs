@@ -156,6 +156,20 @@ impl Node {
     }
 }
 
+/// The lines of a text as YAML counts them: a carriage return alone ends one, too.
+pub fn lines(text: &str) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let (line, tail) = rest.split_at(end);
+        lines.push(line);
+        let after = |line_break| tail.strip_prefix(line_break);
+        rest = after("\r\n").or_else(|| after("\n")).or_else(|| after("\r")).unwrap_or(tail);
+    }
+    lines
+}
+
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
@@ -435,6 +449,15 @@ mod tests {
         ] {
             assert_eq!(document.locate(path), Position { line, column }, "{path}");
             assert_eq!(document.is_written(path), written, "{path}");
+        }
+    }
+
+    #[test]
+    fn all_line_breaks_of_yaml_count() {
+        assert_eq!(lines("a\nb\r\nc\rd\r\n\r\n\n\r\re"), ["a", "b", "c", "d", "", "", "", "", "e"]);
+        let document = Document::read("a: 1\rb: 2\r\nc: 3\nd: 4").unwrap();
+        for (key, line) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
+            assert_eq!(document.locate(key), Position { line, column: 4 });
         }
     }
 
