@@ -1,0 +1,129 @@
+//! What each pinned map must be. aya opens an existing pin without looking, and a map of another value size would have
+//! the kernel write past our buffers: every pin is compared before it is used.
+
+use std::path::Path;
+
+use aya::maps::{MapInfo, MapType};
+use lb_common::abi::{self, REASONS, map};
+
+use super::{LoadError, Options};
+
+const MMAPABLE: u32 = 1024;
+const NO_PREALLOC: u32 = 1;
+
+/// Routes mirrored at most; rows are one more.
+pub(super) const ROUTES: u32 = 1024;
+/// On-link neighbours mirrored at most.
+pub(super) const NEIGHBOURS: u32 = 16_384;
+
+/// One map as the program wants it.
+pub(super) struct Wanted {
+    pub(super) name: &'static str,
+    pub(super) kind: MapType,
+    pub(super) key: usize,
+    pub(super) value: usize,
+    pub(super) flags: u32,
+    pub(super) entries: u32,
+    /// The key of `limits:` that sizes it.
+    pub(super) limit: &'static str,
+}
+
+/// All maps but the aya-log buffer.
+pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
+    let sizes = &options.sizes;
+    let map = |name, kind, key, value, flags, entries, limit| Wanted {
+        name,
+        kind,
+        key,
+        value,
+        flags,
+        entries,
+        limit,
+    };
+    let array =
+        |name, value, entries, limit| map(name, MapType::Array, 4, value, MMAPABLE, entries, limit);
+    let lpm = |name, key: usize, entries, limit| {
+        map(name, MapType::LpmTrie, 4 + key, 4, NO_PREALLOC, entries, limit)
+    };
+    let hash =
+        |name, key, value, entries, limit| map(name, MapType::Hash, key, value, 0, entries, limit);
+    let flow = size_of::<abi::FlowKey>();
+    let pin = size_of::<abi::Pin>();
+    vec![
+        array(map::SERVICE_TABLE, size_of::<abi::ServiceBucket>(), sizes.table_buckets, "services"),
+        array(map::SERVICES, size_of::<abi::ServiceRow>(), sizes.services * 2 + 1, "services"),
+        array(map::ARENA, 8, sizes.ring_slots, "ring_slots"),
+        array(map::BACKENDS, size_of::<abi::BackendRow>(), sizes.backends, "backends"),
+        array(map::REPLIES, size_of::<abi::ReplyRow>(), sizes.backends, "backends"),
+        array(map::NEXTHOPS, size_of::<abi::NextHopRow>(), ROUTES + 1, "services"),
+        hash(map::PINS, flow, pin, sizes.pins, "pins"),
+        hash(map::PINS_NEW, flow, pin, sizes.pins_unconfirmed, "pins_unconfirmed"),
+        hash(
+            map::NEIGHBOURS,
+            size_of::<abi::NeighbourKey>(),
+            size_of::<abi::NeighbourRow>(),
+            NEIGHBOURS,
+            "services",
+        ),
+        hash(map::INTERFACES, 4, 4, 32, "services"),
+        map(
+            map::COUNTERS,
+            MapType::PerCpuArray,
+            4,
+            size_of::<abi::BackendCounters>(),
+            0,
+            sizes.backends,
+            "backends",
+        ),
+        map(
+            map::REASON_COUNTS,
+            MapType::PerCpuArray,
+            4,
+            8,
+            0,
+            sizes.services * REASONS,
+            "services",
+        ),
+        map(map::DEVICES, MapType::DevMapHash, 4, 8, 0, 32, "services"),
+        map(map::WANTED, MapType::RingBuf, 0, 0, 0, 65_536, "services"),
+        map(map::CLOCK, MapType::Array, 4, size_of::<abi::Clock>(), 0, 1, "services"),
+        lpm(map::ROUTES, size_of::<abi::RouteKey>(), ROUTES, "services"),
+        lpm(map::ALLOW, size_of::<abi::AllowKey>(), sizes.allow_prefixes, "allow_prefixes"),
+    ]
+}
+
+/// Compares an existing pin with what is wanted. Returns its number of entries: at least as many as wanted.
+pub(super) fn compare(path: &Path, wanted: &Wanted) -> Result<u32, LoadError> {
+    let info = MapInfo::from_pin(path)
+        .map_err(|error| LoadError::Map { name: wanted.name.to_owned(), source: error.into() })?;
+    let kind = info.map_type().ok();
+    // The kernel adds flags of its own to some kinds (read-only views); only those that are asked for count.
+    let differs = kind != Some(wanted.kind)
+        || info.key_size() as usize != wanted.key
+        || info.value_size() as usize != wanted.value
+        || info.map_flags() & wanted.flags != wanted.flags;
+    if differs {
+        return Err(LoadError::Layout {
+            path: path.to_owned(),
+            found: format!(
+                "{kind:?}, key {}, value {}, flags {:#x}",
+                info.key_size(),
+                info.value_size(),
+                info.map_flags()
+            ),
+            wanted: format!(
+                "{:?}, key {}, value {}, flags {:#x}",
+                wanted.kind, wanted.key, wanted.value, wanted.flags
+            ),
+        });
+    }
+    if info.max_entries() < wanted.entries {
+        return Err(LoadError::TooSmall {
+            name: wanted.name.to_owned(),
+            found: info.max_entries(),
+            wanted: wanted.entries,
+            limit: wanted.limit,
+        });
+    }
+    Ok(info.max_entries())
+}

@@ -1,0 +1,132 @@
+//! The service table: VIPs, addresses and nat replies in buckets of eight, changed in place.
+
+use std::collections::{HashMap, HashSet};
+
+use lb_common::{
+    abi::{Address, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry},
+    be::Be16,
+};
+
+use super::mapped::Table;
+
+/// Words of an entry.
+const WORDS: usize = 3;
+
+/// Every entry of the key's bucket is in use (or waits for a grace period).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the service table has no room in the bucket of this key")]
+pub struct TableFull;
+
+/// What an entry is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryKey {
+    /// VIP, host or backend address.
+    pub address: Address,
+    /// Port; 0 for addresses.
+    pub port: u16,
+    /// IP protocol; 0 for addresses.
+    pub protocol: u8,
+    /// One of [`lb_common::abi::key_kind`].
+    pub kind: u8,
+}
+
+/// Entry number in the table: bucket and place in it.
+type Place = (u32, usize);
+
+/// The table, and where each key stands.
+pub struct ServiceTable {
+    buckets: Table<ServiceBucket>,
+    places: HashMap<EntryKey, Place>,
+    used: HashSet<Place>,
+    /// Removed since the last grace period began to be waited for.
+    resting: Vec<Place>,
+}
+
+impl ServiceTable {
+    /// Takes over a table as it stands.
+    pub(super) fn adopt(buckets: Table<ServiceBucket>) -> Self {
+        let mut table =
+            Self { buckets, places: HashMap::new(), used: HashSet::new(), resting: Vec::new() };
+        for number in 0..table.buckets.len() {
+            let bucket = table.buckets.get(number);
+            for (index, entry) in bucket.entries.iter().enumerate() {
+                if entry.word != 0 {
+                    table.places.insert(key_of(entry), (number, index));
+                    table.used.insert((number, index));
+                }
+            }
+        }
+        table
+    }
+
+    /// Adds an entry, or changes its value by one store.
+    pub(super) fn publish(&mut self, key: EntryKey, value: u32) -> Result<(), TableFull> {
+        let selector = selector(&key);
+        let word = ServiceEntry::word(selector, value);
+        if let Some(&(bucket, index)) = self.places.get(&key) {
+            self.buckets.set_word(bucket, index * WORDS + 2, word);
+            return Ok(());
+        }
+        let bucket = ServiceEntry::bucket(&key.address, selector, self.buckets.len() - 1);
+        let index = (0..SERVICE_BUCKET_ENTRIES)
+            .find(|index| !self.used.contains(&(bucket, *index)))
+            .ok_or(TableFull)?;
+        self.buckets.set_word(bucket, index * WORDS, key.address.high());
+        self.buckets.set_word(bucket, index * WORDS + 1, key.address.low());
+        self.buckets.set_word(bucket, index * WORDS + 2, word);
+        self.used.insert((bucket, index));
+        self.places.insert(key, (bucket, index));
+        Ok(())
+    }
+
+    /// Removes an entry; nothing happens if there is none. Its place rests until [`Self::grace_passed`].
+    pub(super) fn remove(&mut self, key: EntryKey) {
+        if let Some((bucket, index)) = self.places.remove(&key) {
+            self.buckets.set_word(bucket, index * WORDS + 2, 0);
+            self.resting.push((bucket, index));
+        }
+    }
+
+    /// The value of an entry.
+    pub(super) fn get(&self, key: EntryKey) -> Option<u32> {
+        let (bucket, index) = *self.places.get(&key)?;
+        Some((self.buckets.get(bucket).entries[index].word >> 32) as u32)
+    }
+
+    /// All entries.
+    pub(super) fn entries(&self) -> Vec<(EntryKey, u32)> {
+        self.places.keys().filter_map(|key| Some((*key, self.get(*key)?))).collect()
+    }
+
+    /// How many places rest.
+    pub(super) fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// A grace period has passed since the first `count` of the resting places were removed.
+    pub(super) fn grace_passed(&mut self, count: usize) {
+        for place in self.resting.drain(..count.min(self.resting.len())) {
+            self.used.remove(&place);
+        }
+    }
+}
+
+fn selector(key: &EntryKey) -> u32 {
+    ServiceEntry::selector(Be16::from_host(key.port), key.protocol, key.kind)
+}
+
+fn key_of(entry: &ServiceEntry) -> EntryKey {
+    let word = |half: u64, shift: u32| lb_common::be::Be32::from_raw((half >> shift) as u32);
+    let (first, second) = if cfg!(target_endian = "little") { (0, 32) } else { (32, 0) };
+    EntryKey {
+        address: Address::v6([
+            word(entry.high, first),
+            word(entry.high, second),
+            word(entry.low, first),
+            word(entry.low, second),
+        ]),
+        port: Be16::from_raw(entry.word as u16).to_host(),
+        protocol: (entry.word >> 16) as u8,
+        kind: (entry.word >> 24) as u8,
+    }
+}
