@@ -9,9 +9,16 @@ fn main() {
         let object = objects.join(name);
         println!("cargo:rerun-if-changed={}", object.display());
         if !object.is_file() {
-            eprintln!("The eBPF program {} is not built yet. Run `cargo xtask build` once; it builds everything.", object.display());
+            eprintln!(
+                "The eBPF program {} is not built yet. Run `cargo xtask build` once; it builds everything.",
+                object.display()
+            );
             exit(1);
         }
-        println!("cargo:rustc-env=LB_OBJECT_{}={}", name.to_uppercase(), object.canonicalize().expect("it exists").display());
+        println!(
+            "cargo:rustc-env=LB_OBJECT_{}={}",
+            name.to_uppercase(),
+            object.canonicalize().expect("it exists").display()
+        );
     }
 }

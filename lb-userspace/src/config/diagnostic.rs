@@ -140,13 +140,9 @@ fn excerpt(line: &str, diagnostic: &Diagnostic) -> String {
         .chars()
         .count()
         .max(1);
-    let number = diagnostic.line;
-    format!(
-        "{number:>6} | {}\n       | {}{}",
-        shown.trim_end(),
-        " ".repeat(offset),
-        "^".repeat(length)
-    )
+    let number = format!("{:>6}", diagnostic.line);
+    let (margin, blank) = (" ".repeat(number.len()), " ".repeat(offset));
+    format!("{number} | {}\n{margin} | {blank}{}", shown.trim_end(), "^".repeat(length))
 }
 
 /// Findings of the rules, which know paths but no positions.
@@ -187,5 +183,39 @@ impl<'a> Findings<'a> {
     /// Whether the file says anything at exactly this path.
     pub fn is_written(&self, path: &str) -> bool {
         self.document.is_written(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, line: u32, column: u32) -> String {
+        let source = Source { path: "x".into(), text: text.into() };
+        render(&source, &Diagnostic::at(Position { line, column }, "", "wrong", ""))
+    }
+
+    #[test]
+    fn carets_stand_below_what_they_mean() {
+        for (text, line, column, expected) in [
+            ("a: {b: c}", 1, 5, "x:1:5: wrong\n     1 | a: {b: c}\n       |     ^"),
+            ("é: über, z", 1, 4, "x:1:4: wrong\n     1 | é: über, z\n       |    ^^^^"),
+            ("a: \u{1b}[31mred", 1, 1, "x:1:1: wrong\n     1 | a:  [31mred\n       | ^"),
+            ("a\n", 2, 1, "x:2:1: wrong"),
+            ("a", 1, 2, "x:1:2: wrong\n     1 | a\n       |  ^"),
+        ] {
+            assert_eq!(shown(text, line, column), expected, "{text:?}");
+        }
+        let late = shown(&"\n".repeat(1_234_567), 1_234_567, 1);
+        assert_eq!(late, "x:1234567:1: wrong\n1234567 | \n        | ^");
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_place() {
+        let text = format!("{}here{}", "a ".repeat(500), " b".repeat(500));
+        let shown = shown(&text, 1, 1_001);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines.iter().all(|line| line.len() < 140), "{shown}");
+        assert_eq!(lines[1].find("here"), lines[2].find("^^^^"), "{shown}");
     }
 }

@@ -40,7 +40,21 @@ pub fn load(path: &Path) -> Result<Parsed, Errors> {
             format!("chmod g-w {}", path.display()),
         ));
     }
+    parsed.warnings.extend(directory_warning(path));
     Ok(parsed)
+}
+
+/// Who may write the directory can put another file in this one's place, unless the sticky bit is set.
+fn directory_warning(path: &Path) -> Option<Diagnostic> {
+    let path = path.canonicalize().ok()?;
+    let directory = path.parent()?;
+    let mode = directory.metadata().ok()?.mode() & 0o7777;
+    (mode & 0o1002 == 0o0002).then(|| {
+        Diagnostic::of_file(
+            format!("everybody may write its directory (mode {mode:04o}), and so replace the file"),
+            format!("chmod o-w {}", directory.display()),
+        )
+    })
 }
 
 fn read(path: &Path) -> Result<(String, Metadata), Diagnostic> {
@@ -94,6 +108,15 @@ mod tests {
         let (_directory, path) = file_with(GOOD.as_bytes(), 0o664);
         let warnings = load(&path).unwrap().warnings;
         assert!(warnings.iter().any(|w| w.to_string().contains("chmod g-w")), "{warnings:?}");
+
+        let (directory, path) = file_with(GOOD.as_bytes(), 0o644);
+        for (mode, warned) in [(0o755, false), (0o777, true), (0o1777, false)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(directory.path(), permissions).unwrap();
+            let warnings = load(&path).unwrap().warnings;
+            let found = warnings.iter().any(|w| w.to_string().contains("its directory"));
+            assert_eq!(found, warned, "{mode:o}: {warnings:?}");
+        }
 
         let (_directory, path) = file_with(GOOD.as_bytes(), 0o644);
         // Whoever runs the tests may give a file away only as root; else it is not root's to begin with.
