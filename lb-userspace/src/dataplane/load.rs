@@ -336,11 +336,11 @@ pub(super) fn spawn_logger(ebpf: &mut Ebpf) {
         }
     };
     tokio::spawn(async move {
-        let Ok(mut logger) =
+        // SAFETY: an `EbpfLogger` keeps its map's descriptor open and the same for as long as it lives.
+        let logger = unsafe {
             tokio::io::unix::AsyncFd::register_with_interest(logger, tokio::io::Interest::READABLE)
-        else {
-            return;
         };
+        let Ok(mut logger) = logger else { return };
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();
             ready.clear_ready();

@@ -9,7 +9,8 @@ pub struct Wanted(AsyncFd<RingBuf<MapData>>);
 
 impl Wanted {
     pub(super) fn new(ring: RingBuf<MapData>) -> std::io::Result<Self> {
-        AsyncFd::register(ring).map(Self)
+        // SAFETY: a `RingBuf` keeps its map's descriptor open and the same for as long as it lives.
+        Ok(Self(unsafe { AsyncFd::register(ring) }?))
     }
 
     /// The next one; `None` if the ring cannot be waited for any more.
