@@ -226,6 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn every_text_has_a_format_that_is_checked() {
+        fn look(shape: &Shape, path: &str) {
+            match &shape.kind {
+                Kind::Text { format, .. } => {
+                    let refused = crate::config::value::refuse(format, "\u{7} \n");
+                    assert!(refused.is_some(), "{path}: nobody checks the format {format:?}");
+                }
+                Kind::List { item, .. } => look(item, path),
+                _ => {}
+            }
+        }
+        all_keys().iter().for_each(|(path, key)| look(&key.shape, &join(path, &key.name)));
+    }
+
+    #[test]
     fn every_mapping_is_closed_for_editors_too() {
         fn look(schema: &Value) {
             if schema.get("properties").is_some() {
