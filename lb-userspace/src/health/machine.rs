@@ -1,0 +1,204 @@
+//! HAProxy's rise/fall machine: pure, with time and results as arguments.
+
+use std::time::Duration;
+
+use super::{Health, Outcome};
+use crate::config::model::{InitState, Timing};
+
+/// One target's state.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    timing: Timing,
+    up: bool,
+    checked: bool,
+    /// Answers against `up` in a row; below `fall` or `rise`.
+    streak: u32,
+    changed_unix: u64,
+}
+
+impl Machine {
+    /// A target before its first answer, or as it was left.
+    pub fn new(timing: Timing, restored: Option<&Health>) -> Self {
+        match restored {
+            Some(health) => {
+                let limit = if health.up { timing.fall } else { timing.rise };
+                Self {
+                    timing,
+                    up: health.up,
+                    checked: true,
+                    streak: health.streak.min(limit.saturating_sub(1)),
+                    changed_unix: health.changed_unix,
+                }
+            }
+            None => Self {
+                timing,
+                up: timing.init_state == InitState::Up,
+                checked: false,
+                streak: 0,
+                changed_unix: 0,
+            },
+        }
+    }
+
+    /// Takes an answer. The prober's own faults (`good: None`) change nothing.
+    pub fn on_result(&mut self, unix: u64, outcome: &Outcome) -> Health {
+        if let Some(good) = outcome.good {
+            self.take(unix, good);
+        }
+        Health {
+            up: self.up,
+            display: self.display(),
+            code: outcome.code.name().to_owned(),
+            output: outcome.output.clone(),
+            milliseconds: Some(outcome.duration.as_secs_f64() * 1e3),
+            changed_unix: self.changed_unix,
+            streak: self.streak,
+        }
+    }
+
+    fn take(&mut self, unix: u64, good: bool) {
+        // The first answer ever decides by itself: nobody waits `rise` answers for a backend that works.
+        let limit = match (self.checked, self.up) {
+            (false, _) => 1,
+            (true, true) => self.timing.fall,
+            (true, false) => self.timing.rise,
+        };
+        self.checked = true;
+        if good == self.up {
+            self.streak = 0;
+            if self.changed_unix == 0 {
+                self.changed_unix = unix;
+            }
+            return;
+        }
+        self.streak += 1;
+        if self.streak >= limit {
+            self.up = good;
+            self.streak = 0;
+            self.changed_unix = unix;
+        }
+    }
+
+    /// As HAProxy's statistics show it.
+    pub fn display(&self) -> String {
+        match (self.up, self.streak) {
+            (true, 0) => "UP".to_owned(),
+            (false, 0) => "DOWN".to_owned(),
+            (true, bad) => format!("UP {}/{}", self.timing.fall - bad, self.timing.fall),
+            (false, good) => format!("DOWN {good}/{}", self.timing.rise),
+        }
+    }
+
+    /// Whether it takes new flows.
+    pub fn up(&self) -> bool {
+        self.up
+    }
+
+    /// Time until the next probe: `inter` when settled UP, `downinter` when settled DOWN, `fastinter` in between.
+    pub fn interval(&self) -> Duration {
+        match (self.checked && self.streak == 0, self.up) {
+            (false, _) => self.timing.fastinter,
+            (true, true) => self.timing.inter,
+            (true, false) => self.timing.downinter,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::health::CheckCode;
+
+    fn timing(rise: u32, fall: u32, init_state: InitState) -> Timing {
+        Timing {
+            inter: Duration::from_secs(2),
+            fastinter: Duration::from_millis(500),
+            downinter: Duration::from_secs(5),
+            rise,
+            fall,
+            timeout: Duration::from_secs(1),
+            init_state,
+        }
+    }
+
+    fn outcome(good: Option<bool>) -> Outcome {
+        let code = if good == Some(true) { CheckCode::L4Ok } else { CheckCode::L4Con };
+        Outcome { code, good, output: String::new(), duration: Duration::ZERO }
+    }
+
+    fn history(machine: &mut Machine, answers: &str) -> Vec<String> {
+        answers
+            .chars()
+            .map(|answer| {
+                let good = match answer {
+                    '+' => Some(true),
+                    '-' => Some(false),
+                    _ => None,
+                };
+                machine.on_result(1, &outcome(good)).display
+            })
+            .collect()
+    }
+
+    #[test]
+    fn goes_as_haproxy_goes() {
+        let cases: &[(InitState, &str, &[&str])] = &[
+            (InitState::Down, "+", &["UP"]),
+            (InitState::Up, "-", &["DOWN"]),
+            (InitState::Up, "+---", &["UP", "UP 2/3", "UP 1/3", "DOWN"]),
+            (InitState::Up, "+--+-", &["UP", "UP 2/3", "UP 1/3", "UP", "UP 2/3"]),
+            (InitState::Down, "-++", &["DOWN", "DOWN 1/2", "UP"]),
+            (InitState::Down, "-+-", &["DOWN", "DOWN 1/2", "DOWN"]),
+            (InitState::Down, "+-?--", &["UP", "UP 2/3", "UP 2/3", "UP 1/3", "DOWN"]),
+        ];
+        for (init, answers, expected) in cases {
+            let mut machine = Machine::new(timing(2, 3, *init), None);
+            assert_eq!(history(&mut machine, answers), *expected, "{init:?} {answers}");
+        }
+    }
+
+    #[test]
+    fn probes_faster_while_changing() {
+        let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
+        assert_eq!(machine.interval(), Duration::from_millis(500));
+        history(&mut machine, "+");
+        assert_eq!(machine.interval(), Duration::from_secs(2));
+        history(&mut machine, "-");
+        assert_eq!(machine.interval(), Duration::from_millis(500));
+        history(&mut machine, "--");
+        assert_eq!(machine.interval(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_restart_is_no_flap() {
+        let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
+        history(&mut machine, "+-");
+        let health = machine.on_result(9, &outcome(None));
+        let mut again = Machine::new(timing(2, 3, InitState::Down), Some(&health));
+        assert!(again.up());
+        assert_eq!(history(&mut again, "--"), ["UP 1/3", "DOWN"]);
+    }
+
+    proptest! {
+        #[test]
+        fn flips_only_after_enough_answers_in_a_row(
+            rise in 1u32..6, fall in 1u32..6, answers in proptest::collection::vec(any::<bool>(), 1..200),
+        ) {
+            let mut machine = Machine::new(timing(rise, fall, InitState::Down), None);
+            let mut up = machine.on_result(0, &outcome(Some(answers[0]))).up;
+            let mut against = 0;
+            for answer in &answers[1..] {
+                against = if *answer == up { 0 } else { against + 1 };
+                let now = machine.on_result(0, &outcome(Some(*answer))).up;
+                let needed = if up { fall } else { rise };
+                prop_assert_eq!(now != up, against == needed);
+                if now != up {
+                    up = now;
+                    against = 0;
+                }
+            }
+        }
+    }
+}
