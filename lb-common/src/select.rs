@@ -89,6 +89,16 @@ pub fn select<P: Pins>(context: &Context, segment: &Segment, pins: &mut P) -> Ba
     }
 }
 
+/// Where the flows of a slot live that have no pin. This is what a slot of an old ring says to a slot whose base is
+/// [`BackendId::OLD_RING`].
+#[inline(always)]
+pub const fn home(slot: Slot) -> BackendId {
+    match slot.phase() {
+        Phase::Settled | Phase::Pinned => slot.owner(),
+        Phase::Window | Phase::Harvest => slot.base(),
+    }
+}
+
 /// Notes the SYN-ACK of the pin's backend (nat) in its unconfirmed pin. `sequence` and `acknowledgement` are the
 /// SYN-ACK's, host order. True if the pin has changed and has to be stored.
 #[inline(always)]

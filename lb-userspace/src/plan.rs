@@ -1,1 +1,5 @@
-//! (in construction)
+//! What has to change, and what each change moves: pure functions between the checked configuration and the maps.
+
+pub mod phases;
+pub mod ring;
+pub mod sweep;
