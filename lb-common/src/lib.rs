@@ -6,7 +6,16 @@
 
 pub mod abi;
 pub mod be;
+pub mod checksum;
+pub mod encap;
+pub mod frame;
 pub mod hash;
+pub mod icmp;
+pub mod ip;
+pub mod limit;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
+pub mod parse;
+pub mod rewrite;
 pub mod select;
+pub mod tcp_reset;

@@ -3,7 +3,7 @@
 //! Names and meanings are those of [`lb_common::abi::global`].
 
 use aya_ebpf::Global;
-use lb_common::hash::KEYS;
+use lb_common::hash::{HashKeys, KEYS};
 
 /// Keys of the flow hash.
 #[unsafe(no_mangle)]
@@ -24,3 +24,17 @@ pub static HAVE_NAT: Global<u32> = Global::new(1);
 /// 1 if IPv6 is to be parsed.
 #[unsafe(no_mangle)]
 pub static HAVE_V6: Global<u32> = Global::new(1);
+
+/// The hash keys; those of the address prefixes only where they are needed.
+#[inline(always)]
+pub fn hash_keys(is_v6: bool) -> HashKeys {
+    let mut keys = [0; KEYS];
+    for (index, key) in keys.iter_mut().enumerate() {
+        if is_v6 || !(4..10).contains(&index) {
+            // SAFETY: `Global` is transparent, so the keys are in a row and `index` is within them. Volatile, as
+            // `Global::load` is, which would copy all of them.
+            *key = unsafe { (&raw const HASH_KEYS).cast::<u64>().add(index).read_volatile() };
+        }
+    }
+    keys
+}

@@ -1,5 +1,23 @@
-//! lb's XDP programs, one module a step of the packet path. [`maps`] and [`config`] are what the controller writes.
+//! lb's XDP programs, one module a step of the packet path: [`service`], [`admit`], [`select`], [`forward`],
+//! [`nexthop`], [`count`]; what is not for a service goes to [`reply`]. [`maps`] and [`config`] are what the controller
+//! writes. What a packet is and what is done to it is decided by the pure functions of lb-common.
+//!
+//! `unsafe` stands only in [`packet`], [`maps`] and the modules that call helpers of the kernel.
 #![no_std]
 
+pub mod admit;
+pub mod answer;
 pub mod config;
+pub mod count;
+pub mod forward;
+pub mod limit;
 pub mod maps;
+pub mod nexthop;
+pub mod packet;
+pub mod pin;
+pub mod reply;
+pub mod select;
+pub mod service;
+pub mod sum;
+pub mod unserved;
+pub mod verdict;

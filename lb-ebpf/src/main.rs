@@ -1,27 +1,100 @@
-//! The balancer.
+//! The balancer: the way of a packet, from top to bottom.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, helpers, macros::xdp, programs::XdpContext};
-use lb_common::abi::Clock;
-use lb_ebpf::{config, maps};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    helpers::generated,
+    macros::xdp,
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
+use lb_common::{
+    abi::{Clock, Reason},
+    frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
+    parse::{self, Family, NETWORK, V4, V4Options, V6},
+};
+use lb_ebpf::{
+    admit, answer, config, count, forward, maps, packet::XdpFrame, select, service, unserved,
+    verdict::Verdict,
+};
 
-/// The balancer.
+/// The balancer: XDP hands it every frame of the NICs it is attached to.
 #[xdp]
-pub fn balancer(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn balancer(context: XdpContext) -> u32 {
+    let verdict = decide(context.ctx);
+    count::verdict(verdict);
+    if verdict.action() == xdp_action::XDP_DROP {
+        report(context.ctx, verdict);
+    }
+    verdict.action()
 }
 
-/// Reads both clocks at one moment.
+/// Logs a drop; nothing at all, and no instruction left, at level 0.
+#[inline(never)]
+fn report(context: *mut xdp_md, verdict: Verdict) {
+    let (reason, service) = (verdict.reason().unwrap_or(0), verdict.service());
+    debug!(&XdpContext::new(context), "dropped: reason {}, service {}", reason, service);
+}
+
+#[inline(always)]
+fn decide(context: *mut xdp_md) -> Verdict {
+    // SAFETY: the program's own argument; this frame is not used after the first step.
+    let frame = unsafe { XdpFrame::new(context) };
+    let not_ours = Verdict::pass(Reason::Passed);
+    let Some(ethernet) = frame.view::<Ethernet>(0) else { return not_ours };
+    if ethernet.to_group() {
+        return not_ours;
+    }
+    match ethernet.ether_type {
+        ETHER_TYPE_V4 => match frame.view::<[u8; 2]>(NETWORK) {
+            Some([0x45, _]) => finish::<V4>(context, balance::<V4>(frame)),
+            _ => finish::<V4Options>(context, balance_apart::<V4Options>(context)),
+        },
+        ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => {
+            finish::<V6>(context, balance_apart::<V6>(context))
+        }
+        _ => not_ours,
+    }
+}
+
+#[inline(always)]
+fn balance<F: Family>(frame: XdpFrame) -> Verdict {
+    let go = || {
+        let unserved = Verdict::unserved();
+        let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
+        let service = service::find(&frame, &outline.flow).ok_or(unserved)?;
+        let packet = parse::examine::<F>(&frame, &outline)
+            .map_err(|reason| Verdict::drop(reason, service.id))?;
+        admit::packet(&packet, service)?;
+        let backend = select::backend::<F>(&frame, &packet, service)?;
+        forward::packet::<F>(frame, &packet, service, backend)
+    };
+    match go() {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+/// [`balance`] with a stack of its own.
+#[inline(never)]
+fn balance_apart<F: Family>(context: *mut xdp_md) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    balance::<F>(unsafe { XdpFrame::new(context) })
+}
+
+/// What the fast path leaves to be done.
+#[inline(always)]
+fn finish<F: Family>(context: *mut xdp_md, verdict: Verdict) -> Verdict {
+    let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
+    if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
+}
+
+/// Reads both clocks at one moment; run by the controller, never attached.
 #[xdp]
-pub fn clock(_ctx: XdpContext) -> u32 {
-    let _ = (config::HASH_KEYS.load(), config::SERVICE_MASK.load());
+pub fn clock(_context: XdpContext) -> u32 {
     // SAFETY: helpers without arguments.
     let now = unsafe {
-        Clock {
-            jiffies: helpers::generated::bpf_jiffies64(),
-            nanoseconds: helpers::generated::bpf_ktime_get_ns(),
-        }
+        Clock { jiffies: generated::bpf_jiffies64(), nanoseconds: generated::bpf_ktime_get_ns() }
     };
     if maps::CLOCK.set(0, &now, 0).is_err() {
         return xdp_action::XDP_DROP;

@@ -4,11 +4,12 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie},
 };
 use lb_common::abi::{
-    AllowKey, BackendCounters, BackendRow, Clock, FlowKey, NeighbourKey, NeighbourRow, NextHopRow,
-    Pin, REASONS, ReplyRow, RouteKey, ServiceBucket, ServiceRow,
+    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FlowKey, NeighbourKey,
+    NeighbourRow, NextHopRow, Pin, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES,
+    ServiceBucket, ServiceRow, Slot,
 };
 
 /// VIP entries, VIP addresses and nat reply entries.
@@ -62,3 +63,91 @@ pub static WANTED: RingBuf = RingBuf::with_byte_size(65_536, 0);
 /// Relates jiffies to nanoseconds.
 #[map]
 pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
+
+/// When the limits of [`crate::limit`] were last used, by their numbers.
+#[map]
+pub static LIMITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(crate::limit::LIMITS, 0);
+
+/// The value of a key in a bucket of `SERVICE_TABLE`.
+#[inline(always)]
+pub fn find_entry(bucket: u32, address: &Address, selector: u32) -> Option<u32> {
+    let bucket = SERVICE_TABLE.get_ptr(bucket)?;
+    for index in 0..SERVICE_BUCKET_ENTRIES {
+        // SAFETY: the pointer is into a map's value, which is as long as the bucket and outlives the program; the
+        // controller stores each word whole, so a volatile read sees it whole.
+        let entry = unsafe { &raw const (*bucket).entries[index] };
+        // SAFETY: as above.
+        let word = unsafe { (&raw const (*entry).word).read_volatile() };
+        if word as u32 != selector {
+            continue;
+        }
+        // SAFETY: as above.
+        let (high, low) = unsafe {
+            ((&raw const (*entry).high).read_volatile(), (&raw const (*entry).low).read_volatile())
+        };
+        if high == address.high() && low == address.low() {
+            return Some((word >> 32) as u32);
+        }
+    }
+    None
+}
+
+/// The slot at an index of the arena.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<Slot> {
+    // SAFETY: the pointer is to a map's value; the controller stores slots whole.
+    ARENA.get_ptr(index).map(|slot| Slot(unsafe { slot.read_volatile() }))
+}
+
+/// A backend's row. The controller changes it while packets are under way, in whole words; every mixture of old and new
+/// words is a valid row, and the fields that must fit one another stand in one word.
+#[inline(always)]
+pub fn backend(id: BackendId) -> Option<&'static BackendRow> {
+    BACKENDS.get(id.0)
+}
+
+/// The number of a NIC.
+#[inline(always)]
+pub fn interface_number(ifindex: u32) -> Option<u32> {
+    // SAFETY: the pointer is to a map's value, copied at once; a value reused for another key is one word still.
+    INTERFACES.get_ptr(&ifindex).map(|number| unsafe { *number })
+}
+
+/// The MAC address of a neighbour.
+#[inline(always)]
+pub fn neighbour(key: &NeighbourKey) -> Option<NeighbourRow> {
+    // SAFETY: as above; the value is one aligned word.
+    NEIGHBOURS.get_ptr(key).map(|row| unsafe { *row })
+}
+
+/// The row in `NEXTHOPS` of the route to a client.
+#[inline(always)]
+pub fn route(client: &Address) -> Option<u32> {
+    let [a, b, c, d] = client.words.map(|word| word.raw());
+    longest_match(&ROUTES, [128, a, b, c, d])
+}
+
+/// Whether a client is in a list of `allow` prefixes.
+#[inline(always)]
+pub fn is_allowed(list: u32, client: &Address) -> bool {
+    let [a, b, c, d] = client.words.map(|word| word.raw());
+    longest_match(&ALLOW, [u32::BITS + 128, list, a, b, c, d]).is_some()
+}
+
+/// Looks up a key that is given by its words, the first of which is the prefix length.
+#[inline(always)]
+fn longest_match<K, V: Copy, const N: usize>(map: &LpmTrie<K, V>, words: [u32; N]) -> Option<V> {
+    #[repr(C, align(8))]
+    struct Aligned<const N: usize>([u32; N]);
+    const { assert!(size_of::<lpm_trie::Key<K>>() == N * 4) };
+
+    let mut key = Aligned([0; N]);
+    for (index, word) in words.into_iter().enumerate() {
+        // Volatile, lest the compiler store two words at once where the second is not aligned to eight bytes: the
+        // verifier refuses that on the stack.
+        // SAFETY: `index` is within the array.
+        unsafe { (&raw mut key.0[index]).write_volatile(word) };
+    }
+    // SAFETY: aya's key is packed and as long as the words, and any words are one.
+    map.get(unsafe { &*(&raw const key).cast::<lpm_trie::Key<K>>() }).copied()
+}

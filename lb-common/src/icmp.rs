@@ -1,0 +1,165 @@
+//! ICMP and ICMPv6 as lb speaks them: echo replies, and the three errors a router owes (RFC 792, RFC 1812, RFC 4443).
+
+use network_types::{icmp::Icmpv4Hdr, ip::Ipv4Hdr};
+
+use crate::{
+    abi::Address,
+    be::Be32,
+    checksum::{Sum, pseudo_header, update},
+    frame::{Ethernet, Frame, Pair, Wire},
+    ip::IpHeader,
+};
+
+/// What an ICMP message is to lb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An echo request.
+    EchoRequest,
+    /// An error message: it quotes a packet, and is never answered.
+    Error,
+    /// Anything else: neighbour discovery, echo replies, redirects of routers...
+    Other,
+}
+
+/// Classifies an ICMP or ICMPv6 type.
+#[inline(always)]
+pub const fn kind(is_v6: bool, message_type: u8) -> Kind {
+    match (is_v6, message_type) {
+        (false, 8) | (true, 128) => Kind::EchoRequest,
+        // Unreachable, source quench, time exceeded, parameter problem.
+        (false, 3 | 4 | 11 | 12) | (true, 0..128) => Kind::Error,
+        _ => Kind::Other,
+    }
+}
+
+/// Turns an echo request into its reply: addresses exchanged, a fresh hop limit, and the checksum brought along for the
+/// changed type (RFC 1624: with the end-around carry, so that it is right for every value).
+#[inline(always)]
+pub fn reply_to_echo<H: IpHeader>(ethernet: &mut Ethernet, header: &mut H, icmp: &mut Icmpv4Hdr) {
+    *ethernet = ethernet.reversed();
+    header.swap_addresses();
+    header.set_hop_limit(crate::ip::HOP_LIMIT);
+    let reply_type = if H::IS_V6 { 129 } else { 0 };
+    let change = Sum::default().change_word(
+        u16::from_ne_bytes([icmp.type_, icmp.code]),
+        u16::from_ne_bytes([reply_type, icmp.code]),
+    );
+    icmp.type_ = reply_type;
+    icmp.check = update(u16::from_ne_bytes(icmp.check), change).to_ne_bytes();
+}
+
+/// The longest ICMP message whose checksum lb verifies: what a jumbo frame holds.
+pub const LONGEST_MESSAGE: usize = 9_216;
+
+/// The sum of `length` bytes of a frame from `offset` on; `None` if the frame ends before, or `length` is beyond
+/// [`LONGEST_MESSAGE`].
+#[inline(always)]
+pub fn sum_of_frame(frame: &(impl Frame + ?Sized), offset: usize, length: usize) -> Option<Sum> {
+    const STEP: usize = 8;
+    let mut sum = Sum::default();
+    let mut at = 0;
+    for _ in 0..LONGEST_MESSAGE / STEP {
+        if at + STEP > length {
+            break;
+        }
+        let [a, b, c, d, e, f, g, h] = *frame.view::<[u8; STEP]>(offset + at)?;
+        sum = sum.double(u32::from_ne_bytes([a, b, c, d])).double(u32::from_ne_bytes([e, f, g, h]));
+        at += STEP;
+    }
+    for _ in 0..STEP / 2 {
+        if at + 2 > length {
+            break;
+        }
+        sum = sum.word(u16::from_ne_bytes(*frame.view::<[u8; 2]>(offset + at)?));
+        at += 2;
+    }
+    if at < length {
+        // Two bytes are read even for the last one: a check of one byte alone tells the verifier nothing.
+        let [_, last] = *frame.view::<[u8; 2]>(offset + at - 1)?;
+        sum = sum.first(last);
+        at += 1;
+    }
+    // 9,216 bytes are 2,304 words of 32 bits: 44 bits at most.
+    if at == length { Some(Sum::begun(sum.unfolded())) } else { None }
+}
+
+/// Whether an ICMP message of `length` bytes, whose own sum is `message`, has a right checksum.
+#[inline(always)]
+pub fn is_intact<H: IpHeader>(header: &H, message: Sum, length: u16) -> bool {
+    let pseudo = if H::IS_V6 {
+        pseudo_header(&header.source(), &header.destination(), H::ICMP, length as u32)
+    } else {
+        Sum::default()
+    };
+    message.plus(pseudo).checksum() == 0
+}
+
+/// An error that lb sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The hop limit ran out.
+    TimeExceeded,
+    /// The packet does not fit a link of this many bytes (layer 3).
+    TooBig(u16),
+    /// Nobody serves the port.
+    PortUnreachable,
+}
+
+/// How much of the packet an error quotes, bytes: an ICMP error has at most 576 bytes (RFC 1812 4.3.2.3), an ICMPv6
+/// error 1280 (RFC 4443 2.4).
+#[inline(always)]
+pub const fn quoted_length(is_v6: bool, length: u16) -> u16 {
+    let most = if is_v6 { 1280 - 48 } else { 576 - 28 };
+    if length < most { length } else { most }
+}
+
+/// The headers of an error message.
+pub type ErrorHeaders<H> = Pair<Ethernet, Pair<H, Icmpv4Hdr>>;
+
+/// Makes the headers that go in front of the quoted packet. `from` is the VIP, `quote` the sum of the `quoted` bytes
+/// that follow.
+#[inline(always)]
+pub fn error_headers<H: IpHeader>(
+    ethernet: &Ethernet,
+    header: &H,
+    from: &Address,
+    error: Error,
+    quote: Sum,
+    quoted: u16,
+) -> ErrorHeaders<H> {
+    /// Internetwork control, as RFC 1812 4.3.2.5 asks for.
+    const PRECEDENCE: u8 = 0xc0;
+    let to = header.source();
+    let length = quoted.wrapping_add(Icmpv4Hdr::LENGTH as u16);
+    let (message_type, code, data) = match (H::IS_V6, error) {
+        (false, Error::TimeExceeded) => (11, 0, 0),
+        (false, Error::TooBig(mtu)) => (3, 4, mtu),
+        (false, Error::PortUnreachable) => (3, 3, 0),
+        (true, Error::TimeExceeded) => (3, 0, 0),
+        (true, Error::TooBig(mtu)) => (2, 0, mtu),
+        (true, Error::PortUnreachable) => (1, 4, 0),
+    };
+    // The MTU stands in the last two of four bytes (RFC 1191) or in all four (RFC 4443): the same bytes.
+    let data = Be32::from_host(data as u32).raw();
+    let mut sum = quote.word(u16::from_ne_bytes([message_type, code])).double(data);
+    if H::IS_V6 {
+        sum = sum.plus(pseudo_header(from, &to, H::ICMP, length as u32));
+    }
+    Pair {
+        first: ethernet.reversed(),
+        second: Pair {
+            first: H::compose(from, &to, H::ICMP, PRECEDENCE, length),
+            second: Icmpv4Hdr {
+                type_: message_type,
+                code,
+                check: sum.checksum().to_ne_bytes(),
+                data: data.to_ne_bytes(),
+            },
+        },
+    }
+}
+
+const _: () = assert!(size_of::<ErrorHeaders<Ipv4Hdr>>() == 42);
+
+#[cfg(test)]
+mod tests;

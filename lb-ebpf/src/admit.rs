@@ -1,0 +1,34 @@
+//! Who may in: `allow` prefixes, services without a backend, and packets that have come too far.
+
+use lb_common::{
+    abi::{Reason, ServiceRow, service_flag},
+    parse::Packet,
+};
+
+use crate::{
+    maps,
+    verdict::{Answer, Verdict},
+};
+
+/// Lets a packet in, or says what becomes of it.
+#[inline(always)]
+pub fn packet(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
+    let flags = service.flags;
+    if flags & (service_flag::ALLOW | service_flag::REJECT | service_flag::DROP) != 0 {
+        if flags & service_flag::ALLOW != 0
+            && !maps::is_allowed(service.allow_list, &packet.flow.source)
+        {
+            return Err(Verdict::drop(Reason::NotAllowed, service.id));
+        }
+        if flags & service_flag::REJECT != 0 {
+            return Err(Verdict::answer(Answer::Refusal, Reason::NoBackend, 0, service.id));
+        }
+        if flags & service_flag::DROP != 0 {
+            return Err(Verdict::drop(Reason::NoBackend, service.id));
+        }
+    }
+    if packet.hop_limit <= 1 {
+        return Err(Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, service.id));
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The answers that dropped packets deserve, made in place: the frame becomes the answer and goes back where it came
+//! from.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    abi::{Address, Reason, protocol},
+    frame::{Ethernet, Frame, Pair, Tcp, Wire},
+    icmp::{self, Error, ErrorHeaders},
+    ip::IpHeader,
+    parse::{self, Family, NETWORK, Packet},
+    tcp_reset::{self, Reset, payload_length},
+};
+
+use crate::{
+    count, limit, maps,
+    packet::XdpFrame,
+    service, sum,
+    verdict::{Answer, Verdict},
+};
+
+/// Gives the answer that a verdict names, if the rate limit allows.
+#[inline(never)]
+pub fn give<F: Family>(context: *mut xdp_md, verdict: Verdict) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    let frame = unsafe { XdpFrame::new(context) };
+    let packet = parse::outline::<F>(&frame)
+        .and_then(|outline| parse::examine_reply::<F>(&frame, &outline).ok());
+    match (verdict.wanted_answer(), packet) {
+        (Some(answer), Some(packet)) => {
+            answer_with::<F>(frame, &packet, answer, verdict).unwrap_or(verdict.unanswered())
+        }
+        _ => verdict.unanswered(),
+    }
+}
+
+#[inline(always)]
+fn answer_with<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    answer: Answer,
+    verdict: Verdict,
+) -> Option<Verdict> {
+    let service = verdict.service();
+    if answer == Answer::Refusal && packet.flow.protocol == protocol::TCP {
+        become_reset::<F>(frame, packet)?;
+        return Some(Verdict::answered(Reason::Reject, service));
+    }
+    if !limit::may_send_icmp() {
+        count::reason(Reason::IcmpLimited, service);
+        return None;
+    }
+    let (error, sent, reason) = match answer {
+        Answer::TimeExceeded => (Error::TimeExceeded, Some(Reason::TimeExceededSent), Reason::Ttl),
+        Answer::TooBig => (Error::TooBig(verdict.mtu()), Some(Reason::TooBigSent), Reason::TooBig),
+        Answer::Refusal => (Error::PortUnreachable, None, Reason::Reject),
+    };
+    let from = if verdict.is_of_reply() { vip_of(packet)? } else { packet.flow.destination };
+    become_error::<F>(frame, packet.length, &from, error)?;
+    if let Some(sent) = sent {
+        count::reason(sent, service);
+    }
+    Some(Verdict::answered(reason, service))
+}
+
+/// The VIP that a reply would be sent from.
+#[inline(always)]
+fn vip_of(packet: &Packet) -> Option<Address> {
+    let backend = service::replying_backend(&packet.flow)?;
+    maps::REPLIES.get(backend).map(|reply| reply.vip)
+}
+
+#[inline(always)]
+fn become_error<F: Family>(
+    frame: XdpFrame,
+    length: u16,
+    from: &Address,
+    error: Error,
+) -> Option<()> {
+    let quoted = icmp::quoted_length(F::Header::IS_V6, length);
+    let quote = sum::of_frame(&frame, NETWORK, quoted)?;
+    let headers = frame.view::<Pair<Ethernet, F::Header>>(0)?;
+    let front = icmp::error_headers(&headers.first, &headers.second, from, error, quote, quoted);
+    let added = ErrorHeaders::<F::Header>::LENGTH - NETWORK;
+    let mut frame = frame.move_start(-(added as i32))?;
+    *frame.view_mut(0)? = front;
+    frame.cut(NETWORK + added + quoted as usize)?;
+    Some(())
+}
+
+#[inline(always)]
+fn become_reset<F: Family>(mut frame: XdpFrame, packet: &Packet) -> Option<()> {
+    let tcp = *frame.view::<Tcp>(packet.transport)?;
+    let payload = payload_length(&tcp, packet.transport, packet.length);
+    let ethernet = *frame.view::<Ethernet>(0)?;
+    let reset: Reset<F::Header> =
+        tcp_reset::reset(&ethernet, &packet.flow, packet.traffic_class, &tcp, payload)?;
+    *frame.view_mut(0)? = reset;
+    frame.cut(Reset::<F::Header>::LENGTH)?;
+    Some(())
+}

@@ -1,0 +1,96 @@
+//! To the backend: nat, dsr or tunnel. Everything that can fail comes before the first byte is changed, except the
+//! tunnel's room in front.
+
+use lb_common::{
+    abi::{Address, BackendId, BackendRow, Forward, Reason, ServiceRow},
+    be::Be16,
+    encap,
+    frame::{Ethernet, Frame, Pair},
+    ip::IpHeader,
+    parse::{Family, NETWORK, Packet},
+    rewrite::{End, translate},
+};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use crate::{
+    count, maps,
+    nexthop::{self, Hop},
+    packet::XdpFrame,
+    verdict::{Answer, Verdict},
+};
+
+/// Forwards a packet to a backend.
+#[inline(always)]
+pub fn packet<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+    backend: BackendId,
+) -> Result<Verdict, Verdict> {
+    let drop = |reason| Verdict::drop(reason, service.id);
+    let row = maps::backend(backend).ok_or(drop(Reason::BadSlot))?;
+    let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
+    let is_tunnel = service.forward == Forward::Ipip as u8;
+    let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
+    if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
+        let mtu = hop.mtu.saturating_sub(overhead);
+        return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service.id));
+    }
+    let frame = if is_tunnel {
+        tunnel::<F>(frame, packet, row, &hop).ok_or(drop(Reason::EncapFailed))?
+    } else {
+        let port = row.port;
+        let to = (service.forward == Forward::Nat as u8).then_some((&row.address, port));
+        direct::<F>(frame, packet, to, &hop).ok_or(drop(Reason::L4Truncated))?
+    };
+    let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
+    count::request(backend, packet.length, packet.is_opening());
+    Ok(Verdict::sent(action))
+}
+
+/// nat (with a new destination) and dsr (without).
+#[inline(always)]
+fn direct<F: Family>(
+    mut frame: XdpFrame,
+    packet: &Packet,
+    to: Option<(&Address, Be16)>,
+    hop: &Hop,
+) -> Option<XdpFrame> {
+    match to {
+        Some((address, port)) => {
+            translate::<F>(&mut frame, packet, End::Destination, address, port)?;
+        }
+        None => frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit(),
+    }
+    *frame.view_mut(0)? = hop.macs.ethernet(F::Header::ETHER_TYPE);
+    Some(frame)
+}
+
+/// IP in IP.
+#[inline(always)]
+fn tunnel<F: Family>(
+    mut frame: XdpFrame,
+    packet: &Packet,
+    row: &BackendRow,
+    hop: &Hop,
+) -> Option<XdpFrame> {
+    frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit();
+    let (source, destination) = (&row.source, &row.address);
+    let (inner_is_v6, class, length) = (F::Header::IS_V6, packet.traffic_class, packet.length);
+    if destination.is_v4() {
+        let sum = row.outer_sum;
+        let outer = encap::outer_v4(source, destination, inner_is_v6, class, length, sum);
+        wrap::<Ipv4Hdr>(frame, outer, hop)
+    } else {
+        let outer = encap::outer_v6(source, destination, inner_is_v6, class, length);
+        wrap::<Ipv6Hdr>(frame, outer, hop)
+    }
+}
+
+#[inline(always)]
+fn wrap<H: IpHeader>(frame: XdpFrame, outer: H, hop: &Hop) -> Option<XdpFrame> {
+    let mut frame = frame.move_start(-(H::LENGTH as i32))?;
+    *frame.view_mut::<Pair<Ethernet, H>>(0)? =
+        Pair { first: hop.macs.ethernet(H::ETHER_TYPE), second: outer };
+    Some(frame)
+}

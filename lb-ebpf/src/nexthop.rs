@@ -1,0 +1,176 @@
+//! Where a frame goes on the wire: egress NIC and both MAC addresses. The controller keeps them in the maps; where it
+//! has none the kernel is asked, and the controller told.
+
+use aya_ebpf::{
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action, xdp_md},
+    helpers::generated,
+};
+use lb_common::{
+    abi::{
+        Address, BackendRow, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourWanted, Reason,
+        backend_flag, nexthop_flag,
+    },
+    frame::MacPair,
+    parse::{self, Family},
+};
+
+use crate::{config, limit, maps, packet::XdpFrame};
+
+/// A resolved next hop.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hop {
+    /// The next hop's and the egress NIC's MAC address.
+    pub macs: MacPair,
+    /// Egress NIC.
+    pub ifindex: u32,
+    /// MTU of the egress NIC, 0 if not known.
+    pub mtu: u16,
+}
+
+/// The next hop towards a backend.
+#[inline(always)]
+pub fn to_backend(frame: &XdpFrame, row: &BackendRow) -> Result<Hop, Reason> {
+    if row.flags & backend_flag::RESOLVED != 0 {
+        let macs = MacPair::new(row.dst_mac, row.src_mac);
+        return Ok(Hop { macs, ifindex: row.ifindex, mtu: row.mtu });
+    }
+    let mut hop = Hop { mtu: row.mtu, ..Hop::default() };
+    match ask_kernel(frame.context(), &row.address, &mut hop) {
+        0 => Err(Reason::NoNextHop),
+        _ => Ok(hop),
+    }
+}
+
+/// Finds the next hop towards the client of a reply, who is the frame's destination; 0 if there is none. A function of
+/// its own: its keys stay off the caller's stack.
+#[inline(never)]
+pub fn to_client<F: Family>(context: *mut xdp_md, hop: &mut Hop) -> u32 {
+    // SAFETY: the program's own argument; the caller's frame is not used during this call.
+    let frame = unsafe { XdpFrame::new(context) };
+    let Ok(client) = parse::destination::<F>(&frame) else { return 0 };
+    match route(&client, hop) {
+        Route::Resolved => 1,
+        Route::Unresolved(neighbour, ifindex) => {
+            ask_or_want(context, &client, &neighbour, ifindex, hop)
+        }
+    }
+}
+
+enum Route {
+    Resolved,
+    Unresolved(Address, u32),
+}
+
+#[inline(always)]
+fn route(client: &Address, hop: &mut Hop) -> Route {
+    let unknown = Route::Unresolved(*client, NEIGHBOUR_WANTED_ANY_INTERFACE);
+    let Some(row) = maps::route(client).and_then(|row| maps::NEXTHOPS.get(row)) else {
+        return unknown;
+    };
+    hop.ifindex = row.ifindex;
+    hop.mtu = row.mtu;
+    if row.flags & nexthop_flag::RESOLVED != 0 {
+        hop.macs = MacPair::new(row.dst_mac, row.src_mac);
+        return Route::Resolved;
+    }
+    if row.flags & nexthop_flag::ON_LINK == 0 {
+        return Route::Unresolved(row.gateway, row.ifindex);
+    }
+    match maps::neighbour(&NeighbourKey { address: *client, ifindex: row.ifindex }) {
+        Some(neighbour) => {
+            hop.macs = MacPair::new(neighbour.mac, row.src_mac);
+            Route::Resolved
+        }
+        None => Route::Unresolved(*client, row.ifindex),
+    }
+}
+
+/// Asks the kernel's own tables for the way to a backend; 0 if they do not know either.
+#[inline(never)]
+fn ask_kernel(context: *mut xdp_md, backend: &Address, hop: &mut Hop) -> u32 {
+    ask_or_want(context, backend, backend, NEIGHBOUR_WANTED_ANY_INTERFACE, hop)
+}
+
+#[inline(always)]
+fn ask_or_want(
+    context: *mut xdp_md,
+    to: &Address,
+    neighbour: &Address,
+    ifindex: u32,
+    hop: &mut Hop,
+) -> u32 {
+    if look_up(context, to, hop) {
+        return 1;
+    }
+    want(neighbour, ifindex);
+    0
+}
+
+#[inline(always)]
+fn look_up(context: *mut xdp_md, to: &Address, hop: &mut Hop) -> bool {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    // SAFETY: a C structure of integers and unions of integers, for which zero is a value.
+    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    // SAFETY: the program's own argument.
+    question.ifindex = unsafe { XdpFrame::new(context) }.ingress();
+    if to.is_v4() {
+        question.family = AF_INET;
+        question.__bindgen_anon_4.ipv4_dst = to.words[3].raw();
+    } else {
+        question.family = AF_INET6;
+        question.__bindgen_anon_4.ipv6_dst = to.words.map(|word| word.raw());
+    }
+    // SAFETY: the helper gets the program's own context and a structure of the length it is told.
+    let answer = unsafe {
+        generated::bpf_fib_lookup(
+            context.cast(),
+            &mut question,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    if answer != BPF_FIB_LKUP_RET_SUCCESS as i64 {
+        return false;
+    }
+    hop.macs = macs_of(&question);
+    hop.ifindex = question.ifindex;
+    true
+}
+
+/// Both addresses of an answered question. They stand in a row, aligned to four bytes; read in any other portions, the
+/// stack would be accessed misaligned, which the verifier refuses.
+#[inline(always)]
+fn macs_of(question: &bpf_fib_lookup) -> MacPair {
+    const { assert!(core::mem::offset_of!(bpf_fib_lookup, smac) == 52) };
+    const { assert!(core::mem::offset_of!(bpf_fib_lookup, dmac) == 58) };
+    let words = (&raw const question.smac).cast::<u32>();
+    let word = |index: usize| {
+        // SAFETY: twelve bytes at offset 52 of a structure of 64, which is aligned to four.
+        unsafe { words.add(index).read_volatile() }.to_ne_bytes()
+    };
+    let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) = (word(0), word(1), word(2));
+    MacPair::new([g, h, i, j, k, l], [a, b, c, d, e, f])
+}
+
+#[inline(always)]
+fn want(neighbour: &Address, ifindex: u32) {
+    if !limit::may_want(neighbour) {
+        return;
+    }
+    // A full ring means that the controller has enough to do.
+    if let Some(mut entry) = maps::WANTED.reserve::<NeighbourWanted>(0) {
+        entry.write(NeighbourWanted { address: *neighbour, ifindex, _pad: 0 });
+        entry.submit(0);
+    }
+}
+
+/// Sends the finished frame by its egress NIC.
+#[inline(always)]
+pub fn send(frame: &XdpFrame, ifindex: u32) -> Result<u32, Reason> {
+    if config::SINGLE_NIC.load() != 0 || ifindex == frame.ingress() {
+        return Ok(xdp_action::XDP_TX);
+    }
+    let on_failure = xdp_action::XDP_DROP as u64;
+    maps::DEVICES.redirect(ifindex, on_failure).map_err(|_| Reason::EgressFailed)
+}

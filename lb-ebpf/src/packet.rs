@@ -1,0 +1,132 @@
+//! The frame in the NIC's buffer. Everything the program does to packets goes through [`XdpFrame`].
+
+use aya_ebpf::{bindings::xdp_md, helpers::generated};
+use lb_common::frame::{Frame, Wire};
+
+/// The frame in hand. Its pointers are as of its making; whatever moves them consumes it.
+#[derive(Debug)]
+pub struct XdpFrame {
+    context: *mut xdp_md,
+    start: *mut u8,
+    end: *mut u8,
+}
+
+impl XdpFrame {
+    /// The frame of this run.
+    ///
+    /// # Safety
+    /// `context` is the program's own argument, and no other `XdpFrame` of it is used from here on.
+    #[inline(always)]
+    pub unsafe fn new(context: *mut xdp_md) -> Self {
+        // Volatile, so that the compiler never passes the two as 32-bit numbers into a function of its own making: the
+        // verifier would no longer know them for packet pointers.
+        // SAFETY: the kernel's context is valid for the program's run.
+        let (start, end) = unsafe {
+            (
+                (&raw const (*context).data).read_volatile(),
+                (&raw const (*context).data_end).read_volatile(),
+            )
+        };
+        Self { context, start: start as usize as *mut u8, end: end as usize as *mut u8 }
+    }
+
+    /// The program's argument, for helpers and for functions that make their own frame.
+    #[inline(always)]
+    pub const fn context(&self) -> *mut xdp_md {
+        self.context
+    }
+
+    /// Number of the NIC the frame came in by.
+    #[inline(always)]
+    pub fn ingress(&self) -> u32 {
+        // SAFETY: the kernel's context is valid for the program's run.
+        unsafe { (&raw const (*self.context).ingress_ifindex).read_volatile() }
+    }
+
+    /// Moves the start of the frame by `bytes`: negative makes room in front, positive cuts off. `None` if there is no
+    /// room.
+    #[inline(always)]
+    pub fn move_start(self, bytes: i32) -> Option<Self> {
+        // SAFETY: the helper gets the program's own context; the old pointers end with `self`.
+        unsafe {
+            match generated::bpf_xdp_adjust_head(self.context, bytes) {
+                0 => Some(Self::new(self.context)),
+                _ => None,
+            }
+        }
+    }
+
+    /// Cuts the frame to `length` bytes; `None` if that is more than it has.
+    #[inline(always)]
+    pub fn cut(self, length: usize) -> Option<Self> {
+        let more = self.length() as i64 - length as i64;
+        if more < 0 {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe {
+            match generated::bpf_xdp_adjust_tail(self.context, -(more as i32)) {
+                0 => Some(Self::new(self.context)),
+                _ => None,
+            }
+        }
+    }
+
+    /// The frame for a loop over its bytes.
+    #[inline(always)]
+    pub const fn stepwise(&self) -> Stepwise<'_> {
+        Stepwise(self)
+    }
+
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        let first = self.start.wrapping_add(offset);
+        if first.wrapping_add(size_of::<T>()) > self.end { None } else { Some(first.cast()) }
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        (self.end as usize).wrapping_sub(self.start as usize)
+    }
+
+    #[inline(always)]
+    fn view<T: Wire>(&self, offset: usize) -> Option<&T> {
+        // SAFETY: the bytes lie within the frame (the verifier checks it, too), any bytes at any address are a `T`
+        // (`Wire`), and the frame is ours alone while the program runs and borrowed while the reference lives.
+        self.pointer::<T>(offset).map(|header| unsafe { &*header })
+    }
+
+    #[inline(always)]
+    fn view_mut<T: Wire>(&mut self, offset: usize) -> Option<&mut T> {
+        // SAFETY: as above, and the borrow is exclusive.
+        self.pointer::<T>(offset).map(|header| unsafe { &mut *header })
+    }
+}
+
+/// The same frame with its end read anew for each view: from one end, the compiler would work out for a whole loop how
+/// often it may run, and leave out the comparison with the end by which the verifier knows that each step is within the
+/// frame.
+#[derive(Debug)]
+pub struct Stepwise<'a>(&'a XdpFrame);
+
+impl Frame for Stepwise<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.length()
+    }
+
+    #[inline(always)]
+    fn view<T: Wire>(&self, offset: usize) -> Option<&T> {
+        // SAFETY: the kernel's context is valid for the program's run.
+        let end = unsafe { (&raw const (*self.0.context).data_end).read_volatile() } as usize;
+        let frame = XdpFrame { end: end as *mut u8, ..*self.0 };
+        // SAFETY: as for `XdpFrame`; the reference borrows the frame that this one stands for.
+        frame.pointer::<T>(offset).map(|header| unsafe { &*header })
+    }
+
+    fn view_mut<T: Wire>(&mut self, _: usize) -> Option<&mut T> {
+        None
+    }
+}

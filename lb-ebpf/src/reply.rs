@@ -1,0 +1,95 @@
+//! Replies of nat backends, recognised without state: (backend address, port, protocol) names one service, so the source
+//! becomes that service's VIP again, on whichever node.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    abi::{BackendId, FlowKey, Phase, Reason, ReplyRow, protocol},
+    frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
+    ip::IpHeader,
+    parse::{self, Family, Packet},
+    rewrite::{End, translate},
+};
+
+use crate::{
+    count, maps,
+    nexthop::{self, Hop},
+    packet::XdpFrame,
+    pin, select, service,
+    verdict::{Answer, Verdict},
+};
+
+/// Sends a reply back to its client; passes what is none.
+#[inline(never)]
+pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    let frame = unsafe { XdpFrame::new(context) };
+    match translate_back::<F>(frame) {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
+    let not_ours = Verdict::pass(Reason::Passed);
+    let outline = parse::outline::<F>(&frame).ok_or(not_ours)?;
+    let backend = service::replying_backend(&outline.flow).ok_or(not_ours)?;
+    let reply = maps::REPLIES.get(backend).ok_or(not_ours)?;
+    let service = maps::SERVICES.get(reply.row).map_or(0, |row| row.id);
+    let drop = |reason| Verdict::drop(reason, service);
+
+    let packet = parse::examine_reply::<F>(&frame, &outline).map_err(drop)?;
+    if packet.hop_limit <= 1 {
+        let verdict = Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, service);
+        return Err(verdict.of_reply());
+    }
+    if is_syn_ack(&packet) {
+        note_server_isn::<F>(frame.context(), reply, backend);
+    }
+    let mut hop = Hop::default();
+    if nexthop::to_client::<F>(frame.context(), &mut hop) == 0 {
+        return Err(drop(Reason::NoNextHop));
+    }
+    if hop.mtu != 0 && packet.length > hop.mtu {
+        let verdict = Verdict::answer(Answer::TooBig, Reason::TooBig, hop.mtu, service);
+        return Err(verdict.of_reply());
+    }
+    translate::<F>(&mut frame, &packet, End::Source, &reply.vip, reply.port)
+        .ok_or(drop(Reason::L4Truncated))?;
+    *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
+        hop.macs.ethernet(F::Header::ETHER_TYPE);
+    let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
+    count::reply(BackendId(backend), packet.length, packet.flags & tcp_flag::RST != 0);
+    Ok(Verdict::sent(action))
+}
+
+#[inline(always)]
+fn is_syn_ack(packet: &Packet) -> bool {
+    const SYN_ACK: u8 = tcp_flag::SYN | tcp_flag::ACK;
+    packet.flow.protocol == protocol::TCP && packet.flags & SYN_ACK == SYN_ACK
+}
+
+/// Where the flow may have a pin (its slot has changed), the server's sequence number tells its handshake from a guess.
+/// A function of its own, for the stack's sake; it reads the packet once more.
+#[inline(never)]
+fn note_server_isn<F: Family>(context: *mut xdp_md, reply: &ReplyRow, backend: u32) -> u32 {
+    // SAFETY: the program's own argument; the caller's frame is not used during this call.
+    let frame = unsafe { XdpFrame::new(context) };
+    let note = || {
+        let service = maps::SERVICES.get(reply.row)?;
+        let outline = parse::outline::<F>(&frame)?;
+        let isn = be32(frame.view::<Tcp>(outline.transport)?.sequence).to_host();
+        let flow = FlowKey {
+            source: outline.flow.destination,
+            destination: reply.vip,
+            source_port: outline.flow.destination_port,
+            destination_port: reply.port,
+            protocol: protocol::TCP,
+            _pad: [0; 3],
+        };
+        if select::slot_of_flow::<F>(service, &flow)?.phase() == Phase::Settled {
+            return None;
+        }
+        pin::note_server_isn(&flow, BackendId(backend), isn)
+    };
+    note().is_some() as u32
+}

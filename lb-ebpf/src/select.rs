@@ -1,0 +1,102 @@
+//! Which backend: the ring decides; pins are asked only where a slot has changed (the rule is [`lb_common::select`]).
+
+use lb_common::{
+    abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol},
+    frame::{Frame, Tcp, be32, tcp_flag},
+    hash::{flow_hash, slot_of},
+    ip::IpHeader,
+    parse::{self, Family, NETWORK, Packet},
+    select::{Context, Segment, select},
+    tcp_reset::{payload_length, sequence_length},
+};
+
+use aya_ebpf::bindings::xdp_md;
+
+use crate::{config, maps, packet::XdpFrame, pin::FlowPins, verdict::Verdict};
+
+/// The backend of a packet.
+#[inline(always)]
+pub fn backend<F: Family>(
+    frame: &XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+) -> Result<BackendId, Verdict> {
+    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), &packet.flow);
+    let slot = slot_at(service, service.ring, service.slots, hash)?;
+    let mut backend = slot.owner();
+    if slot.phase() != Phase::Settled && packet.flow.protocol == protocol::TCP {
+        let base = base(service, slot, hash)?;
+        let context = Context {
+            slot,
+            base,
+            service: service.id,
+            sees_replies: service.forward == Forward::Nat as u8,
+        };
+        backend = BackendId(changing::<F>(frame.context(), &context));
+    }
+    if backend == BackendId::NONE {
+        return Err(Verdict::drop(Reason::NoBackend, service.id));
+    }
+    Ok(backend)
+}
+
+/// The slot of a flow, given in the client's direction.
+#[inline(always)]
+pub fn slot_of_flow<F: Family>(service: &ServiceRow, flow: &FlowKey) -> Option<Slot> {
+    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), flow);
+    maps::slot(service.ring.wrapping_add(slot_of(hash, service.slots)))
+}
+
+#[inline(always)]
+fn slot_at(service: &ServiceRow, ring: u32, slots: u32, hash: u32) -> Result<Slot, Verdict> {
+    maps::slot(ring.wrapping_add(slot_of(hash, slots)))
+        .ok_or(Verdict::drop(Reason::BadSlot, service.id))
+}
+
+#[inline(always)]
+fn base(service: &ServiceRow, slot: Slot, hash: u32) -> Result<BackendId, Verdict> {
+    if slot.base() != BackendId::OLD_RING {
+        return Ok(slot.base());
+    }
+    if service.old_slots == 0 {
+        return Ok(slot.owner());
+    }
+    let old = slot_at(service, service.old_ring, service.old_slots, hash)?;
+    Ok(match old.phase() {
+        Phase::Window | Phase::Harvest => old.base(),
+        Phase::Settled | Phase::Pinned => old.owner(),
+    })
+}
+
+/// The slow path, a function of its own: its key and pins stay off the fast path's stack, and it reads the packet once
+/// more rather than have it handed over there. Returns a backend id.
+#[inline(never)]
+fn changing<F: Family>(context: *mut xdp_md, about: &Context) -> u32 {
+    // SAFETY: the program's own argument; the caller's frame is not used during this call.
+    let frame = unsafe { XdpFrame::new(context) };
+    let read = || {
+        let outline = parse::outline::<F>(&frame)?;
+        let length = frame.view::<F::Header>(NETWORK)?.length() as u16;
+        let tcp = frame.view::<Tcp>(outline.transport)?;
+        let payload = payload_length(tcp, outline.transport, length);
+        Some((outline.flow, segment(tcp, payload)))
+    };
+    // The caller has read the same.
+    let Some((flow, segment)) = read() else { return BackendId::NONE.0 };
+    let mut pins = FlowPins { flow: &flow, service: about.service };
+    select(about, &segment, &mut pins).0
+}
+
+#[inline(always)]
+fn segment(tcp: &Tcp, payload: u16) -> Segment {
+    let sequence = be32(tcp.sequence).to_host();
+    if tcp.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
+        return Segment::Opening { isn: sequence };
+    }
+    Segment::Other {
+        sequence,
+        acknowledgement: be32(tcp.acknowledgement).to_host(),
+        length: sequence_length(tcp, payload),
+        closing: tcp.flags & (tcp_flag::FIN | tcp_flag::RST) != 0,
+    }
+}

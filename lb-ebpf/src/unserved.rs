@@ -1,0 +1,86 @@
+//! What is for no service: packets to the VIPs' other ports and protocols, and everybody else's, among which are the
+//! replies of nat backends.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    abi::{Reason, address_value},
+    frame::{Ethernet, Frame, Pair},
+    icmp::{self, Kind},
+    ip::IpHeader,
+    parse::{self, Carrier, Family, NETWORK},
+};
+use network_types::icmp::Icmpv4Hdr;
+
+use crate::{config, packet::XdpFrame, reply, service, sum, verdict::Verdict};
+
+/// Decides about a packet that is for no service.
+#[inline(always)]
+pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    let frame = unsafe { XdpFrame::new(context) };
+    let destination = match parse::destination::<F>(&frame) {
+        Ok(destination) => destination,
+        Err(reason) => return Verdict::drop(reason, 0),
+    };
+    match service::address(&destination) {
+        Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
+        Some(address_value::VIP) => for_vip::<F>(context, 0),
+        None if config::HAVE_NAT.load() != 0 => reply::packet::<F>(context),
+        _ => Verdict::pass(Reason::Passed),
+    }
+}
+
+/// A packet to a VIP. `is_local`: the VIP is this host's address, too.
+#[inline(never)]
+fn for_vip<F: Family>(context: *mut xdp_md, is_local: u32) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    let frame = unsafe { XdpFrame::new(context) };
+    match parse::examine_any::<F>(&frame) {
+        Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier, is_local),
+        Ok(_) if is_local != 0 => Verdict::pass(Reason::NoServicePassed),
+        Ok(_) => Verdict::drop(Reason::NoService, 0),
+        Err(reason) => Verdict::drop(reason, 0),
+    }
+}
+
+#[inline(always)]
+fn icmp<F: Family>(frame: XdpFrame, carrier: &Carrier, is_local: u32) -> Verdict {
+    let transport = carrier.transport & 0x7f;
+    let Some([message_type, _]) = frame.view::<[u8; 2]>(transport).copied() else {
+        return Verdict::drop(Reason::L4Truncated, 0);
+    };
+    match icmp::kind(F::Header::IS_V6, message_type) {
+        Kind::EchoRequest if parse::is_martian(&carrier.source, &carrier.destination) => {
+            Verdict::drop(Reason::Martian, 0)
+        }
+        Kind::EchoRequest => echo::<F>(frame, carrier, transport),
+        Kind::Error if is_local == 0 => Verdict::drop(Reason::IcmpError, 0),
+        Kind::Error | Kind::Other => Verdict::pass(Reason::NoServicePassed),
+    }
+}
+
+/// Answers an echo request, or drops it if it is broken.
+#[inline(always)]
+fn echo<F: Family>(mut frame: XdpFrame, carrier: &Carrier, transport: usize) -> Verdict {
+    let length = carrier.length.wrapping_sub((transport - NETWORK) as u16);
+    let Some(message) = sum::of_frame(&frame, transport, length) else {
+        return Verdict::drop(Reason::TooBig, 0);
+    };
+    match frame.view::<F::Header>(NETWORK) {
+        Some(header) if icmp::is_intact(header, message, length) => {}
+        _ => return Verdict::drop(Reason::IcmpChecksum, 0),
+    }
+    match reply_to_echo::<F>(&mut frame, transport) {
+        Some(()) => Verdict::answered(Reason::Echo, 0),
+        None => Verdict::drop(Reason::L4Truncated, 0),
+    }
+}
+
+#[inline(always)]
+fn reply_to_echo<F: Family>(frame: &mut XdpFrame, transport: usize) -> Option<()> {
+    let mut headers = *frame.view::<Pair<Ethernet, F::Header>>(0)?;
+    let message = frame.view_mut::<Icmpv4Hdr>(transport)?;
+    icmp::reply_to_echo(&mut headers.first, &mut headers.second, message);
+    *frame.view_mut(0)? = headers;
+    Some(())
+}

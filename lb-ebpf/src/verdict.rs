@@ -1,0 +1,144 @@
+//! What becomes of a packet.
+
+use aya_ebpf::bindings::xdp_action;
+use lb_common::abi::Reason;
+
+/// A decision in one word, so that functions of the program can return it: bits 0..8 an XDP action or what is left to be
+/// done, 8..16 the reason to be counted, 16..32 an MTU, 32..64 the service's id (0 = none).
+///
+/// Steps that take room on the stack (replies, answers) are not called from where they turn out to be needed but named
+/// in the verdict, and done when the deciding function has returned.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Verdict(u64);
+
+/// An answer that a dropped packet deserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Answer {
+    /// ICMP: the hop limit ran out.
+    TimeExceeded = 17,
+    /// ICMP: the packet does not fit, see [`Verdict::mtu`].
+    TooBig = 18,
+    /// TCP reset, ICMP port unreachable.
+    Refusal = 19,
+}
+
+const UNSERVED: u8 = 16;
+/// The packet is a backend's reply.
+const REPLY: u8 = 0x80;
+const COUNTED: u8 = 0xff;
+
+impl Verdict {
+    /// Sent towards a backend or a client, and counted there.
+    #[inline(always)]
+    pub const fn sent(action: u32) -> Self {
+        Self(action as u64 | (COUNTED as u64) << 8)
+    }
+
+    /// Dropped.
+    #[inline(always)]
+    pub const fn drop(reason: Reason, service: u32) -> Self {
+        Self::new(xdp_action::XDP_DROP as u8, reason as u8, 0, service)
+    }
+
+    /// Left to the host, untouched.
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self::new(xdp_action::XDP_PASS as u8, reason as u8, 0, 0)
+    }
+
+    /// Answered: the frame has become the answer. `reason` may be that of a drop which got one.
+    #[inline(always)]
+    pub const fn answered(reason: Reason, service: u32) -> Self {
+        Self::new(xdp_action::XDP_TX as u8, reason as u8, 0, service)
+    }
+
+    /// For no service: to be looked at by [`crate::unserved`].
+    #[inline(always)]
+    pub const fn unserved() -> Self {
+        Self::new(UNSERVED, COUNTED, 0, 0)
+    }
+
+    /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
+    #[inline(always)]
+    pub const fn answer(answer: Answer, reason: Reason, mtu: u16, service: u32) -> Self {
+        Self::new(answer as u8, reason as u8, mtu, service)
+    }
+
+    /// The same verdict about a backend's reply.
+    #[inline(always)]
+    pub const fn of_reply(self) -> Self {
+        Self(self.0 | REPLY as u64)
+    }
+
+    #[inline(always)]
+    const fn new(step: u8, reason: u8, mtu: u16, service: u32) -> Self {
+        Self(step as u64 | (reason as u64) << 8 | (mtu as u64) << 16 | (service as u64) << 32)
+    }
+
+    /// Whether nothing is left to be done but to count.
+    #[inline(always)]
+    pub const fn is_final(self) -> bool {
+        (self.0 as u8) < UNSERVED
+    }
+
+    /// Whether this is [`Verdict::unserved`].
+    #[inline(always)]
+    pub const fn is_unserved(self) -> bool {
+        self.0 as u8 == UNSERVED
+    }
+
+    /// Whether the packet is a backend's reply.
+    #[inline(always)]
+    pub const fn is_of_reply(self) -> bool {
+        self.0 as u8 & REPLY != 0
+    }
+
+    /// The answer to be given.
+    #[inline(always)]
+    pub const fn wanted_answer(self) -> Option<Answer> {
+        const TIME_EXCEEDED: u8 = Answer::TimeExceeded as u8;
+        const TOO_BIG: u8 = Answer::TooBig as u8;
+        const REFUSAL: u8 = Answer::Refusal as u8;
+        match self.0 as u8 & !REPLY {
+            TIME_EXCEEDED => Some(Answer::TimeExceeded),
+            TOO_BIG => Some(Answer::TooBig),
+            REFUSAL => Some(Answer::Refusal),
+            _ => None,
+        }
+    }
+
+    /// The drop that is left of a verdict whose answer cannot be given.
+    #[inline(always)]
+    pub const fn unanswered(self) -> Self {
+        Self((self.0 & !0xff) | xdp_action::XDP_DROP as u64)
+    }
+
+    /// The XDP action of a final verdict.
+    #[inline(always)]
+    pub const fn action(self) -> u32 {
+        self.0 as u32 & 0x7
+    }
+
+    /// The number of the reason to be counted, if it is not counted already.
+    #[inline(always)]
+    pub const fn reason(self) -> Option<u32> {
+        match (self.0 >> 8) as u8 {
+            COUNTED => None,
+            reason => Some(reason as u32),
+        }
+    }
+
+    /// For [`Answer::TooBig`]: the MTU to be told.
+    #[inline(always)]
+    pub const fn mtu(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The service's id; 0 if there is none.
+    #[inline(always)]
+    pub const fn service(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
