@@ -340,7 +340,7 @@ const CASES: &[Case] = &[
         "1:26: 1 in limits.allow_prefixes is too small: the file has 2 allow prefixes: ...",
     ]),
     Case(&[(1, "limits: {ring_slots: 2000}"), (5, "    forward: nat\n    ring_size: 65537")], &[
-        "1:22: 2000 in limits.ring_slots is too small: the file has 65537 ring slots at least: ...",
+        "1:22: 2000 in limits.ring_slots is too small: the file has 65537 ring slots: ...",
     ]),
     // Errors of all kinds come together, and a service with a wrong shape does not hide what is wrong in another.
     Case(&[

@@ -1,6 +1,7 @@
 //! Tables are at least as large as the file needs.
 
 use super::{Context, Findings};
+use crate::{config::model::Service, plan::ring::ring_length};
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     if !context.is_sound("limits") {
@@ -8,10 +9,13 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     }
     let limits = &context.config.limits;
     let services = &context.config.services;
-    let sum = |count: fn(&crate::config::model::Service) -> usize| -> u64 {
+    let sum = |count: fn(&Service) -> usize| -> u64 {
         services.iter().map(|service| count(service) as u64).sum()
     };
-    let rings = sum(|service| service.ring_size.unwrap_or(1_021) as usize);
+    let rings = sum(|service| {
+        let weights = service.backends.iter().map(|backend| backend.weight);
+        ring_length(weights, service.ring_size) as usize
+    });
     for (key, limit, needed, what) in [
         ("services", Some(limits.services), sum(|_| 1), "services"),
         ("backends", Some(limits.backends), sum(|service| service.backends.len()), "backends"),
@@ -21,7 +25,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
             sum(|service| service.allow.len()),
             "allow prefixes",
         ),
-        ("ring_slots", limits.ring_slots, rings, "ring slots at least"),
+        ("ring_slots", limits.ring_slots, rings, "ring slots"),
     ] {
         if let Some(limit) = limit
             && needed > u64::from(limit)
