@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::failure::FailureKind;
+
 /// `GET /v1/status`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -203,7 +205,8 @@ pub struct Lookup {
 }
 
 /// `POST /v1/backends/{service}/{backend}`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetBackend {
     /// `ready`, `drain` or `maint`.
     pub admin: Option<String>,
@@ -219,8 +222,11 @@ pub struct Done {
 }
 
 /// Any failure; HTTP status 4xx or 5xx.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What is wrong and what would be right.
     pub error: String,
+    /// What kind of failure it is; decides HTTP status and exit code.
+    #[serde(default)]
+    pub kind: FailureKind,
 }

@@ -1,0 +1,47 @@
+//! What the server asks the controller to do.
+
+use std::net::SocketAddr;
+
+use tokio::sync::oneshot;
+
+use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status};
+use crate::config::model::Protocol;
+
+/// Where the controller puts its answer.
+pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// One request, with the place for its answer. A controller that drops the place has the client told that the daemon
+/// is stopping.
+#[derive(Debug)]
+pub enum Command {
+    /// `GET /v1/status`
+    Status(Answer<Status>),
+    /// `GET /v1/stats`
+    Stats(Answer<Stats>),
+    /// `GET /v1/lookup`
+    Lookup {
+        /// The client's address and port.
+        source: SocketAddr,
+        /// The VIP and its port; of the same family as `source`.
+        destination: SocketAddr,
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The answer.
+        reply: Answer<Lookup>,
+    },
+    /// `POST /v1/backends/{service}/{backend}`
+    SetBackend {
+        /// Name of the service, not known to exist.
+        service: String,
+        /// Name of the backend, not known to exist.
+        backend: String,
+        /// At least one of its fields is set; words and ranges are checked.
+        set: SetBackend,
+        /// The answer.
+        reply: Answer<Done>,
+    },
+    /// `POST /v1/reload`
+    Reload(Answer<Done>),
+    /// `POST /v1/detach`; the daemon ends after a good answer.
+    Detach(Answer<Done>),
+}

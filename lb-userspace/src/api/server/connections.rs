@@ -1,0 +1,110 @@
+//! Connections: a bounded number, each with bounded time; the ones that have asked nothing yet make way.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::UnixStream,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, REQUEST_TIMEOUT};
+
+/// All open connections.
+pub struct Connections {
+    router: Router,
+    stopped: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    open: VecDeque<Open>,
+}
+
+struct Open {
+    task: AbortHandle,
+    /// Its request's head has been read.
+    busy: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(router: Router, stopped: watch::Receiver<bool>) -> Self {
+        Self { router, stopped, tasks: JoinSet::new(), open: VecDeque::new() }
+    }
+
+    /// Serves `stream`. With [`MAX_CONNECTIONS`] open, the oldest one that has asked nothing is closed for it; if all
+    /// have asked, the new one is.
+    pub fn start(&mut self, stream: UnixStream) {
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() >= MAX_CONNECTIONS {
+            let idle = self.open.iter().position(|open| !open.busy.load(Ordering::Relaxed));
+            let Some(index) = idle else { return };
+            if let Some(open) = self.open.remove(index) {
+                open.task.abort();
+            }
+        }
+        let busy = Arc::new(AtomicBool::new(false));
+        let serving = serve(stream, self.router.clone(), busy.clone(), self.stopped.clone());
+        let task = self.tasks.spawn(serving);
+        self.open.push_back(Open { task, busy });
+    }
+
+    /// Waits until a connection has ended; forever if there is none.
+    pub async fn reap(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until all have ended.
+    pub async fn finish(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn serve(
+    stream: UnixStream,
+    router: Router,
+    busy: Arc<AtomicBool>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        busy.store(true, Ordering::Relaxed);
+        let router = TowerToHyperService::new(router.clone());
+        async move {
+            let response = hyper::service::Service::call(&router, request.map(Body::new)).await;
+            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .keep_alive(false)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let bounded = tokio::time::timeout(CONNECTION_TIMEOUT, async {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    });
+    match bounded.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a client of the control socket was cut off"),
+        Err(_) => tracing::debug!("a client of the control socket took too long"),
+    }
+}

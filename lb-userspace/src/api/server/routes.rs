@@ -1,0 +1,149 @@
+//! Paths and what they ask the controller.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body_util::{BodyExt as _, Limited};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{MAX_BODY, REQUEST_TIMEOUT};
+use crate::{
+    api::{
+        Answer, Command,
+        types::{Failure, FailureKind, SetBackend},
+    },
+    config::model::Protocol,
+};
+
+type Commands = State<mpsc::Sender<Command>>;
+
+/// All paths of the API.
+pub fn router(commands: mpsc::Sender<Command>) -> Router {
+    Router::new()
+        .route("/v1/status", get(async |s: Commands| ask(s, Command::Status).await))
+        .route("/v1/stats", get(async |s: Commands| ask(s, Command::Stats).await))
+        .route("/v1/lookup", get(lookup))
+        .route("/v1/backends/{service}/{backend}", post(set_backend))
+        .route("/v1/reload", post(async |s: Commands| ask(s, Command::Reload).await))
+        .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(commands)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LookupQuery {
+    source: SocketAddr,
+    destination: SocketAddr,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+async fn lookup(
+    commands: Commands,
+    query: Result<Query<LookupQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(LookupQuery { source, destination, protocol }) =
+        query.map_err(|error| invalid(error.body_text()))?;
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(invalid("source and destination are not of the same address family"));
+    }
+    ask(commands, |reply| Command::Lookup { source, destination, protocol, reply }).await
+}
+
+async fn set_backend(
+    commands: Commands,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Body,
+) -> Result<Response, Failure> {
+    let Path((service, backend)) = path.map_err(|error| invalid(error.body_text()))?;
+    let set = read(body).await?;
+    check(&set)?;
+    ask(commands, |reply| Command::SetBackend { service, backend, set, reply }).await
+}
+
+fn check(set: &SetBackend) -> Result<(), Failure> {
+    match set {
+        SetBackend { admin: None, weight: None } => {
+            Err(invalid("nothing to set: give `admin`, `weight` or both"))
+        }
+        SetBackend { admin: Some(word), .. }
+            if !["ready", "drain", "maint"].contains(&word.as_str()) =>
+        {
+            Err(invalid(format!("`{word}` is not one of ready, drain, maint")))
+        }
+        SetBackend { weight: Some(weight @ 257..), .. } => {
+            Err(invalid(format!("the weight {weight} is not in 0..=256")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The whole body, bounded in size and time.
+async fn read(body: Body) -> Result<SetBackend, Failure> {
+    let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+    let bytes = match whole.await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return Err(invalid(format!("the request's body: {error}"))),
+        Err(_) => {
+            return Err(invalid(format!(
+                "the request's body did not come within {} seconds",
+                REQUEST_TIMEOUT.as_secs()
+            )));
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| invalid(format!("the request's body is not what is expected: {error}")))
+}
+
+/// Sends the controller a command and waits for its answer.
+async fn ask<T: Serialize>(
+    State(commands): Commands,
+    command: impl FnOnce(Answer<T>) -> Command,
+) -> Result<Response, Failure> {
+    let stopping = || Failure::new(FailureKind::Unavailable, "the daemon is stopping; try again");
+    let (answer, answered) = oneshot::channel();
+    commands.send(command(answer)).await.map_err(|_| stopping())?;
+    let value = answered.await.map_err(|_| stopping())??;
+    Ok(Json(value).into_response())
+}
+
+async fn unknown_path(uri: Uri) -> Failure {
+    const PATHS: [&str; 6] = [
+        "/v1/status",
+        "/v1/stats",
+        "/v1/lookup",
+        "/v1/backends/{service}/{backend}",
+        "/v1/reload",
+        "/v1/detach",
+    ];
+    Failure::unknown("path", uri.path(), PATHS)
+}
+
+async fn wrong_method() -> Response {
+    let error = "this path knows another method: GET status, stats and lookup, POST the others";
+    (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
+}
+
+fn invalid(error: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Invalid, error)
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.kind.status()).expect("kinds have valid codes");
+        (status, Json(self)).into_response()
+    }
+}
