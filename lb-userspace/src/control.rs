@@ -1,1 +1,448 @@
-//! (in construction)
+//! The controller: one task owns everything that is loaded, and hears of changes one after another.
+//!
+//! Configuration, health, network and commands come in as events; pure functions in `plan` decide; `dataplane` writes.
+//! Stopping the daemon stops none of the forwarding: program, link and maps stay pinned, and the next start adopts them.
+
+mod addresses;
+mod adopt;
+mod alloc;
+mod apply;
+mod commands;
+mod host;
+mod keeper;
+mod loaded;
+mod network;
+pub mod options;
+mod reload;
+mod report;
+mod retire;
+mod seed;
+pub mod state;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use lb_common::{abi::NeighbourWanted, hash::HashKeys};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use self::{
+    alloc::{Numbers, Spans},
+    loaded::Service,
+    options::RunOptions,
+    retire::{Dying, Retired},
+    seed::Seed,
+    state::State,
+};
+use crate::{
+    api,
+    config::{self, model::{Config, XdpMode}},
+    dataplane::{Dataplane, Lock, Options, Sizes},
+    health::{Checker, HealthEvent},
+    net::{Net, Snapshot},
+    plan::{ring, sweep::Census},
+};
+
+/// Changes after a first one wait this long for company.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// How often the NICs are looked at (a program detached by hand has no event).
+const LOOK_AT_NICS: Duration = Duration::from_secs(2);
+
+/// What happens to the controller beside commands and the network.
+enum Event {
+    /// A probe has answered.
+    Health(HealthEvent),
+    /// A grace period has passed.
+    Grace,
+    /// The configuration file has changed, or SIGHUP.
+    Reload,
+    /// A packet needs this neighbour.
+    Wanted(NeighbourWanted),
+}
+
+/// Everything one lb knows.
+struct Node {
+    options: RunOptions,
+    seed: Seed,
+    keys: HashKeys,
+    state: State,
+    /// The first apply is done: the state describes what is loaded.
+    started: bool,
+    state_error: Option<String>,
+    config: Option<Config>,
+    xdp_mode: XdpMode,
+    config_error: Option<String>,
+    dataplane: Dataplane,
+    net: Net,
+    snapshot: Arc<Snapshot>,
+    checker: Checker,
+    events: mpsc::UnboundedSender<Event>,
+    services: Vec<Service>,
+    /// Keys of ADDRESS entries in the service table.
+    addresses: HashSet<IpAddr>,
+    interfaces: Vec<String>,
+    interface_problems: BTreeMap<String, String>,
+    force: bool,
+    service_ids: Numbers,
+    rows: Numbers,
+    backend_ids: Numbers,
+    allow_lists: Numbers,
+    spans: Spans,
+    retired: Vec<Retired>,
+    dying: Vec<Dying>,
+    grace_wanted: bool,
+    /// How many of `retired` and `dying` the running grace period is for.
+    grace_running: Option<(usize, usize)>,
+    pins_seen: bool,
+    /// The last sweep's count.
+    census: Census,
+    /// Unconfirmed, confirmed.
+    pin_counts: [u64; 2],
+    sweep_due: Instant,
+    hz: u64,
+    /// Services whose backends' health has changed since they were last reconciled.
+    dirty: HashSet<u32>,
+    last_apply: Instant,
+    nics_due: Instant,
+    began: Instant,
+}
+
+/// Runs the daemon until it is told to stop.
+pub async fn run(options: RunOptions) -> anyhow::Result<()> {
+    let lock = Lock::acquire(&options.run_dir)?;
+    let seed = Seed::load_or_create(&options.state_dir)?;
+    let saved = State::load(&options.run_dir).with_context(|| {
+        format!("cannot read {}", options.run_dir.join(state::FILE).display())
+    })?;
+    let (net, mut snapshots) = Net::start().await?;
+    let snapshot = snapshots.borrow_and_update().clone();
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    let (commands, mut requests) = mpsc::channel(64);
+
+    let (parsed, config_error) = first_config(&options, saved.as_ref())?;
+    let mut node = Node::load(options, seed, saved.unwrap_or_default(), &parsed.config, net, snapshot, events.clone())?;
+    node.config_error = config_error;
+    if node.dataplane.adopted() {
+        node.adopt(&parsed.config);
+    }
+    node.check_host(&parsed)?;
+    let text = parsed.source().text.clone();
+    node.apply_config(parsed.config, text)?;
+    node.started = true;
+    node.save_state();
+    node.refuse_without_nic()?;
+    let group = node.config.as_ref().and_then(|config| config.socket_group.clone());
+    let server = api::server::serve(&node.options.socket, group.as_deref(), commands)?;
+    let _watch = watch::watch(&node.options.config, events.clone())?;
+    node.dataplane.spawn_logger();
+    let wanted = node.dataplane.wanted()?;
+    tokio::spawn(forward_wanted(wanted, events.clone()));
+    tracing::info!(socket = %node.options.socket.display(), "lb is running");
+
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut tick = tokio::time::interval(keeper::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let apply_at = node.apply_at();
+        tokio::select! {
+            Some(command) = requests.recv() => if node.command(command).await { break },
+            Some(event) = inbox.recv() => {
+                node.event(event);
+                while let Ok(event) = inbox.try_recv() { node.event(event); }
+                node.apply_health();
+            }
+            Ok(()) = snapshots.changed() => {
+                let snapshot = snapshots.borrow_and_update().clone();
+                node.network_changed(snapshot);
+            }
+            () = sleep_until(apply_at) => node.apply_health(),
+            _ = tick.tick() => node.tick(),
+            _ = hang_up.recv() => node.event(Event::Reload),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    server.shutdown().await;
+    if node.dataplane.still_loaded() {
+        node.save_state();
+        tracing::info!("stopping; packets are still forwarded (`lb detach` ends that)");
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// The file's configuration, or the last good one if the file has become invalid while lb was away.
+fn first_config(
+    options: &RunOptions,
+    saved: Option<&State>,
+) -> anyhow::Result<(config::Parsed, Option<String>)> {
+    let errors = match config::load(&options.config) {
+        Ok(parsed) => {
+            for warning in &parsed.warnings {
+                tracing::warn!("{warning}");
+            }
+            return Ok((parsed, None));
+        }
+        Err(errors) => errors,
+    };
+    let last_good = saved.filter(|state| !state.config_text.is_empty()).and_then(|state| {
+        let source = config::model::Source { path: options.config.clone(), text: state.config_text.clone() };
+        config::parse(&source).ok()
+    });
+    match last_good {
+        Some(parsed) => {
+            tracing::error!("the configuration is invalid; going on with the last good one:\n{errors}");
+            Ok((parsed, Some(errors.to_string())))
+        }
+        None => Err(errors.into()),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn forward_wanted(mut wanted: crate::dataplane::Wanted, events: mpsc::UnboundedSender<Event>) {
+    while let Some(neighbour) = wanted.next().await {
+        if events.send(Event::Wanted(neighbour)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Node {
+    fn load(
+        options: RunOptions,
+        seed: Seed,
+        mut state: State,
+        config: &Config,
+        net: Net,
+        snapshot: Arc<Snapshot>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> anyhow::Result<Self> {
+        let keys = seed.keys();
+        let interfaces =
+            if options.interfaces.is_empty() { &config.interfaces } else { &options.interfaces };
+        let dataplane = Dataplane::open(&dataplane_options(&options, keys, config, interfaces.len()))?;
+        let fingerprint = seed.fingerprint();
+        if dataplane.adopted() && !state.seed_fingerprint.is_empty() && state.seed_fingerprint != fingerprint {
+            anyhow::bail!(
+                "the hash seed has changed ({} -> {fingerprint}) while a data plane with the old one is loaded: nearly \
+                 all flows would move; put the old seed back, or run `lb detach` and start again",
+                state.seed_fingerprint
+            );
+        }
+        state.seed_fingerprint = fingerprint;
+        let (health, mut results) = mpsc::unbounded_channel();
+        let forward = events.clone();
+        tokio::spawn(async move {
+            while let Some(result) = results.recv().await {
+                if forward.send(Event::Health(result)).is_err() {
+                    return;
+                }
+            }
+        });
+        let sizes = dataplane.sizes();
+        Ok(Self {
+            hz: dataplane.hz()?,
+            force: options.force,
+            options,
+            seed,
+            keys,
+            state,
+            started: false,
+            state_error: None,
+            config: None,
+            xdp_mode: config.xdp_mode,
+            config_error: None,
+            dataplane,
+            net,
+            snapshot,
+            checker: Checker::start(health),
+            events,
+            services: Vec::new(),
+            addresses: HashSet::new(),
+            interfaces: Vec::new(),
+            interface_problems: BTreeMap::new(),
+            service_ids: Numbers::new(sizes.services),
+            rows: Numbers::new(sizes.services * 2),
+            backend_ids: Numbers::new(sizes.backends),
+            allow_lists: Numbers::new(u32::MAX),
+            spans: Spans::new(sizes.ring_slots),
+            retired: Vec::new(),
+            dying: Vec::new(),
+            grace_wanted: false,
+            grace_running: None,
+            pins_seen: false,
+            census: Census::default(),
+            pin_counts: [0; 2],
+            sweep_due: Instant::now(),
+            dirty: HashSet::new(),
+            last_apply: Instant::now() - TOGETHER,
+            nics_due: Instant::now(),
+            began: Instant::now(),
+        })
+    }
+
+    /// Loads the program anew, with the same maps, if the configuration needs what it was loaded without.
+    fn load_features(&mut self, config: &Config) -> Result<(), apply::ApplyError> {
+        let options = dataplane_options(&self.options, self.keys, config, config.interfaces.len());
+        if self.dataplane.has_features(&options) {
+            return Ok(());
+        }
+        self.dataplane.reload_program(&options).map_err(|error| apply::ApplyError::Dataplane(error.into()))?;
+        tracing::info!("program loaded anew for the features of this configuration");
+        Ok(())
+    }
+
+    /// A start without any NIC is a mistake worth ending for; later, a missing NIC is waited for.
+    fn refuse_without_nic(&self) -> anyhow::Result<()> {
+        if self.interfaces.is_empty() {
+            anyhow::bail!("no NIC to attach to: name one under `interfaces` or by `--iface`");
+        }
+        if self.interface_problems.len() == self.interfaces.len() {
+            let problems: Vec<&str> = self.interface_problems.values().map(String::as_str).collect();
+            anyhow::bail!("lb is attached to no NIC: {}", problems.join("; "));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Health(event) => self.health_changed(event),
+            Event::Grace => self.finish_grace(),
+            Event::Reload => {
+                // Errors are in the log and in `lb status`.
+                let _ = self.reload();
+            }
+            Event::Wanted(neighbour) => {
+                let address: IpAddr = neighbour.address.into();
+                match (neighbour.ifindex, self.snapshot.resolve(address)) {
+                    (0, Some(path)) => self.net.want(path.ifindex, path.next_hop),
+                    (0, None) => {}
+                    (ifindex, _) => self.net.want(ifindex, address),
+                }
+            }
+        }
+    }
+
+    fn health_changed(&mut self, event: HealthEvent) {
+        for service in &mut self.services {
+            for backend in &mut service.backends {
+                if backend.removed || loaded::target(&service.spec, &backend.spec).as_ref() != Some(&event.key) {
+                    continue;
+                }
+                let before = backend.healthy();
+                backend.checked = true;
+                backend.health = Some(event.health.clone());
+                if backend.healthy() != before || service.starting_until.is_some() {
+                    self.dirty.insert(service.id);
+                }
+                if backend.healthy() != before {
+                    tracing::info!(
+                        service = service.spec.name,
+                        backend = backend.spec.name,
+                        state = event.health.display,
+                        check = event.health.code,
+                        output = event.health.output,
+                        "health has changed"
+                    );
+                }
+            }
+        }
+    }
+
+    /// When waiting changes are due: the first at once, later ones within 100 ms together.
+    fn apply_at(&self) -> Option<Instant> {
+        (!self.dirty.is_empty()).then(|| self.last_apply + TOGETHER)
+    }
+
+    fn apply_health(&mut self) {
+        if self.apply_at().is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.last_apply = Instant::now();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(index) = self.services.iter().position(|service| service.id == id) else { continue };
+            let service = &mut self.services[index];
+            if service.starting_until.is_some() {
+                let all = service.backends.iter().all(|backend| backend.checked);
+                if !all && service.starting_until.is_some_and(|until| until > Instant::now()) {
+                    continue;
+                }
+                service.starting_until = None;
+            }
+            if let Err(error) = self.reconcile(index) {
+                tracing::error!(%error, "a change of health could not be applied");
+            }
+        }
+        self.save_state();
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for service in &self.services {
+            if service.starting_until.is_some_and(|until| until <= now) {
+                self.dirty.insert(service.id);
+            }
+        }
+        self.apply_health();
+        self.keep();
+        if now >= self.nics_due {
+            self.nics_due = now + LOOK_AT_NICS;
+            self.attach_interfaces();
+            self.follow_next_hops();
+        }
+    }
+}
+
+/// Sizes and features for a configuration; sizes count only when nothing is loaded yet.
+fn dataplane_options(options: &RunOptions, keys: HashKeys, config: &Config, nics: usize) -> Options {
+    use crate::config::model::Forward;
+    let limits = &config.limits;
+    let needed: u64 = config
+        .services
+        .iter()
+        .map(|s| ring::ring_length(s.backends.iter().map(|b| b.weight), s.ring_size) as u64)
+        .sum();
+    let ring_slots = limits.ring_slots.unwrap_or((needed * 3).clamp(512 * 1024, u32::MAX as u64) as u32);
+    let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
+    let entries = (config.services.len() * 2 + backends).max(limits.services as usize * 2);
+    Options {
+        pin_root: options.pin_dir.clone(),
+        run_dir: options.run_dir.clone(),
+        sizes: Sizes {
+            services: limits.services,
+            backends: limits.backends,
+            ring_slots,
+            table_buckets: (entries as u32 / 2).next_power_of_two().max(1024),
+            pins: limits.pins,
+            pins_unconfirmed: limits.pins_unconfirmed,
+            allow_prefixes: limits.allow_prefixes,
+        },
+        hash_keys: keys,
+        single_nic: nics == 1,
+        have_nat: config.services.iter().any(|service| service.forward == Forward::Nat),
+        have_v6: true,
+        log_level: options.packet_log,
+    }
+}
+
+/// Seconds of CLOCK_MONOTONIC, the time of slots.
+fn monotonic_seconds() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| time.tv_sec() as u64)
+}

@@ -1,0 +1,210 @@
+//! Start: what is in the maps already becomes what the controller knows, so that a crash or an upgrade loses nothing.
+
+use std::collections::HashMap;
+
+use lb_common::abi::{BackendId, ServiceRow, key_kind};
+
+use super::{
+    Node,
+    alloc::Span,
+    loaded::{Backend, ListenKey, Service},
+    state::{Admin, ServiceState},
+};
+use crate::{api::types::PhaseCount, config::model};
+
+impl Node {
+    /// Builds services and backends from the maps. `config` names and describes what it knows of them; what it does
+    /// not know drains or goes.
+    pub(super) fn adopt(&mut self, config: &model::Config) {
+        let mut rows: HashMap<u32, ServiceRow> = HashMap::new();
+        for (key, value) in self.dataplane.entries() {
+            match key.kind {
+                key_kind::SERVICE => {
+                    rows.insert(value, self.dataplane.services().get(value));
+                }
+                key_kind::ADDRESS => {
+                    self.addresses.insert(key.address.into());
+                }
+                _ => {}
+            }
+        }
+        let specs: HashMap<ListenKey, &model::Service> =
+            config.services.iter().map(|spec| (ListenKey::of(spec), spec)).collect();
+        for (number, row) in rows {
+            self.adopt_service(number, &row, &specs);
+        }
+        self.adopt_backends();
+        for index in 0..self.services.len() {
+            self.restore_counters(index);
+        }
+        tracing::info!(
+            services = self.services.len(),
+            backends = self.services.iter().map(|service| service.backends.len()).sum::<usize>(),
+            "adopted the loaded data plane"
+        );
+        // The tables may name what no service does (a crash on the way out): the first sweep clears pins, and ids that
+        // were not adopted are free.
+        self.pins_seen = true;
+    }
+
+    fn adopt_service(
+        &mut self,
+        number: u32,
+        row: &ServiceRow,
+        specs: &HashMap<ListenKey, &model::Service>,
+    ) {
+        self.rows.adopt(number);
+        self.service_ids.adopt(row.id);
+        if row.allow_list != 0 {
+            self.allow_lists.adopt(row.allow_list);
+        }
+        let ring = Span { offset: row.ring, slots: row.slots };
+        self.spans.adopt(ring);
+        let old_ring =
+            (row.old_slots != 0).then_some(Span { offset: row.old_ring, slots: row.old_slots });
+        if let Some(ring) = old_ring {
+            self.spans.adopt(ring);
+        }
+        let key = ListenKey { address: row.vip.into(), port: row.port.to_host(), protocol: row.protocol };
+        let spec = match specs.get(&key) {
+            Some(spec) => (*spec).clone(),
+            None => unknown_service(key, row),
+        };
+        let mut phases = PhaseCount::default();
+        for place in 0..ring.slots {
+            super::apply::count_phase(&mut phases, self.dataplane.arena().slot(ring.offset + place).phase());
+        }
+        self.services.push(Service {
+            key,
+            spec,
+            id: row.id,
+            row: number,
+            ring,
+            old_ring,
+            allow_list: row.allow_list,
+            backends: Vec::new(),
+            retired: Default::default(),
+            retired_ids: Vec::new(),
+            phases,
+            refused: (0, None),
+            fail_open: false,
+            resize_waits: false,
+            starting_until: None,
+        });
+    }
+
+    fn adopt_backends(&mut self) {
+        let by_id: HashMap<u32, usize> =
+            self.services.iter().enumerate().map(|(index, service)| (service.id, index)).collect();
+        for id in 1..self.dataplane.backends().len() {
+            let row = self.dataplane.backends().get(id);
+            if row.service == 0 {
+                continue;
+            }
+            let Some(&index) = by_id.get(&row.service) else {
+                self.dataplane.backends().set(id, &Default::default());
+                continue;
+            };
+            let key = self.services[index].key.to_string();
+            let retired = self.state.services.get(&key).is_some_and(|s| s.retired_ids.contains(&id));
+            if retired {
+                self.dataplane.backends().set(id, &Default::default());
+                continue;
+            }
+            self.backend_ids.adopt(id);
+            let service = &self.services[index];
+            let address = row.address.into();
+            let port = row.port.to_host();
+            let known = service.spec.backends.iter().find(|b| b.address == address && b.port == port);
+            let spec = known.cloned().unwrap_or_else(|| model::Backend {
+                name: format!("{}", std::net::SocketAddr::new(address, port)),
+                address,
+                port,
+                weight: 0,
+                timing: default_timing(),
+            });
+            let mut backend = Backend {
+                id: BackendId(id),
+                removed: known.is_none(),
+                spec,
+                admin: Admin::Ready,
+                weight: None,
+                checked: true,
+                health: None,
+                pins: 0,
+                slots: 0,
+            };
+            if backend.removed && let Some(state) = self.backend_state(index, &backend) {
+                backend.spec.name = state;
+            }
+            self.restore(index, &mut backend);
+            if super::loaded::target(&self.services[index].spec, &backend.spec).is_some() && backend.health.is_none() {
+                backend.checked = false;
+            }
+            self.services[index].backends.push(backend);
+        }
+    }
+
+    fn backend_state(&self, index: usize, backend: &Backend) -> Option<String> {
+        let service = self.state.services.get(&self.services[index].key.to_string())?;
+        let name = &service.backends.get(&super::reload::identity(backend))?.name;
+        (!name.is_empty()).then(|| name.clone())
+    }
+
+    fn restore_counters(&mut self, index: usize) {
+        let key = self.services[index].key.to_string();
+        if let Some(ServiceState { retired, .. }) = self.state.services.get(&key) {
+            self.services[index].retired = *retired;
+        }
+    }
+}
+
+/// A service in the maps that the configuration does not know: it is about to be removed.
+fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
+    use std::time::Duration;
+    model::Service {
+        name: key.to_string(),
+        listen: model::Listen {
+            address: key.address,
+            port: key.port,
+            protocol: if key.protocol == lb_common::abi::protocol::UDP {
+                model::Protocol::Udp
+            } else {
+                model::Protocol::Tcp
+            },
+            interfaces: Vec::new(),
+            add_address_to: None,
+            force: true,
+        },
+        forward: if row.forward == lb_common::abi::Forward::Nat as u8 {
+            model::Forward::Nat
+        } else {
+            model::Forward::Dsr
+        },
+        allow: Vec::new(),
+        on_all_down: model::OnAllDown::default(),
+        on_marked_down: model::OnMarkedDown::default(),
+        window: Duration::from_secs(300),
+        timeouts: model::Timeouts {
+            tcp: Duration::from_secs(row.idle_seconds as u64),
+            tcpfin: Duration::from_secs(120),
+            udp: Duration::from_secs(row.idle_seconds as u64),
+        },
+        ring_size: Some(row.slots),
+        check: None,
+        backends: Vec::new(),
+    }
+}
+
+fn default_timing() -> model::Timing {
+    use std::time::Duration;
+    model::Timing {
+        inter: Duration::from_secs(2),
+        fastinter: Duration::from_millis(500),
+        downinter: Duration::from_secs(5),
+        rise: 2,
+        fall: 3,
+        timeout: Duration::from_secs(1),
+        init_state: model::InitState::Down,
+    }
+}

@@ -1,0 +1,447 @@
+//! From intention to maps: one service at a time, each step leaving every flow right.
+//!
+//! Publication order: backend rows, reply entries, slots, the service's row, its entry in the service table; on the way
+//! out the reverse, with numbers and ranges reused only after a grace period. A crash between any two steps leaves
+//! whole slots, and the next start runs the same code over what it finds.
+
+use std::time::{Duration, Instant};
+
+use lb_common::{
+    abi::{
+        Address, BackendId, Phase, ReplyRow, ServiceRow, Slot, address_value, key_kind,
+        service_flag,
+    },
+    be::Be16,
+};
+
+use super::{
+    Node,
+    alloc::Span,
+    loaded::{Backend, ListenKey, Service, target},
+    monotonic_seconds,
+    retire::Retired,
+    state::Admin,
+};
+use crate::{
+    api::types::PhaseCount,
+    config::model,
+    plan::{
+        phases::{self, OldRing},
+        ring,
+    },
+};
+
+/// Why nothing (more) could be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A limit that was fixed when the data plane was loaded.
+    #[error("{what} exhausted: {needed} needed, {left} left; raise `limits.{key}` and load the data plane anew (`lb detach`, then start)")]
+    Limit {
+        /// What there is too little of.
+        what: &'static str,
+        /// The key that sizes it.
+        key: &'static str,
+        /// How many the change needs.
+        needed: u64,
+        /// How many there are.
+        left: u64,
+    },
+    /// The data plane refused.
+    #[error(transparent)]
+    Dataplane(#[from] anyhow::Error),
+}
+
+impl Node {
+    /// Makes the backends' rows, replies, ring, row and table entry of a service what they should be. Returns the
+    /// number of slots that changed their owner.
+    pub(super) fn reconcile(&mut self, index: usize) -> Result<u32, ApplyError> {
+        self.publish_backends(index)?;
+        let moved = self.fill_ring(index)?;
+        self.publish_service(index)?;
+        Ok(moved)
+    }
+
+    fn publish_backends(&mut self, index: usize) -> Result<(), ApplyError> {
+        for backend in 0..self.services[index].backends.len() {
+            self.publish_backend_row(index, backend);
+        }
+        let service = &self.services[index];
+        if service.spec.forward != model::Forward::Nat {
+            return Ok(());
+        }
+        for backend in &service.backends {
+            let reply = ReplyRow {
+                vip: Address::from(service.key.address),
+                port: Be16::from_host(service.key.port),
+                _pad: 0,
+                row: service.row,
+            };
+            if self.dataplane.replies().get(backend.id.0) != reply {
+                self.dataplane.replies().set(backend.id.0, &reply);
+            }
+            self.dataplane
+                .publish(
+                    Address::from(backend.spec.address),
+                    Be16::from_host(backend.spec.port),
+                    service.key.protocol,
+                    key_kind::REPLY,
+                    backend.id.0,
+                )
+                .map_err(table_full)?;
+        }
+        Ok(())
+    }
+
+    fn fill_ring(&mut self, index: usize) -> Result<u32, ApplyError> {
+        let now = monotonic_seconds();
+        let service = &mut self.services[index];
+        let usable = service.backends.iter().any(|backend| backend.usable_weight() > 0);
+        let wanted = service.backends.iter().any(|backend| backend.wanted_weight() > 0);
+        let everything = service.ring.slots == 0 && !wanted;
+        service.fail_open =
+            !usable && wanted && service.spec.on_all_down == model::OnAllDown::FailOpen;
+        let fall_back = !usable && wanted;
+        let members: Vec<ring::Member> = service
+            .backends
+            .iter()
+            .filter(|backend| !backend.removed)
+            .map(|backend| ring::Member {
+                id: backend.id,
+                address: backend.spec.address,
+                port: backend.spec.port,
+                configured: backend.spec.weight,
+                effective: if everything {
+                    backend.spec.weight.max(1)
+                } else if fall_back {
+                    backend.wanted_weight()
+                } else {
+                    backend.usable_weight()
+                },
+            })
+            .collect();
+        let slots = ring::ring_length(
+            members.iter().map(|member| member.configured),
+            service.spec.ring_size,
+        );
+        let stateful = service.stateful();
+        let current = service.ring;
+        let arena = self.dataplane.arena();
+        let takes = if slots == current.slots || current.slots == 0 || !stateful {
+            OldRing::Current
+        } else {
+            phases::old_ring((0..current.slots).map(|number| arena.slot(current.offset + number)))
+        };
+        // Half of the flows would be looked for in the wrong ring: the length stays until the earlier change is through.
+        service.resize_waits = takes == OldRing::NotYet;
+        let slots = if service.resize_waits { current.slots } else { slots };
+        let (ring, grown) = if slots == current.slots {
+            (current, false)
+        } else {
+            let ring = self.spans.take(slots).ok_or(ApplyError::Limit {
+                what: "ring slots",
+                key: "ring_slots",
+                needed: slots as u64,
+                left: self.spans.left() as u64,
+            })?;
+            (ring, true)
+        };
+        // Nobody to move to: the slots stay as they are, for the flows of drained backends.
+        let keep = !grown && members.iter().all(|member| member.effective == 0);
+        let owners =
+            if keep { Vec::new() } else { ring::owners(slots, &self.keys, &members) };
+        let first = service.ring.slots == 0;
+        let mut moved = 0;
+        let mut phases = PhaseCount::default();
+        for number in 0..slots {
+            let place = ring.offset + number;
+            let old = arena.slot(place);
+            let new = match owners.get(number as usize) {
+                None => old,
+                Some(&owner) if grown && (first || !stateful) => Slot::settled(owner),
+                Some(&owner) if grown => phases::new_ring_slot(owner, now),
+                Some(&owner) => phases::change_owner(old, owner, now, stateful),
+            };
+            if grown || new != old {
+                arena.set_slot(place, new);
+                moved += 1;
+            }
+            count_phase(&mut phases, new.phase());
+        }
+        let service = &mut self.services[index];
+        service.phases = phases;
+        if grown {
+            let old = std::mem::replace(&mut service.ring, ring);
+            if old.slots != 0 {
+                let dropped = match takes {
+                    _ if !stateful => Some(old),
+                    OldRing::Current => service.old_ring.replace(old),
+                    OldRing::Previous | OldRing::NotYet => Some(old),
+                };
+                if let Some(ring) = dropped {
+                    self.retire(Retired::Span(ring));
+                }
+            }
+        }
+        self.count_slots(index);
+        Ok(moved)
+    }
+
+    fn count_slots(&mut self, index: usize) {
+        let service = &mut self.services[index];
+        let mut owned = std::collections::HashMap::<BackendId, u32>::new();
+        for number in 0..service.ring.slots {
+            *owned.entry(self.dataplane.arena().slot(service.ring.offset + number).owner()).or_default() += 1;
+        }
+        for backend in &mut service.backends {
+            backend.slots = owned.get(&backend.id).copied().unwrap_or(0);
+        }
+    }
+
+    fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
+        let flags = self.service_flags(index);
+        let service = &self.services[index];
+        let wanted = ServiceRow {
+            ring: service.ring.offset,
+            slots: service.ring.slots,
+            old_ring: service.old_ring.map_or(0, |ring| ring.offset),
+            old_slots: service.old_ring.map_or(0, |ring| ring.slots),
+            id: service.id,
+            flags,
+            interfaces: self.interface_mask(&service.spec.listen.interfaces),
+            allow_list: service.allow_list,
+            vip: Address::from(service.key.address),
+            port: Be16::from_host(service.key.port),
+            protocol: service.key.protocol,
+            forward: forward(service.spec.forward) as u8,
+            idle_seconds: service.idle_seconds() as u32,
+            _reserved: 0,
+        };
+        let old = service.row;
+        if old != 0 {
+            let mut current = self.dataplane.services().get(old);
+            if current.flags != flags
+                && (current.flags ^ flags) & !service_flag::RUN_TIME == 0
+            {
+                self.dataplane.set_service_flags(old, flags);
+                current.flags = flags;
+            }
+            if current == wanted {
+                return Ok(());
+            }
+        }
+        let row = self.rows.take().ok_or(ApplyError::Limit {
+            what: "service rows",
+            key: "services",
+            needed: 1,
+            left: 0,
+        })?;
+        self.dataplane.services().set(row, &wanted);
+        self.services[index].row = row;
+        self.publish_replies_row(index);
+        let key = self.services[index].key;
+        self.publish_entry(key, key_kind::SERVICE, row)?;
+        if old != 0 {
+            self.retire(Retired::Row(old));
+        }
+        Ok(())
+    }
+
+    fn publish_replies_row(&self, index: usize) {
+        let service = &self.services[index];
+        if service.spec.forward != model::Forward::Nat {
+            return;
+        }
+        for backend in &service.backends {
+            let mut reply = self.dataplane.replies().get(backend.id.0);
+            reply.row = service.row;
+            self.dataplane.replies().set(backend.id.0, &reply);
+        }
+    }
+
+    fn service_flags(&self, index: usize) -> u32 {
+        let service = &self.services[index];
+        let mut flags = 0;
+        if service.allow_list != 0 {
+            flags |= service_flag::ALLOW;
+        }
+        if !service.spec.listen.interfaces.is_empty() {
+            flags |= service_flag::INTERFACES;
+        }
+        if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
+            flags |= match service.spec.on_all_down {
+                model::OnAllDown::Reject => service_flag::REJECT,
+                model::OnAllDown::FailOpen | model::OnAllDown::Drop => service_flag::DROP,
+            };
+            // Drained or weightless backends that work keep the flows they have.
+            let alive = service.backends.iter().any(|b| b.healthy() && b.admin != Admin::Maint);
+            if alive && service.stateful() {
+                flags |= service_flag::NEW_ONLY;
+            }
+        }
+        flags
+    }
+
+    fn publish_entry(&mut self, key: ListenKey, kind: u8, value: u32) -> Result<(), ApplyError> {
+        let address = Address::from(key.address);
+        self.dataplane
+            .publish(address, Be16::from_host(key.port), key.protocol, kind, value)
+            .map_err(table_full)
+    }
+
+    /// VIP and host addresses in the service table: what is answered, passed or dropped without a service.
+    pub(super) fn publish_addresses(&mut self) -> Result<(), ApplyError> {
+        let mut wanted: std::collections::HashMap<std::net::IpAddr, u32> = self
+            .snapshot
+            .addresses
+            .iter()
+            .map(|entry| (entry.address, address_value::HOST))
+            .collect();
+        for service in &self.services {
+            let vip = service.key.address;
+            let local = self.snapshot.is_local(vip);
+            wanted.insert(vip, if local { address_value::VIP_LOCAL } else { address_value::VIP });
+        }
+        let stale: Vec<_> =
+            self.addresses.iter().filter(|address| !wanted.contains_key(*address)).copied().collect();
+        for address in stale {
+            self.dataplane.unpublish(address.into(), Be16::from_host(0), 0, key_kind::ADDRESS);
+            self.addresses.remove(&address);
+        }
+        for (address, value) in wanted {
+            self.dataplane
+                .publish(address.into(), Be16::from_host(0), 0, key_kind::ADDRESS, value)
+                .map_err(table_full)?;
+            self.addresses.insert(address);
+        }
+        Ok(())
+    }
+
+    /// Takes a service out: no packet finds it from now on; its numbers follow when nothing names them.
+    pub(super) fn remove_service(&mut self, index: usize) {
+        let service = self.services.remove(index);
+        let key = service.key;
+        self.dataplane.unpublish(
+            Address::from(key.address),
+            Be16::from_host(key.port),
+            key.protocol,
+            key_kind::SERVICE,
+        );
+        for backend in &service.backends {
+            self.withdraw_reply(service.spec.forward, key.protocol, backend);
+        }
+        self.retire(Retired::Row(service.row));
+        self.retire(Retired::Span(service.ring));
+        if let Some(ring) = service.old_ring {
+            self.retire(Retired::Span(ring));
+        }
+        if service.allow_list != 0 {
+            self.retire(Retired::AllowList(service.allow_list));
+        }
+        let backends = service.backends.iter().map(|backend| backend.id).collect();
+        self.dying.push(super::retire::Dying { service: Some(service.id), backends, graced: false });
+        self.grace_wanted = true;
+        self.sweep_due = Instant::now();
+    }
+
+    /// Replies of this backend are no longer ours, unless another service has taken over its address and port.
+    pub(super) fn withdraw_reply(
+        &mut self,
+        forward: model::Forward,
+        protocol: u8,
+        backend: &Backend,
+    ) {
+        if forward == model::Forward::Nat {
+            self.dataplane.unpublish_if(
+                Address::from(backend.spec.address),
+                Be16::from_host(backend.spec.port),
+                protocol,
+                key_kind::REPLY,
+                backend.id.0,
+            );
+        }
+        self.dataplane.replies().set(backend.id.0, &ReplyRow::default());
+    }
+
+    /// A service that is not loaded yet: numbers, allow list and backends, nothing published.
+    pub(super) fn new_service(&mut self, spec: &model::Service) -> Result<Service, ApplyError> {
+        let id = self.service_ids.take().ok_or(ApplyError::Limit {
+            what: "services",
+            key: "services",
+            needed: 1,
+            left: 0,
+        })?;
+        self.dataplane.clear_reasons(id).map_err(|error| ApplyError::Dataplane(error.into()))?;
+        Ok(Service {
+            key: ListenKey::of(spec),
+            spec: spec.clone(),
+            id,
+            row: 0,
+            ring: Span::default(),
+            old_ring: None,
+            allow_list: 0,
+            backends: Vec::new(),
+            retired: Default::default(),
+            retired_ids: Vec::new(),
+            phases: PhaseCount::default(),
+            refused: (0, None),
+            fail_open: false,
+            resize_waits: false,
+            starting_until: Some(Instant::now() + starting_time(spec)),
+        })
+    }
+
+    /// A backend that is not loaded yet.
+    pub(super) fn new_backend(
+        &mut self,
+        service: &model::Service,
+        spec: &model::Backend,
+    ) -> Result<Backend, ApplyError> {
+        let id = self.backend_ids.take().ok_or(ApplyError::Limit {
+            what: "backends",
+            key: "backends",
+            needed: 1,
+            left: 0,
+        })?;
+        self.dataplane.clear_backend(id).map_err(|error| ApplyError::Dataplane(error.into()))?;
+        Ok(Backend {
+            id: BackendId(id),
+            spec: spec.clone(),
+            removed: false,
+            admin: Admin::Ready,
+            weight: None,
+            checked: target(service, spec).is_none(),
+            health: None,
+            pins: 0,
+            slots: 0,
+        })
+    }
+}
+
+/// How long a new service waits for the first results of all its probes before it believes that those without one are
+/// DOWN; without this pause the first backend to answer would get every slot for a moment.
+fn starting_time(spec: &model::Service) -> Duration {
+    let slowest = spec.backends.iter().map(|b| b.timing.timeout + b.timing.fastinter).max();
+    slowest.unwrap_or_default() + Duration::from_millis(500)
+}
+
+/// Adds one slot.
+pub(super) fn count_phase(count: &mut PhaseCount, phase: Phase) {
+    match phase {
+        Phase::Settled => count.settled += 1,
+        Phase::Window => count.window += 1,
+        Phase::Harvest => count.harvest += 1,
+        Phase::Pinned => count.pinned += 1,
+    }
+}
+
+fn forward(forward: model::Forward) -> lb_common::abi::Forward {
+    match forward {
+        model::Forward::Nat => lb_common::abi::Forward::Nat,
+        model::Forward::Dsr => lb_common::abi::Forward::Dsr,
+        model::Forward::Ipip => lb_common::abi::Forward::Ipip,
+    }
+}
+
+fn table_full(_: crate::dataplane::TableFull) -> ApplyError {
+    ApplyError::Limit { what: "service table entries", key: "services", needed: 1, left: 0 }
+}

@@ -1,0 +1,107 @@
+//! What the control socket may ask for.
+
+use super::{Node, reload::ReloadError, state::Admin};
+use crate::api::{
+    Command,
+    types::{Done, Failure, FailureKind, SetBackend},
+};
+
+impl Node {
+    /// Answers one command; true if the node is detached and the daemon has to end.
+    pub(super) async fn command(&mut self, command: Command) -> bool {
+        // Sending fails when the client has gone: nobody is waiting for the answer.
+        match command {
+            Command::Status(answer) => {
+                let _ = answer.send(Ok(self.status()));
+            }
+            Command::Stats(answer) => {
+                let _ = answer.send(self.stats().map_err(failure));
+            }
+            Command::Lookup { source, destination, protocol, reply } => {
+                let _ = reply.send(self.lookup(source, destination, protocol));
+            }
+            Command::SetBackend { service, backend, set, reply } => {
+                let _ = reply.send(self.set_backend(&service, &backend, &set));
+            }
+            Command::Reload(answer) => {
+                let _ = answer.send(self.reload().map(|changes| Done { changes }).map_err(refused));
+            }
+            Command::Detach(answer) => {
+                let result = self.detach().await;
+                let done = result.is_ok();
+                let _ = answer.send(result);
+                return done;
+            }
+        }
+        false
+    }
+
+    fn set_backend(&mut self, service: &str, backend: &str, set: &SetBackend) -> Result<Done, Failure> {
+        let Some(index) = self.services.iter().position(|s| s.spec.name == service) else {
+            let known = self.services.iter().map(|s| s.spec.name.as_str());
+            return Err(Failure::unknown("service", service, known));
+        };
+        let Some(number) = self.services[index].backends.iter().position(|b| b.spec.name == backend) else {
+            let known = self.services[index].backends.iter().map(|b| b.spec.name.as_str());
+            return Err(Failure::unknown("backend", backend, known));
+        };
+        let admin = match set.admin.as_deref().map(|word| (word, Admin::parse(word))) {
+            None => None,
+            Some((_, Some(admin))) => Some(admin),
+            Some((word, None)) => {
+                let error = format!("`{word}` is not one of ready, drain, maint");
+                return Err(Failure::new(FailureKind::Invalid, error));
+            }
+        };
+        if set.weight.is_some_and(|weight| weight > 256) {
+            return Err(Failure::new(FailureKind::Invalid, "a weight is 0..256"));
+        }
+        let target = &mut self.services[index].backends[number];
+        if target.removed {
+            let error = format!("{service}/{backend} is gone from the configuration and drains already");
+            return Err(Failure::new(FailureKind::Conflict, error));
+        }
+        if let Some(admin) = admin {
+            target.admin = admin;
+        }
+        if let Some(weight) = set.weight {
+            target.weight = Some(weight);
+        }
+        let line = format!(
+            "{service}/{backend}: {} weight {}",
+            target.admin_name(),
+            target.weight()
+        );
+        self.save_state();
+        let moved = self.reconcile(index).map_err(failure)?;
+        let slots = self.services[index].ring.slots.max(1);
+        let line = format!("{line}; {moved} of {slots} slots change hands ({:.1}% of new flows)", 100.0 * moved as f64 / slots as f64);
+        tracing::info!("{line}");
+        Ok(Done { changes: vec![line] })
+    }
+
+    async fn detach(&mut self) -> Result<Done, Failure> {
+        let mut changes = Vec::new();
+        for (name, address) in std::mem::take(&mut self.state.addresses) {
+            match self.net.remove_address_now(&name, address).await {
+                Ok(()) => changes.push(format!("{address} taken off {name}")),
+                Err(error) => changes.push(format!("{address} could not be taken off {name}: {error}")),
+            }
+        }
+        crate::dataplane::detach_all(&self.options.pin_dir).map_err(failure)?;
+        changes.push("program, links and maps removed".to_owned());
+        let state = self.options.run_dir.join(super::state::FILE);
+        if let Err(error) = std::fs::remove_file(&state) {
+            changes.push(format!("{} could not be removed: {error}", state.display()));
+        }
+        Ok(Done { changes })
+    }
+}
+
+fn refused(error: ReloadError) -> Failure {
+    Failure::new(FailureKind::Configuration, error.to_string())
+}
+
+fn failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Internal, format!("{error:#}"))
+}

@@ -1,0 +1,198 @@
+//! What is loaded: services and backends under the numbers that the packet path knows them by. The maps hold the truth;
+//! this is the controller's copy with names and intentions.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use lb_common::abi::BackendId;
+
+use super::{alloc::Span, state::Admin};
+use crate::{
+    api::types::{Counters, PhaseCount},
+    config::model,
+    health::{Health, TargetKey},
+};
+
+/// What makes a service the same service across reloads, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenKey {
+    /// The VIP.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+impl ListenKey {
+    /// Of a configured service.
+    pub fn of(service: &model::Service) -> Self {
+        let listen = &service.listen;
+        Self { address: listen.address, port: listen.port, protocol: listen.protocol.number() }
+    }
+}
+
+impl fmt::Display for ListenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = if self.protocol == lb_common::abi::protocol::UDP { "udp" } else { "tcp" };
+        write!(f, "{}/{protocol}", SocketAddr::new(self.address, self.port))
+    }
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct Service {
+    /// Identity.
+    pub key: ListenKey,
+    /// As configured.
+    pub spec: model::Service,
+    /// Number in counters and pins.
+    pub id: u32,
+    /// Row in `SERVICES`; 0 = not published yet.
+    pub row: u32,
+    /// Its ring.
+    pub ring: Span,
+    /// The ring before its length changed, while slots still ask it.
+    pub old_ring: Option<Span>,
+    /// Number in `ALLOW`; 0 = everybody may in.
+    pub allow_list: u32,
+    /// Backends; removed ones until nothing names them.
+    pub backends: Vec<Backend>,
+    /// Counters of backends that are gone.
+    pub retired: Counters,
+    /// Their ids, until the rows are cleared.
+    pub retired_ids: Vec<u32>,
+    /// Slots by phase, at the last look.
+    pub phases: PhaseCount,
+    /// `pin_refused` at the last look, and when it last rose.
+    pub refused: (u64, Option<Instant>),
+    /// No backend can be used, and all get traffic all the same.
+    pub fail_open: bool,
+    /// The ring should have another length, but an earlier change of length is still under way.
+    pub resize_waits: bool,
+    /// New, and not all probes have answered yet: no slot moves for health before.
+    pub starting_until: Option<Instant>,
+}
+
+impl Service {
+    /// Whether every packet of the service follows its slot's owner at once (UDP has no opening packet).
+    pub fn stateful(&self) -> bool {
+        self.spec.listen.protocol == model::Protocol::Tcp
+    }
+
+    /// Whether any slot is on its way.
+    pub fn unsettled(&self) -> bool {
+        let phases = self.phases;
+        phases.window + phases.harvest + phases.pinned > 0
+    }
+
+    /// Time after which an idle flow is forgotten, seconds; also the length of a harvest.
+    pub fn idle_seconds(&self) -> u64 {
+        match self.spec.listen.protocol {
+            model::Protocol::Tcp => self.spec.timeouts.tcp.as_secs(),
+            model::Protocol::Udp => self.spec.timeouts.udp.as_secs(),
+        }
+    }
+
+    /// The backend of an id.
+    pub fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.id == id)
+    }
+
+    /// `name` of a backend, for people.
+    pub fn backend_name(&self, id: BackendId) -> String {
+        match self.backend(id) {
+            Some(backend) => backend.spec.name.clone(),
+            None if id == BackendId::NONE => "none".to_owned(),
+            None => format!("#{}", id.0),
+        }
+    }
+
+    /// `UP`, `DOWN` or `FAIL-OPEN`.
+    pub fn state(&self) -> &'static str {
+        if self.fail_open {
+            "FAIL-OPEN"
+        } else if self.backends.iter().any(|backend| backend.usable_weight() > 0) {
+            "UP"
+        } else {
+            "DOWN"
+        }
+    }
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Number in maps.
+    pub id: BackendId,
+    /// As configured (for a removed one: as it was).
+    pub spec: model::Backend,
+    /// Gone from the file; drains.
+    pub removed: bool,
+    /// Set by hand.
+    pub admin: Admin,
+    /// Weight set by hand.
+    pub weight: Option<u16>,
+    /// Its probe has answered at least once, or it has none.
+    pub checked: bool,
+    /// What the probe says; `None` = no answer yet, or no probe.
+    pub health: Option<Health>,
+    /// Pins that name it, at the last sweep.
+    pub pins: u64,
+    /// Slots it owns, at the last apply.
+    pub slots: u32,
+}
+
+impl Backend {
+    /// Weight in force.
+    pub fn weight(&self) -> u16 {
+        self.weight.unwrap_or(self.spec.weight)
+    }
+
+    /// Whether the probe (if any) says it works.
+    pub fn healthy(&self) -> bool {
+        match &self.health {
+            Some(health) => health.up,
+            None => self.checked || self.spec.timing.init_state == model::InitState::Up,
+        }
+    }
+
+    /// Weight for new flows by intention alone: 0 if removed or taken out by hand.
+    pub fn wanted_weight(&self) -> u16 {
+        if self.removed || self.admin != Admin::Ready { 0 } else { self.weight() }
+    }
+
+    /// Weight for new flows, with health.
+    pub fn usable_weight(&self) -> u16 {
+        if self.healthy() { self.wanted_weight() } else { 0 }
+    }
+
+    /// `UP 1/3` and the like.
+    pub fn state(&self) -> String {
+        match &self.health {
+            Some(health) => health.display.clone(),
+            None if self.checked => "NOLB".to_owned(),
+            None if self.healthy() => "UP".to_owned(),
+            None => "DOWN".to_owned(),
+        }
+    }
+
+    /// `ready`, `drain`, `maint` or `removed`.
+    pub fn admin_name(&self) -> &'static str {
+        if self.removed { "removed" } else { self.admin.name() }
+    }
+}
+
+/// The probe of a backend, if its service has a check.
+pub fn target(service: &model::Service, backend: &model::Backend) -> Option<TargetKey> {
+    let check = service.check.clone()?;
+    Some(TargetKey {
+        address: backend.address,
+        port: check.port.unwrap_or(backend.port),
+        check,
+        timing: backend.timing,
+    })
+}

@@ -1,0 +1,299 @@
+//! Follows the host's links, routes and neighbours into the maps.
+
+use std::{net::IpAddr, sync::Arc};
+
+use lb_common::{
+    abi::{Address, BackendRow, NextHopRow, backend_flag, nexthop_flag},
+    be::Be16,
+};
+
+use super::{Node, loaded::Service, state::Admin};
+use crate::{
+    config::model,
+    dataplane::{AttachMode, Attachment},
+    net::{Path, Snapshot},
+};
+
+impl Node {
+    /// Takes over a new picture of the network.
+    pub(super) fn network_changed(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        self.attach_interfaces();
+        for service in 0..self.services.len() {
+            for backend in 0..self.services[service].backends.len() {
+                self.publish_backend_row(service, backend);
+            }
+        }
+        if let Err(error) = self.publish_addresses() {
+            tracing::error!(%error, "addresses could not be published");
+        }
+        self.publish_routes();
+        self.follow_next_hops();
+    }
+
+    /// Writes a backend's row if it is not what it should be.
+    pub(super) fn publish_backend_row(&mut self, service: usize, backend: usize) {
+        let service = &self.services[service];
+        let backend = &service.backends[backend];
+        let loaded = self.dataplane.backends().get(backend.id.0);
+        let path = self.snapshot.resolve(backend.spec.address);
+        let mut row = next_hop(&loaded, service.spec.forward, path.as_ref());
+        row.address = Address::from(backend.spec.address);
+        row.port = Be16::from_host(backend.spec.port);
+        row.service = service.id;
+        if service.spec.forward == model::Forward::Ipip {
+            row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
+            row.outer_sum = outer_sum(&row);
+        }
+        let moves = service.spec.on_marked_down == model::OnMarkedDown::Move;
+        let down = backend.admin == Admin::Maint
+            || (moves && !service.fail_open && !backend.healthy());
+        if down {
+            row.flags |= backend_flag::DOWN;
+        }
+        if row != loaded {
+            self.dataplane.backends().set(backend.id.0, &row);
+        }
+    }
+
+    /// Attaches to every configured NIC that exists and is not attached.
+    pub(super) fn attach_interfaces(&mut self) {
+        self.publish_devices();
+        let mut problems = Vec::new();
+        let attachments = self.dataplane.attachments();
+        for name in self.interfaces.clone() {
+            let Some(link) = self.snapshot.link_by_name(&name) else {
+                problems.push((name.clone(), format!("NIC {name} does not exist; lb attaches when it appears")));
+                continue;
+            };
+            let ifindex = link.ifindex;
+            if attachments.iter().any(|a| a.ifname == name && a.ifindex == ifindex && a.ours) {
+                continue;
+            }
+            match self.dataplane.attach(ifindex, &name, self.xdp_mode, self.force) {
+                Ok(mode) => {
+                    tracing::info!(interface = name, ifindex, %mode, "attached");
+                    if mode == AttachMode::Generic && self.xdp_mode != model::XdpMode::Generic {
+                        tracing::warn!(interface = name, "the driver cannot run XDP natively: generic mode costs several times as much");
+                    }
+                }
+                Err(error) => problems.push((name.clone(), error.to_string())),
+            }
+        }
+        for (name, problem) in &problems {
+            if self.interface_problems.get(name) != Some(problem) {
+                tracing::error!(interface = name, "{problem}");
+            }
+        }
+        self.interface_problems = problems.into_iter().collect();
+    }
+
+    /// The tables of NICs come before the program that asks them.
+    fn publish_devices(&mut self) {
+        let devices: Vec<(u32, u32)> = self
+            .interfaces
+            .iter()
+            .enumerate()
+            .filter_map(|(number, name)| {
+                Some((self.snapshot.link_by_name(name)?.ifindex, number as u32))
+            })
+            .collect();
+        if let Err(error) = self.dataplane.set_devices(&devices) {
+            tracing::error!(%error, "the table of NICs could not be written");
+        }
+    }
+
+    /// Bit mask of NIC numbers.
+    pub(super) fn interface_mask(&self, names: &[String]) -> u32 {
+        names
+            .iter()
+            .filter_map(|name| self.interfaces.iter().position(|known| known == name))
+            .fold(0, |mask, number| mask | 1 << number)
+    }
+
+    /// NICs with a program of ours, as the kernel sees them.
+    pub(super) fn attached(&self) -> Vec<Attachment> {
+        self.dataplane.attachments()
+    }
+
+    fn publish_routes(&mut self) {
+        if !self.services.iter().any(|service| service.spec.forward == model::Forward::Nat) {
+            return;
+        }
+        let routes = self
+            .snapshot
+            .routes
+            .iter()
+            .filter_map(|route| Some((route.destination, self.route_row(route)?)))
+            .collect();
+        if let Err(error) = self.dataplane.set_routes(routes) {
+            tracing::warn!(%error, "the host's routes could not be mirrored; replies ask the kernel");
+        }
+        let attached: Vec<u32> = self
+            .interfaces
+            .iter()
+            .filter_map(|name| Some(self.snapshot.link_by_name(name)?.ifindex))
+            .collect();
+        let neighbours = self
+            .snapshot
+            .neighbours
+            .iter()
+            .filter(|((ifindex, _), neighbour)| attached.contains(ifindex) && neighbour.usable())
+            .filter_map(|((ifindex, address), neighbour)| Some((*ifindex, *address, neighbour.mac?)))
+            .collect();
+        if let Err(error) = self.dataplane.set_neighbours(neighbours) {
+            tracing::warn!(%error, "the host's neighbours could not be mirrored; replies ask the kernel");
+        }
+    }
+
+    fn route_row(&self, route: &crate::net::Route) -> Option<NextHopRow> {
+        let link = self.snapshot.links.get(&route.ifindex)?;
+        let mut row = NextHopRow {
+            mtu: link.mtu.min(u16::MAX as u32) as u16,
+            src_mac: link.mac,
+            ifindex: route.ifindex,
+            ..NextHopRow::default()
+        };
+        match route.gateway {
+            None => row.flags = nexthop_flag::ON_LINK,
+            Some(gateway) => {
+                row.gateway = Address::from(gateway);
+                if let Some(mac) = self.neighbour_mac(route.ifindex, gateway) {
+                    row.dst_mac = mac;
+                    row.flags = nexthop_flag::RESOLVED;
+                }
+            }
+        }
+        Some(row)
+    }
+
+    fn neighbour_mac(&self, ifindex: u32, address: IpAddr) -> Option<[u8; 6]> {
+        let neighbour = self.snapshot.neighbours.get(&(ifindex, address))?;
+        neighbour.usable().then_some(neighbour.mac)?
+    }
+
+    /// Tells the kernel which neighbours are in use, and asks for those that are missing.
+    pub(super) fn follow_next_hops(&mut self) {
+        let mut used: Vec<(u32, IpAddr)> = self
+            .services
+            .iter()
+            .flat_map(|service| &service.backends)
+            .filter_map(|backend| self.snapshot.resolve(backend.spec.address))
+            .map(|path| (path.ifindex, path.next_hop))
+            .collect();
+        if self.services.iter().any(|service| service.spec.forward == model::Forward::Nat) {
+            used.extend(
+                self.snapshot
+                    .routes
+                    .iter()
+                    .filter_map(|route| Some((route.ifindex, route.gateway?))),
+            );
+        }
+        used.sort_unstable();
+        used.dedup();
+        used.retain(|(ifindex, _)| self.snapshot.links.get(ifindex).is_some_and(|link| link.up));
+        for (ifindex, address) in &used {
+            if self.neighbour_mac(*ifindex, *address).is_none() {
+                self.net.want(*ifindex, *address);
+            }
+        }
+        self.net.keep_fresh(used);
+    }
+
+    /// Next hop of a backend in words.
+    pub(super) fn next_hop_text(&self, service: &Service, address: IpAddr, row: &BackendRow) -> String {
+        let Some(path) = self.snapshot.resolve(address) else { return "no route".to_owned() };
+        let name = self.snapshot.links.get(&path.ifindex).map_or("?", |link| link.name.as_str());
+        if service.spec.forward == model::Forward::Dsr && !path.on_link {
+            return format!("not on link (route by {}): dsr needs a layer 2 neighbour", path.next_hop);
+        }
+        if row.flags & backend_flag::RESOLVED == 0 {
+            return format!("{name}: {} unresolved", path.next_hop);
+        }
+        let [a, b, c, d, e, f] = row.dst_mac;
+        let via = if path.on_link { String::new() } else { format!(" via {}", path.next_hop) };
+        format!("{name}{via} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+/// The next-hop part of a row. A neighbour that is being asked for again keeps its last known MAC address.
+fn next_hop(loaded: &BackendRow, forward: model::Forward, path: Option<&Path>) -> BackendRow {
+    let keep = BackendRow {
+        dst_mac: loaded.dst_mac,
+        src_mac: loaded.src_mac,
+        mtu: loaded.mtu,
+        ifindex: loaded.ifindex,
+        flags: loaded.flags & backend_flag::RESOLVED,
+        ..BackendRow::default()
+    };
+    let Some(path) = path else { return keep };
+    if forward == model::Forward::Dsr && !path.on_link {
+        return BackendRow { flags: 0, ..keep };
+    }
+    let fresh = BackendRow {
+        src_mac: path.src_mac,
+        mtu: path.mtu.min(u16::MAX as u32) as u16,
+        ifindex: path.ifindex,
+        ..BackendRow::default()
+    };
+    match path.dst_mac {
+        Some(mac) => BackendRow { dst_mac: mac, flags: backend_flag::RESOLVED, ..fresh },
+        None if loaded.ifindex == path.ifindex => BackendRow {
+            dst_mac: loaded.dst_mac,
+            flags: loaded.flags & backend_flag::RESOLVED,
+            ..fresh
+        },
+        None => fresh,
+    }
+}
+
+/// See [`BackendRow::outer_sum`]: version and header length, DF, TTL 64, protocol 4 or 41 is the packet's (the program
+/// adds it), source and destination. Zero for an IPv6 outer header, which has no checksum.
+fn outer_sum(row: &BackendRow) -> u32 {
+    if !row.address.is_v4() {
+        return 0;
+    }
+    let mut header = [0u8; 20];
+    header[0] = 0x45;
+    header[6] = 0x40;
+    header[8] = 64;
+    header[9] = lb_common::abi::protocol::IPIP;
+    header[12..16].copy_from_slice(&row.source.words[3].to_host().to_be_bytes());
+    header[16..20].copy_from_slice(&row.address.words[3].to_host().to_be_bytes());
+    header.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]]) as u32).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(mac: Option<[u8; 6]>) -> Path {
+        Path {
+            ifindex: 3,
+            next_hop: "10.0.0.1".parse().unwrap(),
+            on_link: true,
+            source: "10.0.0.9".parse().unwrap(),
+            src_mac: [2; 6],
+            dst_mac: mac,
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn a_known_mac_outlives_a_moment_without_answer() {
+        let empty = BackendRow::default();
+        let known = next_hop(&empty, model::Forward::Nat, Some(&path(Some([7; 6]))));
+        assert_eq!((known.flags, known.dst_mac, known.mtu), (backend_flag::RESOLVED, [7; 6], 1500));
+        let asked_again = next_hop(&known, model::Forward::Nat, Some(&path(None)));
+        assert_eq!((asked_again.flags, asked_again.dst_mac), (backend_flag::RESOLVED, [7; 6]));
+        let elsewhere = Path { ifindex: 4, ..path(None) };
+        assert_eq!(next_hop(&known, model::Forward::Nat, Some(&elsewhere)).flags, 0);
+        assert_eq!(next_hop(&known, model::Forward::Nat, None).flags, backend_flag::RESOLVED);
+    }
+
+    #[test]
+    fn dsr_needs_a_neighbour() {
+        let routed = Path { on_link: false, ..path(Some([7; 6])) };
+        assert_eq!(next_hop(&BackendRow::default(), model::Forward::Dsr, Some(&routed)).flags, 0);
+    }
+}

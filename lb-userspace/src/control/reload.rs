@@ -1,0 +1,379 @@
+//! A configuration's way into the maps: checked as a whole, then applied service by service; invalid ones change nothing.
+
+use std::{collections::HashMap, time::Instant};
+
+use super::{
+    Node,
+    apply::ApplyError,
+    host,
+    loaded::{Backend, ListenKey, target},
+    state::{BackendState, ServiceState, State},
+};
+use crate::{
+    config::{self, Parsed, model},
+    health::Target,
+    plan::ring,
+};
+
+/// Why a configuration is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file cannot be read or is invalid; all errors with their places.
+    #[error("{0}")]
+    Config(#[from] config::Errors),
+    /// It does not fit this host.
+    #[error("{0}")]
+    Host(String),
+    /// It does not fit what is loaded, or applying it failed half-way (what is done stays done and is right).
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+}
+
+impl Node {
+    /// Reads the file again and makes it true. Returns one line per change.
+    pub(super) fn reload(&mut self) -> Result<Vec<String>, ReloadError> {
+        let result = config::load(&self.options.config).map_err(ReloadError::from).and_then(|parsed| {
+            for warning in &parsed.warnings {
+                tracing::warn!("{warning}");
+            }
+            self.check_host(&parsed)?;
+            self.apply_config(parsed.config.clone(), parsed.source().text.clone())
+        });
+        match &result {
+            Ok(changes) => {
+                self.config_error = None;
+                for change in changes {
+                    tracing::info!("{change}");
+                }
+                if changes.is_empty() {
+                    tracing::info!("configuration read: nothing to change");
+                }
+            }
+            Err(error) => {
+                tracing::error!("the configuration is not in force, the last good one still is:\n{error}");
+                self.config_error = Some(error.to_string());
+            }
+        }
+        result
+    }
+
+    /// What only this host can tell: own addresses, listening sockets.
+    pub(super) fn check_host(&self, parsed: &Parsed) -> Result<(), ReloadError> {
+        let listeners = host::listeners().unwrap_or_default();
+        let fresh = |conflict: &host::Conflict| {
+            let key = ListenKey::of(&parsed.config.services[conflict.service]);
+            // A listener that came after the service does not make a running service invalid.
+            !self.services.iter().any(|service| service.key == key)
+        };
+        let text: Vec<String> =
+            host::conflicts(&parsed.config, &self.snapshot, &listeners, &self.state.addresses)
+                .into_iter()
+                .filter(fresh)
+                .map(|conflict| {
+                    let path = format!("services[{}].listen.address", conflict.service);
+                    let (line, column) = parsed.locate(&path);
+                    let file = self.options.config.display();
+                    format!("{file}:{line}:{column}: {}", conflict.message)
+                })
+                .collect();
+        if text.is_empty() { Ok(()) } else { Err(ReloadError::Host(text.join("\n"))) }
+    }
+
+    /// Makes a checked configuration true.
+    pub(super) fn apply_config(
+        &mut self,
+        mut config: model::Config,
+        text: String,
+    ) -> Result<Vec<String>, ReloadError> {
+        if !self.options.interfaces.is_empty() {
+            config.interfaces = self.options.interfaces.clone();
+        }
+        self.check_capacity(&config)?;
+        let same = self.config.as_ref() == Some(&config);
+        if !same {
+            self.state.revision += 1;
+        }
+        self.state.config_text = text;
+        self.save_state();
+        let mut changes = self.change_interfaces(&config);
+        self.load_features(&config)?;
+        let wanted: Vec<ListenKey> = config.services.iter().map(ListenKey::of).collect();
+        while let Some(index) = self.services.iter().position(|s| !wanted.contains(&s.key)) {
+            let service = &self.services[index];
+            changes.push(format!("service {} ({}): removed", service.spec.name, service.key));
+            self.remove_service(index);
+        }
+        for spec in &config.services {
+            self.apply_service(spec, &mut changes)?;
+        }
+        self.services.sort_by_key(|service| wanted.iter().position(|key| *key == service.key));
+        self.config = Some(config);
+        self.change_addresses(&mut changes);
+        self.publish_addresses()?;
+        self.network_changed(self.snapshot.clone());
+        self.set_targets();
+        self.save_state();
+        self.sweep_due = Instant::now();
+        Ok(changes)
+    }
+
+    fn change_interfaces(&mut self, config: &model::Config) -> Vec<String> {
+        let mut changes = Vec::new();
+        for name in self.interfaces.clone() {
+            if !config.interfaces.contains(&name) {
+                match self.dataplane.detach(&name) {
+                    Ok(()) => changes.push(format!("NIC {name}: detached")),
+                    Err(error) => tracing::error!(interface = name, %error, "could not detach"),
+                }
+            }
+        }
+        for name in &config.interfaces {
+            if !self.interfaces.contains(name) {
+                changes.push(format!("NIC {name}: added"));
+            }
+        }
+        self.interfaces = config.interfaces.clone();
+        self.xdp_mode = config.xdp_mode;
+        changes
+    }
+
+    fn apply_service(
+        &mut self,
+        spec: &model::Service,
+        changes: &mut Vec<String>,
+    ) -> Result<(), ReloadError> {
+        let key = ListenKey::of(spec);
+        let index = match self.services.iter().position(|service| service.key == key) {
+            Some(index) => index,
+            None => {
+                let service = self.new_service(spec)?;
+                self.services.push(service);
+                self.services.len() - 1
+            }
+        };
+        let fresh = self.services[index].row == 0;
+        if fresh {
+            changes.push(format!("service {} ({key}): added with {} backends", spec.name, spec.backends.len()));
+        }
+        self.change_allow_list(index, spec)?;
+        let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
+        let mut lines = self.change_backends(index, spec)?;
+        if !fresh && before != *spec && lines.is_empty() {
+            lines.push("settings changed".to_owned());
+        }
+        let moved = self.reconcile(index)?;
+        let service = &self.services[index];
+        if !fresh && moved > 0 {
+            let share = 100.0 * moved as f64 / service.ring.slots as f64;
+            lines.push(format!("{moved} of {} slots change hands ({share:.1}% of new flows)", service.ring.slots));
+        }
+        if !fresh {
+            changes.extend(lines.into_iter().map(|line| format!("service {}: {line}", spec.name)));
+        }
+        Ok(())
+    }
+
+    fn change_backends(
+        &mut self,
+        index: usize,
+        spec: &model::Service,
+    ) -> Result<Vec<String>, ReloadError> {
+        let mut lines = Vec::new();
+        let fresh = self.services[index].row == 0;
+        for wanted in &spec.backends {
+            let service = &mut self.services[index];
+            let known = service.backends.iter_mut().find(|backend| same(backend, wanted));
+            match known {
+                Some(backend) => {
+                    if backend.removed {
+                        backend.removed = false;
+                        lines.push(format!("backend {} is back", wanted.name));
+                    } else if backend.spec.weight != wanted.weight {
+                        lines.push(format!("backend {}: weight {} -> {}", wanted.name, backend.spec.weight, wanted.weight));
+                    }
+                    backend.spec = wanted.clone();
+                    match target(spec, wanted) {
+                        None => {
+                            backend.health = None;
+                            backend.checked = true;
+                        }
+                        Some(_) if backend.health.is_none() => backend.checked = false,
+                        Some(_) => {}
+                    }
+                }
+                None => {
+                    let mut backend = self.new_backend(spec, wanted)?;
+                    self.restore(index, &mut backend);
+                    if !fresh {
+                        lines.push(format!("backend {} ({}:{}) added", wanted.name, wanted.address, wanted.port));
+                    }
+                    self.services[index].backends.push(backend);
+                }
+            }
+        }
+        for backend in &mut self.services[index].backends {
+            if !backend.removed && !spec.backends.iter().any(|wanted| same(backend, wanted)) {
+                backend.removed = true;
+                lines.push(format!("backend {} removed: it drains", backend.spec.name));
+            }
+        }
+        self.services[index].backends.sort_by_key(|backend| {
+            spec.backends.iter().position(|wanted| same(backend, wanted)).unwrap_or(usize::MAX)
+        });
+        Ok(lines)
+    }
+
+    fn change_allow_list(&mut self, index: usize, spec: &model::Service) -> Result<(), ApplyError> {
+        let service = &self.services[index];
+        if service.spec.allow == spec.allow && (service.row != 0 || spec.allow.is_empty()) {
+            return Ok(());
+        }
+        let old = service.allow_list;
+        let mut list = 0;
+        if !spec.allow.is_empty() {
+            list = self.allow_lists.take().ok_or(ApplyError::Limit {
+                what: "allow lists",
+                key: "services",
+                needed: 1,
+                left: 0,
+            })?;
+            self.dataplane
+                .set_allow_list(list, &spec.allow)
+                .map_err(|error| ApplyError::Dataplane(error.into()))?;
+        }
+        self.services[index].allow_list = list;
+        if old != 0 {
+            self.retire(super::retire::Retired::AllowList(old));
+        }
+        Ok(())
+    }
+
+    /// Everything that has a limit, before anything is touched.
+    fn check_capacity(&self, config: &model::Config) -> Result<(), ApplyError> {
+        let known: HashMap<ListenKey, usize> =
+            self.services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
+        let (mut services, mut backends, mut slots) = (0u64, 0u64, 0u64);
+        for spec in &config.services {
+            let length =
+                ring::ring_length(spec.backends.iter().map(|b| b.weight), spec.ring_size) as u64;
+            match known.get(&ListenKey::of(spec)) {
+                None => {
+                    services += 1;
+                    backends += spec.backends.len() as u64;
+                    slots += length;
+                }
+                Some(index) => {
+                    let service = &self.services[*index];
+                    backends += spec
+                        .backends
+                        .iter()
+                        .filter(|wanted| !service.backends.iter().any(|known| same(known, wanted)))
+                        .count() as u64;
+                    if length != service.ring.slots as u64 {
+                        slots += length;
+                    }
+                }
+            }
+        }
+        let limits = [
+            ("services", "services", services, self.service_ids.left() as u64),
+            ("backends", "backends", backends, self.backend_ids.left() as u64),
+            ("ring slots", "ring_slots", slots, self.spans.left() as u64),
+            (
+                "allow prefixes",
+                "allow_prefixes",
+                config.services.iter().map(|service| service.allow.len() as u64).sum::<u64>(),
+                self.dataplane.allow_limit() as u64,
+            ),
+        ];
+        for (what, key, needed, left) in limits {
+            if needed > left {
+                return Err(ApplyError::Limit { what, key, needed, left });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn restore(&self, index: usize, backend: &mut Backend) {
+        let key = self.services[index].key.to_string();
+        let Some(known) = self.state.services.get(&key).and_then(|s| s.backends.get(&identity(backend)))
+        else {
+            return;
+        };
+        backend.admin = known.admin;
+        backend.weight = known.weight;
+        if target(&self.services[index].spec, &backend.spec).is_some() {
+            backend.health = known.health.clone();
+            backend.checked = known.health.is_some();
+        }
+    }
+
+    /// Tells the prober what to probe.
+    pub(super) fn set_targets(&mut self) {
+        let mut targets: HashMap<_, Target> = HashMap::new();
+        for service in &self.services {
+            for backend in service.backends.iter().filter(|backend| !backend.removed) {
+                if let Some(key) = target(&service.spec, &backend.spec) {
+                    let entry = targets
+                        .entry(key.clone())
+                        .or_insert_with(|| Target { key, restored: None });
+                    if backend.checked && entry.restored.is_none() {
+                        entry.restored = backend.health.clone();
+                    }
+                }
+            }
+        }
+        self.checker.set_targets(targets.into_values().collect());
+    }
+
+    /// Writes down what the maps do not hold.
+    pub(super) fn save_state(&mut self) {
+        let mut services = std::collections::BTreeMap::new();
+        for service in &self.services {
+            let mut state = ServiceState {
+                name: service.spec.name.clone(),
+                retired: service.retired,
+                retired_ids: service.retired_ids.clone(),
+                ..ServiceState::default()
+            };
+            for backend in &service.backends {
+                state.backends.insert(
+                    identity(backend),
+                    BackendState {
+                        name: backend.spec.name.clone(),
+                        admin: backend.admin,
+                        weight: backend.weight,
+                        health: backend.health.clone(),
+                    },
+                );
+            }
+            services.insert(service.key.to_string(), state);
+        }
+        if self.started {
+            self.state.services = services;
+        }
+        let state: &State = &self.state;
+        match state.save(&self.options.run_dir) {
+            Ok(()) => self.state_error = None,
+            Err(error) => {
+                let text = format!(
+                    "{} cannot be written: {error}; overrides and health would be lost by a restart",
+                    self.options.run_dir.join(super::state::FILE).display()
+                );
+                if self.state_error.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                }
+                self.state_error = Some(text);
+            }
+        }
+    }
+}
+
+/// `address:port`, what makes a backend the same one across reloads.
+pub(super) fn identity(backend: &Backend) -> String {
+    std::net::SocketAddr::new(backend.spec.address, backend.spec.port).to_string()
+}
+
+fn same(known: &Backend, wanted: &model::Backend) -> bool {
+    known.spec.address == wanted.address && known.spec.port == wanted.port
+}

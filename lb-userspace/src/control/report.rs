@@ -1,0 +1,301 @@
+//! Answers to the control socket: what is loaded, in words and numbers.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+
+use lb_common::abi::{Address, BackendId, FlowKey, Phase, Reason, Slot, backend_flag};
+use lb_common::{be::Be16, hash::{flow_hash, slot_of}};
+
+use super::{Node, loaded::{Backend, ListenKey, Service}, retire::add};
+use crate::api::types::{FailureKind,
+    BackendStats, BackendStatus, Counters, Failure, InterfaceStatus, Lookup, PinStatus, ServiceStats,
+    ServiceStatus, Stats, Status,
+};
+use crate::config::model;
+
+impl Node {
+    /// `lb status`
+    pub(super) fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.began.elapsed().as_secs(),
+            config: self.options.config.display().to_string(),
+            revision: self.state.revision,
+            config_error: self.config_error.clone(),
+            seed_fingerprint: self.seed.fingerprint(),
+            interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
+            warnings: self.warnings(),
+            services: self.services.iter().map(|service| self.service_status(service)).collect(),
+            pins: PinStatus {
+                confirmed: self.pin_counts[1],
+                confirmed_limit: self.dataplane.pin_limit(true) as u64,
+                unconfirmed: self.pin_counts[0],
+                unconfirmed_limit: self.dataplane.pin_limit(false) as u64,
+            },
+        }
+    }
+
+    fn interface_status(&self, name: &str) -> InterfaceStatus {
+        let link = self.snapshot.link_by_name(name);
+        let attachment = self
+            .attached()
+            .into_iter()
+            .find(|a| a.ifname == name && a.ours && Some(a.ifindex) == link.map(|link| link.ifindex));
+        InterfaceStatus {
+            name: name.to_owned(),
+            ifindex: link.map(|link| link.ifindex),
+            mode: attachment.map_or_else(|| "detached".to_owned(), |a| a.mode.to_string()),
+            mtu: link.map_or(0, |link| link.mtu),
+            link: if link.is_some_and(|link| link.up) { "up" } else { "down" }.to_owned(),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
+        warnings.extend(self.state_error.clone());
+        for attachment in self.attached() {
+            if attachment.mode == crate::dataplane::AttachMode::Generic
+                && self.xdp_mode != model::XdpMode::Generic
+            {
+                warnings.push(format!(
+                    "{}: XDP runs in generic mode, several times slower than in the driver",
+                    attachment.ifname
+                ));
+            }
+        }
+        for service in &self.services {
+            for backend in &service.backends {
+                let row = self.dataplane.backends().get(backend.id.0);
+                if row.flags & backend_flag::RESOLVED == 0 {
+                    warnings.push(format!(
+                        "{}/{}: {}",
+                        service.spec.name,
+                        backend.spec.name,
+                        self.next_hop_text(service, backend.spec.address, &row)
+                    ));
+                } else if !self.is_attached(row.ifindex) {
+                    warnings.push(format!(
+                        "{}/{}: its next hop is behind a NIC that lb is not attached to; add it under `interfaces`",
+                        service.spec.name, backend.spec.name
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    fn is_attached(&self, ifindex: u32) -> bool {
+        self.interfaces
+            .iter()
+            .any(|name| self.snapshot.link_by_name(name).is_some_and(|link| link.ifindex == ifindex))
+    }
+
+    fn service_status(&self, service: &Service) -> ServiceStatus {
+        ServiceStatus {
+            name: service.spec.name.clone(),
+            listen: service.key.to_string(),
+            forward: forward_name(service.spec.forward).to_owned(),
+            state: service.state().to_owned(),
+            slots: service.phases,
+            backends: service.backends.iter().map(|b| self.backend_status(service, b)).collect(),
+        }
+    }
+
+    fn backend_status(&self, service: &Service, backend: &Backend) -> BackendStatus {
+        let row = self.dataplane.backends().get(backend.id.0);
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let health = backend.health.clone().unwrap_or_default();
+        BackendStatus {
+            name: backend.spec.name.clone(),
+            address: SocketAddr::new(backend.spec.address, backend.spec.port).to_string(),
+            state: backend.state(),
+            admin: backend.admin_name().to_owned(),
+            weight: backend.weight(),
+            configured_weight: backend.spec.weight,
+            slots: backend.slots,
+            pins: backend.pins,
+            next_hop: self.next_hop_text(service, backend.spec.address, &row),
+            last_change_seconds: match health.changed_unix {
+                0 => 0,
+                changed => unix.as_secs().saturating_sub(changed),
+            },
+            check: health.code,
+            check_output: health.output,
+            check_milliseconds: health.milliseconds,
+        }
+    }
+
+    /// `lb stats`
+    pub(super) fn stats(&self) -> anyhow::Result<Stats> {
+        let mut services = Vec::new();
+        for service in &self.services {
+            let mut total = service.retired;
+            let mut backends = Vec::new();
+            let ids: Vec<u32> = service.backends.iter().map(|backend| backend.id.0).collect();
+            let counters = self.dataplane.backend_counters(&ids)?;
+            for (backend, counters) in service.backends.iter().zip(counters) {
+                let counters = counters_of(&counters);
+                add(&mut total, &counters);
+                backends.push(BackendStats {
+                    name: backend.spec.name.clone(),
+                    state: backend.state(),
+                    admin: backend.admin_name().to_owned(),
+                    weight: backend.weight(),
+                    share: backend.slots as f64 / service.ring.slots.max(1) as f64,
+                    counters,
+                });
+            }
+            services.push(ServiceStats {
+                name: service.spec.name.clone(),
+                listen: service.key.to_string(),
+                total,
+                reasons: named(&self.dataplane.reasons(service.id)?),
+                backends,
+            });
+        }
+        Ok(Stats { services, node: named(&self.dataplane.reasons(0)?) })
+    }
+
+    /// Counters of one backend.
+    pub(super) fn counters_of(&self, id: BackendId) -> Counters {
+        match self.dataplane.backend_counters(&[id.0]) {
+            Ok(counters) => counters.first().map(counters_of).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "counters could not be read");
+                Counters::default()
+            }
+        }
+    }
+
+    /// `lb lookup`
+    pub(super) fn lookup(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        protocol: model::Protocol,
+    ) -> Result<Lookup, Failure> {
+        let key = ListenKey {
+            address: destination.ip(),
+            port: destination.port(),
+            protocol: protocol.number(),
+        };
+        let Some(service) = self.services.iter().find(|service| service.key == key) else {
+            let local = self.snapshot.is_local(destination.ip());
+            let vip = self.services.iter().any(|service| service.key.address == destination.ip());
+            let why = match (vip, local) {
+                (true, true) => "a VIP, but no service has this port and protocol; the address is local, so the packet is passed to this host",
+                (true, false) => "a VIP, but no service has this port and protocol: dropped as no_service",
+                (false, true) => "an address of this host, not a VIP: passed to this host",
+                (false, false) => "no VIP: passed to this host untouched",
+            };
+            return Ok(Lookup { why: format!("{key}: {why}"), pin: "none".to_owned(), ..Lookup::default() });
+        };
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Err(Failure::new(FailureKind::Invalid, "source and destination are of different families"));
+        }
+        let flow = FlowKey {
+            source: Address::from(source.ip()),
+            destination: Address::from(destination.ip()),
+            source_port: Be16::from_host(source.port()),
+            destination_port: Be16::from_host(destination.port()),
+            protocol: protocol.number(),
+            _pad: [0; 3],
+        };
+        self.lookup_flow(service, source, &flow).map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+    }
+
+    fn lookup_flow(&self, service: &Service, source: SocketAddr, flow: &FlowKey) -> anyhow::Result<Lookup> {
+        let hash = flow_hash(&self.keys, flow);
+        let number = slot_of(hash, service.ring.slots);
+        let slot = self.dataplane.arena().slot(service.ring.offset + number);
+        let base = self.base(service, slot, hash);
+        let confirmed = self.dataplane.pin(true, flow)?;
+        let unconfirmed = self.dataplane.pin(false, flow)?;
+        let resolve = |id: BackendId| {
+            if self.dataplane.backends().get(id.0).flags & backend_flag::DOWN != 0 { slot.owner() } else { id }
+        };
+        let name = |id: BackendId| service.backend_name(id);
+        let phase = slot.phase();
+        let pinned = confirmed.or(unconfirmed).filter(|_| phase != Phase::Settled && service.stateful());
+        let (backend, mut why) = match (phase, pinned) {
+            (Phase::Settled, _) => (slot.owner(), "the slot is settled: its owner gets every packet".to_owned()),
+            (_, Some(pin)) => (resolve(pin.backend), format!("the flow is pinned to {}", name(pin.backend))),
+            (Phase::Pinned, None) => (slot.owner(), "no pin: the slot's owner gets it".to_owned()),
+            (_, None) => (
+                resolve(base),
+                format!("no pin: the flow is older than the window, and older flows live at the base, {}", name(base)),
+            ),
+        };
+        if backend != slot.owner() && pinned.is_none() && resolve(base) != base {
+            why = format!("{why}; that is DOWN, so the owner gets it");
+        }
+        let row = self.dataplane.services().get(service.row);
+        use lb_common::abi::service_flag::{ALLOW, DROP, NEW_ONLY, REJECT};
+        if row.flags & ALLOW != 0 && !service.spec.allow.iter().any(|net| net.contains(&source.ip())) {
+            why = "the client is not in the service's allow prefixes: dropped as not_allowed".to_owned();
+        } else if row.flags & (REJECT | DROP) != 0 {
+            let what = if row.flags & REJECT != 0 { "rejected" } else { "dropped as no_backend" };
+            let which = if row.flags & NEW_ONLY != 0 { "new flows are" } else { "every packet is" };
+            why = format!("no usable backend: {which} {what}; {why}");
+        } else if service.fail_open {
+            why = format!("all backends are DOWN and the service fails open; {why}");
+        }
+        Ok(Lookup {
+            service: Some(service.spec.name.clone()),
+            backend: Some(name(backend)),
+            backend_for_new_flow: Some(name(slot.owner())),
+            slot: number,
+            slots: service.ring.slots,
+            phase: format!("{phase:?}").to_uppercase(),
+            base: matches!(phase, Phase::Window | Phase::Harvest).then(|| name(base)),
+            pin: match (confirmed, unconfirmed) {
+                (Some(pin), _) => format!("confirmed {}", name(pin.backend)),
+                (None, Some(pin)) => format!("unconfirmed {}", name(pin.backend)),
+                (None, None) => "none".to_owned(),
+            },
+            why,
+        })
+    }
+
+    fn base(&self, service: &Service, slot: Slot, hash: u32) -> BackendId {
+        match (slot.base(), service.old_ring) {
+            (BackendId::OLD_RING, Some(ring)) => {
+                let old = self.dataplane.arena().slot(ring.offset + slot_of(hash, ring.slots));
+                match old.phase() {
+                    Phase::Window | Phase::Harvest => old.base(),
+                    Phase::Settled | Phase::Pinned => old.owner(),
+                }
+            }
+            (base, _) => base,
+        }
+    }
+}
+
+fn forward_name(forward: model::Forward) -> &'static str {
+    match forward {
+        model::Forward::Nat => "nat",
+        model::Forward::Dsr => "dsr",
+        model::Forward::Ipip => "tunnel",
+    }
+}
+
+fn counters_of(counters: &lb_common::abi::BackendCounters) -> Counters {
+    Counters {
+        packets_in: counters.packets,
+        bytes_in: counters.bytes,
+        packets_out: counters.reply_packets,
+        bytes_out: counters.reply_bytes,
+        flows: counters.flows,
+        resets: counters.reply_resets,
+    }
+}
+
+fn named(reasons: &[u64]) -> BTreeMap<String, u64> {
+    Reason::ALL
+        .iter()
+        .filter_map(|reason| {
+            let count = *reasons.get(*reason as usize)?;
+            (count > 0).then(|| (reason.name().to_owned(), count))
+        })
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! What outlives the daemon beside the maps: names, overrides, health, and the configuration in force. Kept in the run
+//! directory (gone at a reboot, as the maps are), always whole: written aside, synced, renamed.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{api::types::Counters, health::Health};
+
+/// The file in the run directory.
+pub const FILE: &str = "state.json";
+
+/// Administrative state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admin {
+    /// Takes new flows.
+    #[default]
+    Ready,
+    /// No new flows; old ones stay.
+    Drain,
+    /// Out: old flows move away, too.
+    Maint,
+}
+
+impl Admin {
+    /// The word of CLI and API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+
+    /// From the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Ready, Self::Drain, Self::Maint].into_iter().find(|admin| admin.name() == word)
+    }
+}
+
+/// The file's content.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    /// Number of the configuration in force.
+    pub revision: u64,
+    /// Its text: what an apply was about to make true when it was interrupted.
+    pub config_text: String,
+    /// VIP addresses that lb has put on NICs.
+    pub addresses: Vec<(String, IpAddr)>,
+    /// Fingerprint of the seed that the loaded program hashes with.
+    pub seed_fingerprint: String,
+    /// By `address:port/protocol`.
+    pub services: BTreeMap<String, ServiceState>,
+}
+
+/// One service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceState {
+    /// Its name at the last apply.
+    pub name: String,
+    /// Counters of backends that are gone.
+    pub retired: Counters,
+    /// Ids whose counters are in `retired` already.
+    pub retired_ids: Vec<u32>,
+    /// By `address:port`.
+    pub backends: BTreeMap<String, BackendState>,
+}
+
+/// One backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendState {
+    /// Its name.
+    pub name: String,
+    /// Set by hand.
+    pub admin: Admin,
+    /// Weight set by hand.
+    pub weight: Option<u16>,
+    /// Last known health.
+    pub health: Option<Health>,
+}
+
+impl State {
+    /// Reads the state of `run_dir`; `None` if there is none. A damaged file is set aside with a warning: everything in
+    /// it but overrides is found in the maps and the YAML again.
+    pub fn load(run_dir: &Path) -> io::Result<Option<Self>> {
+        let path = run_dir.join(FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_str(&text) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) => {
+                let aside = path.with_extension("json.damaged");
+                tracing::warn!(path = %path.display(), %error, aside = %aside.display(), "the state file is damaged; administrative overrides are lost, everything else is adopted from the maps");
+                fs::rename(&path, &aside)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Writes the state.
+    pub fn save(&self, run_dir: &Path) -> io::Result<()> {
+        let path: PathBuf = run_dir.join(FILE);
+        let aside = path.with_extension("json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&aside)?;
+        file.write_all(serde_json::to_string(self).map_err(io::Error::other)?.as_bytes())?;
+        file.sync_data()?;
+        fs::rename(&aside, &path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_a_round_trip_and_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), None);
+        let mut state = State { revision: 7, ..State::default() };
+        let backend = BackendState { admin: Admin::Drain, weight: Some(3), ..Default::default() };
+        let mut service = ServiceState { name: "web".into(), ..Default::default() };
+        service.backends.insert("10.0.0.1:80".into(), backend);
+        state.services.insert("192.0.2.1:80/tcp".into(), service);
+        state.save(dir.path()).unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), Some(state));
+        fs::write(dir.path().join(FILE), "{\"revision\":").unwrap();
+        assert_eq!(State::load(dir.path()).unwrap(), None);
+        assert!(dir.path().join("state.json.damaged").exists());
+    }
+}
