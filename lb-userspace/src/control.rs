@@ -44,7 +44,10 @@ use self::{
 };
 use crate::{
     api,
-    config::{self, model::{Config, XdpMode}},
+    config::{
+        self,
+        model::{Config, XdpMode},
+    },
     dataplane::{Dataplane, Lock, Options, Sizes},
     health::{Checker, HealthEvent},
     net::{Net, Snapshot},
@@ -119,16 +122,23 @@ struct Node {
 pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let lock = Lock::acquire(&options.run_dir)?;
     let seed = Seed::load_or_create(&options.state_dir)?;
-    let saved = State::load(&options.run_dir).with_context(|| {
-        format!("cannot read {}", options.run_dir.join(state::FILE).display())
-    })?;
+    let saved = State::load(&options.run_dir)
+        .with_context(|| format!("cannot read {}", options.run_dir.join(state::FILE).display()))?;
     let (net, mut snapshots) = Net::start().await?;
     let snapshot = snapshots.borrow_and_update().clone();
     let (events, mut inbox) = mpsc::unbounded_channel();
     let (commands, mut requests) = mpsc::channel(64);
 
     let (parsed, config_error) = first_config(&options, saved.as_ref())?;
-    let mut node = Node::load(options, seed, saved.unwrap_or_default(), &parsed.config, net, snapshot, events.clone())?;
+    let mut node = Node::load(
+        options,
+        seed,
+        saved.unwrap_or_default(),
+        &parsed.config,
+        net,
+        snapshot,
+        events.clone(),
+    )?;
     node.config_error = config_error;
     if node.dataplane.adopted() {
         node.adopt(&parsed.config);
@@ -196,12 +206,15 @@ fn first_config(
         Err(errors) => errors,
     };
     let last_good = saved.filter(|state| !state.config_text.is_empty()).and_then(|state| {
-        let source = config::model::Source { path: options.config.clone(), text: state.config_text.clone() };
+        let source =
+            config::model::Source { path: options.config.clone(), text: state.config_text.clone() };
         config::parse(&source).ok()
     });
     match last_good {
         Some(parsed) => {
-            tracing::error!("the configuration is invalid; going on with the last good one:\n{errors}");
+            tracing::error!(
+                "the configuration is invalid; going on with the last good one:\n{errors}"
+            );
             Ok((parsed, Some(errors.to_string())))
         }
         None => Err(errors.into()),
@@ -215,7 +228,10 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-async fn forward_wanted(mut wanted: crate::dataplane::Wanted, events: mpsc::UnboundedSender<Event>) {
+async fn forward_wanted(
+    mut wanted: crate::dataplane::Wanted,
+    events: mpsc::UnboundedSender<Event>,
+) {
     while let Some(neighbour) = wanted.next().await {
         if events.send(Event::Wanted(neighbour)).is_err() {
             return;
@@ -236,9 +252,13 @@ impl Node {
         let keys = seed.keys();
         let interfaces =
             if options.interfaces.is_empty() { &config.interfaces } else { &options.interfaces };
-        let dataplane = Dataplane::open(&dataplane_options(&options, keys, config, interfaces.len()))?;
+        let dataplane =
+            Dataplane::open(&dataplane_options(&options, keys, config, interfaces.len()))?;
         let fingerprint = seed.fingerprint();
-        if dataplane.adopted() && !state.seed_fingerprint.is_empty() && state.seed_fingerprint != fingerprint {
+        if dataplane.adopted()
+            && !state.seed_fingerprint.is_empty()
+            && state.seed_fingerprint != fingerprint
+        {
             anyhow::bail!(
                 "the hash seed has changed ({} -> {fingerprint}) while a data plane with the old one is loaded: nearly \
                  all flows would move; put the old seed back, or run `lb detach` and start again",
@@ -303,7 +323,9 @@ impl Node {
         if self.dataplane.has_features(&options) {
             return Ok(());
         }
-        self.dataplane.reload_program(&options).map_err(|error| apply::ApplyError::Dataplane(error.into()))?;
+        self.dataplane
+            .reload_program(&options)
+            .map_err(|error| apply::ApplyError::Dataplane(error.into()))?;
         tracing::info!("program loaded anew for the features of this configuration");
         Ok(())
     }
@@ -314,7 +336,8 @@ impl Node {
             anyhow::bail!("no NIC to attach to: name one under `interfaces` or by `--iface`");
         }
         if self.interface_problems.len() == self.interfaces.len() {
-            let problems: Vec<&str> = self.interface_problems.values().map(String::as_str).collect();
+            let problems: Vec<&str> =
+                self.interface_problems.values().map(String::as_str).collect();
             anyhow::bail!("lb is attached to no NIC: {}", problems.join("; "));
         }
         Ok(())
@@ -342,7 +365,9 @@ impl Node {
     fn health_changed(&mut self, event: HealthEvent) {
         for service in &mut self.services {
             for backend in &mut service.backends {
-                if backend.removed || loaded::target(&service.spec, &backend.spec).as_ref() != Some(&event.key) {
+                if backend.removed
+                    || loaded::target(&service.spec, &backend.spec).as_ref() != Some(&event.key)
+                {
                     continue;
                 }
                 let before = backend.healthy();
@@ -376,7 +401,9 @@ impl Node {
         }
         self.last_apply = Instant::now();
         for id in std::mem::take(&mut self.dirty) {
-            let Some(index) = self.services.iter().position(|service| service.id == id) else { continue };
+            let Some(index) = self.services.iter().position(|service| service.id == id) else {
+                continue;
+            };
             let service = &mut self.services[index];
             if service.starting_until.is_some() {
                 let all = service.backends.iter().all(|backend| backend.checked);
@@ -410,7 +437,12 @@ impl Node {
 }
 
 /// Sizes and features for a configuration; sizes count only when nothing is loaded yet.
-fn dataplane_options(options: &RunOptions, keys: HashKeys, config: &Config, nics: usize) -> Options {
+fn dataplane_options(
+    options: &RunOptions,
+    keys: HashKeys,
+    config: &Config,
+    nics: usize,
+) -> Options {
     use crate::config::model::Forward;
     let limits = &config.limits;
     let needed: u64 = config
@@ -418,7 +450,8 @@ fn dataplane_options(options: &RunOptions, keys: HashKeys, config: &Config, nics
         .iter()
         .map(|s| ring::ring_length(s.backends.iter().map(|b| b.weight), s.ring_size) as u64)
         .sum();
-    let ring_slots = limits.ring_slots.unwrap_or((needed * 3).clamp(512 * 1024, u32::MAX as u64) as u32);
+    let ring_slots =
+        limits.ring_slots.unwrap_or((needed * 3).clamp(512 * 1024, u32::MAX as u64) as u32);
     let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
     let entries = (config.services.len() * 2 + backends).max(limits.services as usize * 2);
     Options {

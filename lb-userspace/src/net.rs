@@ -22,10 +22,10 @@ use tokio::{
     time::Instant,
 };
 
+use self::fresh::{Action, Freshness};
 pub use self::snapshot::{
     InterfaceAddress, Link, Neighbour, NeighbourState, Path, Route, Snapshot,
 };
-use self::fresh::{Action, Freshness};
 
 /// Events that come within this time are one change.
 const TOGETHER: Duration = Duration::from_millis(5);
@@ -129,7 +129,9 @@ impl Worker {
                     changed
                 });
             }
-            Err(error) => tracing::warn!(%error, "links and routes could not be read; trying again with the next change"),
+            Err(error) => {
+                tracing::warn!(%error, "links and routes could not be read; trying again with the next change")
+            }
         }
     }
 
@@ -161,7 +163,8 @@ impl Worker {
 
     async fn look(&mut self) {
         let snapshot = self.publish.borrow().clone();
-        let actions: HashMap<_, _> = self.fresh.look(std::time::Instant::now(), &snapshot.neighbours);
+        let actions: HashMap<_, _> =
+            self.fresh.look(std::time::Instant::now(), &snapshot.neighbours);
         for (next_hop, action) in actions {
             self.act(next_hop, action).await;
         }

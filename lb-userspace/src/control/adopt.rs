@@ -65,14 +65,18 @@ impl Node {
         if let Some(ring) = old_ring {
             self.spans.adopt(ring);
         }
-        let key = ListenKey { address: row.vip.into(), port: row.port.to_host(), protocol: row.protocol };
+        let key =
+            ListenKey { address: row.vip.into(), port: row.port.to_host(), protocol: row.protocol };
         let spec = match specs.get(&key) {
             Some(spec) => (*spec).clone(),
             None => unknown_service(key, row),
         };
         let mut phases = PhaseCount::default();
         for place in 0..ring.slots {
-            super::apply::count_phase(&mut phases, self.dataplane.arena().slot(ring.offset + place).phase());
+            super::apply::count_phase(
+                &mut phases,
+                self.dataplane.arena().slot(ring.offset + place).phase(),
+            );
         }
         self.services.push(Service {
             key,
@@ -106,7 +110,8 @@ impl Node {
                 continue;
             };
             let key = self.services[index].key.to_string();
-            let retired = self.state.services.get(&key).is_some_and(|s| s.retired_ids.contains(&id));
+            let retired =
+                self.state.services.get(&key).is_some_and(|s| s.retired_ids.contains(&id));
             if retired {
                 self.dataplane.backends().set(id, &Default::default());
                 continue;
@@ -115,7 +120,8 @@ impl Node {
             let service = &self.services[index];
             let address = row.address.into();
             let port = row.port.to_host();
-            let known = service.spec.backends.iter().find(|b| b.address == address && b.port == port);
+            let known =
+                service.spec.backends.iter().find(|b| b.address == address && b.port == port);
             let spec = known.cloned().unwrap_or_else(|| model::Backend {
                 name: format!("{}", std::net::SocketAddr::new(address, port)),
                 address,
@@ -134,11 +140,15 @@ impl Node {
                 pins: 0,
                 slots: 0,
             };
-            if backend.removed && let Some(state) = self.backend_state(index, &backend) {
+            if backend.removed
+                && let Some(state) = self.backend_state(index, &backend)
+            {
                 backend.spec.name = state;
             }
             self.restore(index, &mut backend);
-            if super::loaded::target(&self.services[index].spec, &backend.spec).is_some() && backend.health.is_none() {
+            if super::loaded::target(&self.services[index].spec, &backend.spec).is_some()
+                && backend.health.is_none()
+            {
                 backend.checked = false;
             }
             self.services[index].backends.push(backend);

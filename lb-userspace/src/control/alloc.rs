@@ -34,7 +34,9 @@ impl Numbers {
 
     /// Gives a number back.
     pub fn free(&mut self, number: u32) {
-        if number != 0 && let Some(used) = self.used.get_mut(number as usize) {
+        if number != 0
+            && let Some(used) = self.used.get_mut(number as usize)
+        {
             *used = false;
         }
     }

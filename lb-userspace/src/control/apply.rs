@@ -35,7 +35,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A limit that was fixed when the data plane was loaded.
-    #[error("{what} exhausted: {needed} needed, {left} left; raise `limits.{key}` and load the data plane anew (`lb detach`, then start)")]
+    #[error(
+        "{what} exhausted: {needed} needed, {left} left; raise `limits.{key}` and load the data plane anew (`lb detach`, then start)"
+    )]
     Limit {
         /// What there is too little of.
         what: &'static str,
@@ -147,8 +149,7 @@ impl Node {
         };
         // Nobody to move to: the slots stay as they are, for the flows of drained backends.
         let keep = !grown && members.iter().all(|member| member.effective == 0);
-        let owners =
-            if keep { Vec::new() } else { ring::owners(slots, &self.keys, &members) };
+        let owners = if keep { Vec::new() } else { ring::owners(slots, &self.keys, &members) };
         let first = service.ring.slots == 0;
         let mut moved = 0;
         let mut phases = PhaseCount::default();
@@ -190,7 +191,9 @@ impl Node {
         let service = &mut self.services[index];
         let mut owned = std::collections::HashMap::<BackendId, u32>::new();
         for number in 0..service.ring.slots {
-            *owned.entry(self.dataplane.arena().slot(service.ring.offset + number).owner()).or_default() += 1;
+            *owned
+                .entry(self.dataplane.arena().slot(service.ring.offset + number).owner())
+                .or_default() += 1;
         }
         for backend in &mut service.backends {
             backend.slots = owned.get(&backend.id).copied().unwrap_or(0);
@@ -219,9 +222,7 @@ impl Node {
         let old = service.row;
         if old != 0 {
             let mut current = self.dataplane.services().get(old);
-            if current.flags != flags
-                && (current.flags ^ flags) & !service_flag::RUN_TIME == 0
-            {
+            if current.flags != flags && (current.flags ^ flags) & !service_flag::RUN_TIME == 0 {
                 self.dataplane.set_service_flags(old, flags);
                 current.flags = flags;
             }
@@ -301,8 +302,12 @@ impl Node {
             let local = self.snapshot.is_local(vip);
             wanted.insert(vip, if local { address_value::VIP_LOCAL } else { address_value::VIP });
         }
-        let stale: Vec<_> =
-            self.addresses.iter().filter(|address| !wanted.contains_key(*address)).copied().collect();
+        let stale: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|address| !wanted.contains_key(*address))
+            .copied()
+            .collect();
         for address in stale {
             self.dataplane.unpublish(address.into(), Be16::from_host(0), 0, key_kind::ADDRESS);
             self.addresses.remove(&address);
@@ -338,7 +343,11 @@ impl Node {
             self.retire(Retired::AllowList(service.allow_list));
         }
         let backends = service.backends.iter().map(|backend| backend.id).collect();
-        self.dying.push(super::retire::Dying { service: Some(service.id), backends, graced: false });
+        self.dying.push(super::retire::Dying {
+            service: Some(service.id),
+            backends,
+            graced: false,
+        });
         self.grace_wanted = true;
         self.sweep_due = Instant::now();
     }

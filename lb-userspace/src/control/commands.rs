@@ -36,12 +36,19 @@ impl Node {
         false
     }
 
-    fn set_backend(&mut self, service: &str, backend: &str, set: &SetBackend) -> Result<Done, Failure> {
+    fn set_backend(
+        &mut self,
+        service: &str,
+        backend: &str,
+        set: &SetBackend,
+    ) -> Result<Done, Failure> {
         let Some(index) = self.services.iter().position(|s| s.spec.name == service) else {
             let known = self.services.iter().map(|s| s.spec.name.as_str());
             return Err(Failure::unknown("service", service, known));
         };
-        let Some(number) = self.services[index].backends.iter().position(|b| b.spec.name == backend) else {
+        let Some(number) =
+            self.services[index].backends.iter().position(|b| b.spec.name == backend)
+        else {
             let known = self.services[index].backends.iter().map(|b| b.spec.name.as_str());
             return Err(Failure::unknown("backend", backend, known));
         };
@@ -58,7 +65,8 @@ impl Node {
         }
         let target = &mut self.services[index].backends[number];
         if target.removed {
-            let error = format!("{service}/{backend} is gone from the configuration and drains already");
+            let error =
+                format!("{service}/{backend} is gone from the configuration and drains already");
             return Err(Failure::new(FailureKind::Conflict, error));
         }
         if let Some(admin) = admin {
@@ -67,15 +75,15 @@ impl Node {
         if let Some(weight) = set.weight {
             target.weight = Some(weight);
         }
-        let line = format!(
-            "{service}/{backend}: {} weight {}",
-            target.admin_name(),
-            target.weight()
-        );
+        let line =
+            format!("{service}/{backend}: {} weight {}", target.admin_name(), target.weight());
         self.save_state();
         let moved = self.reconcile(index).map_err(failure)?;
         let slots = self.services[index].ring.slots.max(1);
-        let line = format!("{line}; {moved} of {slots} slots change hands ({:.1}% of new flows)", 100.0 * moved as f64 / slots as f64);
+        let line = format!(
+            "{line}; {moved} of {slots} slots change hands ({:.1}% of new flows)",
+            100.0 * moved as f64 / slots as f64
+        );
         tracing::info!("{line}");
         Ok(Done { changes: vec![line] })
     }
@@ -85,7 +93,9 @@ impl Node {
         for (name, address) in std::mem::take(&mut self.state.addresses) {
             match self.net.remove_address_now(&name, address).await {
                 Ok(()) => changes.push(format!("{address} taken off {name}")),
-                Err(error) => changes.push(format!("{address} could not be taken off {name}: {error}")),
+                Err(error) => {
+                    changes.push(format!("{address} could not be taken off {name}: {error}"))
+                }
             }
         }
         crate::dataplane::detach_all(&self.options.pin_dir).map_err(failure)?;

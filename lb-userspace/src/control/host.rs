@@ -63,9 +63,10 @@ fn conflict(
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let taken = [listen.address, wildcard, Ipv6Addr::UNSPECIFIED.into()].into_iter().any(|address| {
-        listeners.contains(&Listener { address, port: listen.port, protocol: listen.protocol })
-    });
+    let taken =
+        [listen.address, wildcard, Ipv6Addr::UNSPECIFIED.into()].into_iter().any(|address| {
+            listeners.contains(&Listener { address, port: listen.port, protocol: listen.protocol })
+        });
     let socket = std::net::SocketAddr::new(listen.address, listen.port);
     if taken {
         return Some(format!(
@@ -75,8 +76,8 @@ fn conflict(
         ));
     }
     let host_prefix = if listen.address.is_ipv4() { 32 } else { 128 };
-    let own = local.prefix < host_prefix
-        && !ours.iter().any(|(_, address)| *address == listen.address);
+    let own =
+        local.prefix < host_prefix && !ours.iter().any(|(_, address)| *address == listen.address);
     own.then(|| {
         format!(
             "{} is this host's own address (/{}), not a service address; use a VIP of its own (/{host_prefix}, \
@@ -96,9 +97,8 @@ pub fn listeners() -> io::Result<HashSet<Listener>> {
         ("/proc/thread-self/net/udp6", Protocol::Udp, "07"),
     ] {
         match fs::read_to_string(file) {
-            Ok(text) => found.extend(
-                text.lines().skip(1).filter_map(|line| parse_line(line, protocol, state)),
-            ),
+            Ok(text) => found
+                .extend(text.lines().skip(1).filter_map(|line| parse_line(line, protocol, state))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -135,7 +135,10 @@ mod tests {
     fn reads_lines_of_proc() {
         let line = "   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1";
         let found = parse_line(line, Protocol::Tcp, "0A").unwrap();
-        assert_eq!(found, Listener { address: Ipv4Addr::LOCALHOST.into(), port: 22, protocol: Protocol::Tcp });
+        assert_eq!(
+            found,
+            Listener { address: Ipv4Addr::LOCALHOST.into(), port: 22, protocol: Protocol::Tcp }
+        );
         assert_eq!(parse_line(line, Protocol::Tcp, "01"), None);
         let line = "   1: 00000000000000000000000001000000:01BB 00000000000000000000000000000000:0000 0A 0";
         let found = parse_line(line, Protocol::Tcp, "0A").unwrap();
@@ -147,6 +150,13 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let found = listeners().unwrap();
-        assert!(found.contains(&Listener { address: Ipv4Addr::LOCALHOST.into(), port, protocol: Protocol::Tcp }), "{found:?}");
+        assert!(
+            found.contains(&Listener {
+                address: Ipv4Addr::LOCALHOST.into(),
+                port,
+                protocol: Protocol::Tcp
+            }),
+            "{found:?}"
+        );
     }
 }

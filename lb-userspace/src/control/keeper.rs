@@ -61,10 +61,8 @@ impl Node {
         let service = &self.services[index];
         let window = service.spec.window.as_secs();
         let harvest = service.idle_seconds();
-        let refused = service
-            .refused
-            .1
-            .is_some_and(|at| at.elapsed() < Duration::from_secs(harvest));
+        let refused =
+            service.refused.1.is_some_and(|at| at.elapsed() < Duration::from_secs(harvest));
         let mut count = PhaseCount::default();
         let mut asks_old_ring = false;
         let arena = self.dataplane.arena();
@@ -114,9 +112,9 @@ impl Node {
         let unconfirmed = self.dataplane.dump_pins(false)?;
         let confirmed = self.dataplane.dump_pins(true)?;
         let jiffies = self.dataplane.clock()?.jiffies;
-        let crowding =
-            unconfirmed.len() as f64 / self.dataplane.pin_limit(false).max(1) as f64;
-        let keys = |pins: &[(FlowKey, Pin)]| pins.iter().map(|(key, _)| *key).collect::<HashSet<_>>();
+        let crowding = unconfirmed.len() as f64 / self.dataplane.pin_limit(false).max(1) as f64;
+        let keys =
+            |pins: &[(FlowKey, Pin)]| pins.iter().map(|(key, _)| *key).collect::<HashSet<_>>();
         let partners = [keys(&confirmed), keys(&unconfirmed)];
         let by_id: HashMap<u32, usize> =
             self.services.iter().enumerate().map(|(index, service)| (service.id, index)).collect();

@@ -46,8 +46,8 @@ impl Node {
             row.outer_sum = outer_sum(&row);
         }
         let moves = service.spec.on_marked_down == model::OnMarkedDown::Move;
-        let down = backend.admin == Admin::Maint
-            || (moves && !service.fail_open && !backend.healthy());
+        let down =
+            backend.admin == Admin::Maint || (moves && !service.fail_open && !backend.healthy());
         if down {
             row.flags |= backend_flag::DOWN;
         }
@@ -63,7 +63,10 @@ impl Node {
         let attachments = self.dataplane.attachments();
         for name in self.interfaces.clone() {
             let Some(link) = self.snapshot.link_by_name(&name) else {
-                problems.push((name.clone(), format!("NIC {name} does not exist; lb attaches when it appears")));
+                problems.push((
+                    name.clone(),
+                    format!("NIC {name} does not exist; lb attaches when it appears"),
+                ));
                 continue;
             };
             let ifindex = link.ifindex;
@@ -74,7 +77,10 @@ impl Node {
                 Ok(mode) => {
                     tracing::info!(interface = name, ifindex, %mode, "attached");
                     if mode == AttachMode::Generic && self.xdp_mode != model::XdpMode::Generic {
-                        tracing::warn!(interface = name, "the driver cannot run XDP natively: generic mode costs several times as much");
+                        tracing::warn!(
+                            interface = name,
+                            "the driver cannot run XDP natively: generic mode costs several times as much"
+                        );
                     }
                 }
                 Err(error) => problems.push((name.clone(), error.to_string())),
@@ -139,7 +145,9 @@ impl Node {
             .neighbours
             .iter()
             .filter(|((ifindex, _), neighbour)| attached.contains(ifindex) && neighbour.usable())
-            .filter_map(|((ifindex, address), neighbour)| Some((*ifindex, *address, neighbour.mac?)))
+            .filter_map(|((ifindex, address), neighbour)| {
+                Some((*ifindex, *address, neighbour.mac?))
+            })
             .collect();
         if let Err(error) = self.dataplane.set_neighbours(neighbours) {
             tracing::warn!(%error, "the host's neighbours could not be mirrored; replies ask the kernel");
@@ -201,11 +209,19 @@ impl Node {
     }
 
     /// Next hop of a backend in words.
-    pub(super) fn next_hop_text(&self, service: &Service, address: IpAddr, row: &BackendRow) -> String {
+    pub(super) fn next_hop_text(
+        &self,
+        service: &Service,
+        address: IpAddr,
+        row: &BackendRow,
+    ) -> String {
         let Some(path) = self.snapshot.resolve(address) else { return "no route".to_owned() };
         let name = self.snapshot.links.get(&path.ifindex).map_or("?", |link| link.name.as_str());
         if service.spec.forward == model::Forward::Dsr && !path.on_link {
-            return format!("not on link (route by {}): dsr needs a layer 2 neighbour", path.next_hop);
+            return format!(
+                "not on link (route by {}): dsr needs a layer 2 neighbour",
+                path.next_hop
+            );
         }
         if row.flags & backend_flag::RESOLVED == 0 {
             return format!("{name}: {} unresolved", path.next_hop);

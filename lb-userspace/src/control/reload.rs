@@ -32,13 +32,14 @@ pub enum ReloadError {
 impl Node {
     /// Reads the file again and makes it true. Returns one line per change.
     pub(super) fn reload(&mut self) -> Result<Vec<String>, ReloadError> {
-        let result = config::load(&self.options.config).map_err(ReloadError::from).and_then(|parsed| {
-            for warning in &parsed.warnings {
-                tracing::warn!("{warning}");
-            }
-            self.check_host(&parsed)?;
-            self.apply_config(parsed.config.clone(), parsed.source().text.clone())
-        });
+        let result =
+            config::load(&self.options.config).map_err(ReloadError::from).and_then(|parsed| {
+                for warning in &parsed.warnings {
+                    tracing::warn!("{warning}");
+                }
+                self.check_host(&parsed)?;
+                self.apply_config(parsed.config.clone(), parsed.source().text.clone())
+            });
         match &result {
             Ok(changes) => {
                 self.config_error = None;
@@ -50,7 +51,9 @@ impl Node {
                 }
             }
             Err(error) => {
-                tracing::error!("the configuration is not in force, the last good one still is:\n{error}");
+                tracing::error!(
+                    "the configuration is not in force, the last good one still is:\n{error}"
+                );
                 self.config_error = Some(error.to_string());
             }
         }
@@ -153,7 +156,11 @@ impl Node {
         };
         let fresh = self.services[index].row == 0;
         if fresh {
-            changes.push(format!("service {} ({key}): added with {} backends", spec.name, spec.backends.len()));
+            changes.push(format!(
+                "service {} ({key}): added with {} backends",
+                spec.name,
+                spec.backends.len()
+            ));
         }
         self.change_allow_list(index, spec)?;
         let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
@@ -165,7 +172,10 @@ impl Node {
         let service = &self.services[index];
         if !fresh && moved > 0 {
             let share = 100.0 * moved as f64 / service.ring.slots as f64;
-            lines.push(format!("{moved} of {} slots change hands ({share:.1}% of new flows)", service.ring.slots));
+            lines.push(format!(
+                "{moved} of {} slots change hands ({share:.1}% of new flows)",
+                service.ring.slots
+            ));
         }
         if !fresh {
             changes.extend(lines.into_iter().map(|line| format!("service {}: {line}", spec.name)));
@@ -189,7 +199,10 @@ impl Node {
                         backend.removed = false;
                         lines.push(format!("backend {} is back", wanted.name));
                     } else if backend.spec.weight != wanted.weight {
-                        lines.push(format!("backend {}: weight {} -> {}", wanted.name, backend.spec.weight, wanted.weight));
+                        lines.push(format!(
+                            "backend {}: weight {} -> {}",
+                            wanted.name, backend.spec.weight, wanted.weight
+                        ));
                     }
                     backend.spec = wanted.clone();
                     match target(spec, wanted) {
@@ -205,7 +218,10 @@ impl Node {
                     let mut backend = self.new_backend(spec, wanted)?;
                     self.restore(index, &mut backend);
                     if !fresh {
-                        lines.push(format!("backend {} ({}:{}) added", wanted.name, wanted.address, wanted.port));
+                        lines.push(format!(
+                            "backend {} ({}:{}) added",
+                            wanted.name, wanted.address, wanted.port
+                        ));
                     }
                     self.services[index].backends.push(backend);
                 }
@@ -296,7 +312,8 @@ impl Node {
 
     pub(super) fn restore(&self, index: usize, backend: &mut Backend) {
         let key = self.services[index].key.to_string();
-        let Some(known) = self.state.services.get(&key).and_then(|s| s.backends.get(&identity(backend)))
+        let Some(known) =
+            self.state.services.get(&key).and_then(|s| s.backends.get(&identity(backend)))
         else {
             return;
         };

@@ -3,12 +3,19 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use lb_common::abi::{Address, BackendId, FlowKey, Phase, Reason, Slot, backend_flag};
-use lb_common::{be::Be16, hash::{flow_hash, slot_of}};
+use lb_common::{
+    be::Be16,
+    hash::{flow_hash, slot_of},
+};
 
-use super::{Node, loaded::{Backend, ListenKey, Service}, retire::add};
-use crate::api::types::{FailureKind,
-    BackendStats, BackendStatus, Counters, Failure, InterfaceStatus, Lookup, PinStatus, ServiceStats,
-    ServiceStatus, Stats, Status,
+use super::{
+    Node,
+    loaded::{Backend, ListenKey, Service},
+    retire::add,
+};
+use crate::api::types::{
+    BackendStats, BackendStatus, Counters, Failure, FailureKind, InterfaceStatus, Lookup,
+    PinStatus, ServiceStats, ServiceStatus, Stats, Status,
 };
 use crate::config::model;
 
@@ -37,10 +44,9 @@ impl Node {
 
     fn interface_status(&self, name: &str) -> InterfaceStatus {
         let link = self.snapshot.link_by_name(name);
-        let attachment = self
-            .attached()
-            .into_iter()
-            .find(|a| a.ifname == name && a.ours && Some(a.ifindex) == link.map(|link| link.ifindex));
+        let attachment = self.attached().into_iter().find(|a| {
+            a.ifname == name && a.ours && Some(a.ifindex) == link.map(|link| link.ifindex)
+        });
         InterfaceStatus {
             name: name.to_owned(),
             ifindex: link.map(|link| link.ifindex),
@@ -85,9 +91,9 @@ impl Node {
     }
 
     fn is_attached(&self, ifindex: u32) -> bool {
-        self.interfaces
-            .iter()
-            .any(|name| self.snapshot.link_by_name(name).is_some_and(|link| link.ifindex == ifindex))
+        self.interfaces.iter().any(|name| {
+            self.snapshot.link_by_name(name).is_some_and(|link| link.ifindex == ifindex)
+        })
     }
 
     fn service_status(&self, service: &Service) -> ServiceStatus {
@@ -183,15 +189,26 @@ impl Node {
             let local = self.snapshot.is_local(destination.ip());
             let vip = self.services.iter().any(|service| service.key.address == destination.ip());
             let why = match (vip, local) {
-                (true, true) => "a VIP, but no service has this port and protocol; the address is local, so the packet is passed to this host",
-                (true, false) => "a VIP, but no service has this port and protocol: dropped as no_service",
+                (true, true) => {
+                    "a VIP, but no service has this port and protocol; the address is local, so the packet is passed to this host"
+                }
+                (true, false) => {
+                    "a VIP, but no service has this port and protocol: dropped as no_service"
+                }
                 (false, true) => "an address of this host, not a VIP: passed to this host",
                 (false, false) => "no VIP: passed to this host untouched",
             };
-            return Ok(Lookup { why: format!("{key}: {why}"), pin: "none".to_owned(), ..Lookup::default() });
+            return Ok(Lookup {
+                why: format!("{key}: {why}"),
+                pin: "none".to_owned(),
+                ..Lookup::default()
+            });
         };
         if source.is_ipv4() != destination.is_ipv4() {
-            return Err(Failure::new(FailureKind::Invalid, "source and destination are of different families"));
+            return Err(Failure::new(
+                FailureKind::Invalid,
+                "source and destination are of different families",
+            ));
         }
         let flow = FlowKey {
             source: Address::from(source.ip()),
@@ -201,10 +218,16 @@ impl Node {
             protocol: protocol.number(),
             _pad: [0; 3],
         };
-        self.lookup_flow(service, source, &flow).map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+        self.lookup_flow(service, source, &flow)
+            .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
     }
 
-    fn lookup_flow(&self, service: &Service, source: SocketAddr, flow: &FlowKey) -> anyhow::Result<Lookup> {
+    fn lookup_flow(
+        &self,
+        service: &Service,
+        source: SocketAddr,
+        flow: &FlowKey,
+    ) -> anyhow::Result<Lookup> {
         let hash = flow_hash(&self.keys, flow);
         let number = slot_of(hash, service.ring.slots);
         let slot = self.dataplane.arena().slot(service.ring.offset + number);
@@ -212,18 +235,30 @@ impl Node {
         let confirmed = self.dataplane.pin(true, flow)?;
         let unconfirmed = self.dataplane.pin(false, flow)?;
         let resolve = |id: BackendId| {
-            if self.dataplane.backends().get(id.0).flags & backend_flag::DOWN != 0 { slot.owner() } else { id }
+            if self.dataplane.backends().get(id.0).flags & backend_flag::DOWN != 0 {
+                slot.owner()
+            } else {
+                id
+            }
         };
         let name = |id: BackendId| service.backend_name(id);
         let phase = slot.phase();
-        let pinned = confirmed.or(unconfirmed).filter(|_| phase != Phase::Settled && service.stateful());
+        let pinned =
+            confirmed.or(unconfirmed).filter(|_| phase != Phase::Settled && service.stateful());
         let (backend, mut why) = match (phase, pinned) {
-            (Phase::Settled, _) => (slot.owner(), "the slot is settled: its owner gets every packet".to_owned()),
-            (_, Some(pin)) => (resolve(pin.backend), format!("the flow is pinned to {}", name(pin.backend))),
+            (Phase::Settled, _) => {
+                (slot.owner(), "the slot is settled: its owner gets every packet".to_owned())
+            }
+            (_, Some(pin)) => {
+                (resolve(pin.backend), format!("the flow is pinned to {}", name(pin.backend)))
+            }
             (Phase::Pinned, None) => (slot.owner(), "no pin: the slot's owner gets it".to_owned()),
             (_, None) => (
                 resolve(base),
-                format!("no pin: the flow is older than the window, and older flows live at the base, {}", name(base)),
+                format!(
+                    "no pin: the flow is older than the window, and older flows live at the base, {}",
+                    name(base)
+                ),
             ),
         };
         if backend != slot.owner() && pinned.is_none() && resolve(base) != base {
@@ -231,8 +266,11 @@ impl Node {
         }
         let row = self.dataplane.services().get(service.row);
         use lb_common::abi::service_flag::{ALLOW, DROP, NEW_ONLY, REJECT};
-        if row.flags & ALLOW != 0 && !service.spec.allow.iter().any(|net| net.contains(&source.ip())) {
-            why = "the client is not in the service's allow prefixes: dropped as not_allowed".to_owned();
+        if row.flags & ALLOW != 0
+            && !service.spec.allow.iter().any(|net| net.contains(&source.ip()))
+        {
+            why = "the client is not in the service's allow prefixes: dropped as not_allowed"
+                .to_owned();
         } else if row.flags & (REJECT | DROP) != 0 {
             let what = if row.flags & REJECT != 0 { "rejected" } else { "dropped as no_backend" };
             let which = if row.flags & NEW_ONLY != 0 { "new flows are" } else { "every packet is" };

@@ -113,7 +113,11 @@ impl Node {
             service.retired_ids.push(id.0);
             let backend = service.backends.remove(at);
             let (forward, protocol) = (service.spec.forward, service.key.protocol);
-            tracing::info!(service = service.spec.name, backend = backend.spec.name, "has drained and is gone");
+            tracing::info!(
+                service = service.spec.name,
+                backend = backend.spec.name,
+                "has drained and is gone"
+            );
             // First the note that these counters are in the sum, then the end of the row that says they are not.
             self.save_state();
             self.withdraw_reply(forward, protocol, &backend);
@@ -129,7 +133,8 @@ impl Node {
         [Some(service.ring), service.old_ring].into_iter().flatten().any(|ring| {
             (0..ring.slots).any(|number| {
                 let slot = self.dataplane.arena().slot(ring.offset + number);
-                slot.owner() == id || (slot.base() == id && slot.phase() != lb_common::abi::Phase::Settled)
+                slot.owner() == id
+                    || (slot.base() == id && slot.phase() != lb_common::abi::Phase::Settled)
             })
         })
     }

@@ -140,7 +140,10 @@ mod tests {
         let path = dir.path().join(FILE);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Seed::load_or_create(dir.path()), Err(SeedError::Mode { mode: 0o640, .. })));
+        assert!(matches!(
+            Seed::load_or_create(dir.path()),
+            Err(SeedError::Mode { mode: 0o640, .. })
+        ));
     }
 
     #[test]
@@ -149,7 +152,10 @@ mod tests {
         for text in ["", "00", &"zz".repeat(32), &"é".repeat(32)] {
             fs::write(dir.path().join(FILE), text).unwrap();
             fs::set_permissions(dir.path().join(FILE), fs::Permissions::from_mode(0o600)).unwrap();
-            assert!(matches!(Seed::load_or_create(dir.path()), Err(SeedError::Content { .. })), "{text:?}");
+            assert!(
+                matches!(Seed::load_or_create(dir.path()), Err(SeedError::Content { .. })),
+                "{text:?}"
+            );
         }
     }
 }

@@ -103,7 +103,8 @@ fn overslept(key: &TargetKey, outcome: &Outcome) -> bool {
 /// First probes are spread by a hash of the target, so that they do not all go at once: over `fastinter` for a new
 /// target (whose state is wanted soon), over `inter` for one that goes on.
 fn spread(key: &TargetKey, restored: bool) -> Duration {
-    let range = if restored { key.timing.inter } else { key.timing.fastinter.min(key.timing.inter) };
+    let range =
+        if restored { key.timing.inter } else { key.timing.fastinter.min(key.timing.inter) };
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     range.mul_f64((hasher.finish() % 1000) as f64 / 1000.0)
@@ -138,7 +139,8 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             let next = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
-            let event = next.unwrap_or_else(|_| panic!("nothing more came after {seen:?}")).unwrap();
+            let event =
+                next.unwrap_or_else(|_| panic!("nothing more came after {seen:?}")).unwrap();
             seen.push(event.health.display.clone());
             if wanted(&event.health) {
                 return seen;

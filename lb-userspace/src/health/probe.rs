@@ -82,7 +82,9 @@ pub(super) async fn probe(key: &TargetKey) -> Outcome {
     };
     let address = SocketAddr::new(key.address, key.port);
     let stream = match timeout_at(deadline, TcpStream::connect(address)).await {
-        Err(_) => return outcome(CheckCode::L4Tout, Some(false), "no answer to the connection attempt"),
+        Err(_) => {
+            return outcome(CheckCode::L4Tout, Some(false), "no answer to the connection attempt");
+        }
         Ok(Err(error)) if own_fault(&error) => {
             return outcome(CheckCode::SockErr, None, &error.to_string());
         }
@@ -136,7 +138,14 @@ async fn ask(
 fn own_fault(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN)
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::EADDRNOTAVAIL
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EAGAIN
+        )
     )
 }
 

@@ -11,7 +11,9 @@ use netlink_packet_route::{
     address::AddressAttribute,
     link::{LinkAttribute, LinkFlags},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState as State},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHopFlags, RouteType,
+    },
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
@@ -100,8 +102,12 @@ async fn neighbours(
         let mut mac = None;
         for attribute in message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(v4.into()),
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(v6.into()),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                    address = Some(v4.into())
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                    address = Some(v6.into())
+                }
                 NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok(),
                 _ => {}
             }

@@ -124,7 +124,9 @@ impl Snapshot {
             .iter()
             .filter(|route| route.destination.contains(&destination))
             .filter(|route| self.links.get(&route.ifindex).is_some_and(|link| link.up))
-            .max_by_key(|route| (route.destination.prefix_len(), std::cmp::Reverse(route.metric)))?;
+            .max_by_key(|route| {
+                (route.destination.prefix_len(), std::cmp::Reverse(route.metric))
+            })?;
         let link = self.links.get(&route.ifindex)?;
         let next_hop = route.gateway.unwrap_or(destination);
         let neighbour = self.neighbours.get(&(route.ifindex, next_hop));
