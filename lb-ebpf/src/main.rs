@@ -48,18 +48,21 @@ fn decide(context: *mut xdp_md) -> Verdict {
     }
     match ethernet.ether_type {
         ETHER_TYPE_V4 => match frame.view::<[u8; 2]>(NETWORK) {
-            Some([0x45, _]) => finish::<V4>(context, balance::<V4>(frame)),
-            _ => finish::<V4Options>(context, balance_apart::<V4Options>(context)),
+            Some([0x45, _]) => finish::<V4>(context, balance::<V4>(context)),
+            _ => finish::<V4Options>(context, balance::<V4Options>(context)),
         },
         ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => {
-            finish::<V6>(context, balance_apart::<V6>(context))
+            finish::<V6>(context, balance::<V6>(context))
         }
         _ => not_ours,
     }
 }
 
-#[inline(always)]
-fn balance<F: Family>(frame: XdpFrame) -> Verdict {
+/// The way of a packet to its backend, with a stack of its own.
+#[inline(never)]
+fn balance<F: Family>(context: *mut xdp_md) -> Verdict {
+    // SAFETY: the program's own argument; the caller's frame is not used any more.
+    let frame = unsafe { XdpFrame::new(context) };
     let go = || {
         let unserved = Verdict::unserved();
         let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
@@ -73,13 +76,6 @@ fn balance<F: Family>(frame: XdpFrame) -> Verdict {
     match go() {
         Ok(verdict) | Err(verdict) => verdict,
     }
-}
-
-/// [`balance`] with a stack of its own.
-#[inline(never)]
-fn balance_apart<F: Family>(context: *mut xdp_md) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    balance::<F>(unsafe { XdpFrame::new(context) })
 }
 
 /// What the fast path leaves to be done.

@@ -1,9 +1,11 @@
 //! The two pin tables, for a flow whose slot has changed.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{helpers::generated, maps::HashMap};
 use lb_common::{
-    abi::{BackendId, FlowKey, Pin, Reason, backend_flag, pin_flag},
-    select::Pins,
+    abi::{BackendId, FlowKey, Pin, Reason, backend_flag},
+    select::{self, Pins},
 };
 
 use crate::{
@@ -32,12 +34,12 @@ impl Pins for FlowPins<'_> {
 
     #[inline(always)]
     fn put_unconfirmed(&mut self, pin: &Pin) -> bool {
-        PINS_NEW.insert(self.flow, pin, 0).is_ok()
+        store(&PINS_NEW, self.flow, pin)
     }
 
     #[inline(always)]
     fn put_confirmed(&mut self, pin: &Pin) -> bool {
-        PINS.insert(self.flow, pin, 0).is_ok()
+        store(&PINS, self.flow, pin)
     }
 
     #[inline(always)]
@@ -69,18 +71,37 @@ impl Pins for FlowPins<'_> {
     }
 }
 
-/// Notes the server's initial sequence number in a flow's unconfirmed pin, if it has one to this backend.
+/// Notes a backend's SYN-ACK in the flow's unconfirmed pin, if it has one to this backend. Numbers in host order.
 #[inline(always)]
-pub fn note_server_isn(flow: &FlowKey, backend: BackendId, isn: u32) -> Option<()> {
-    let pin = PINS_NEW.get_ptr_mut(flow)?;
+pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowledgement: u32) {
+    let Some(pin) = PINS_NEW.get_ptr_mut(flow) else { return };
     // SAFETY: the pointer is to a map's value. It may be reused for another flow meanwhile; that flow's handshake would
     // then fail to confirm, and its next SYN-ACK sets it right.
     let pin = unsafe { &mut *pin };
     if pin.backend == backend {
-        pin.server_isn = isn;
-        pin.flags |= pin_flag::SERVER_ISN;
+        select::note_syn_ack(pin, sequence, acknowledgement);
     }
-    Some(())
+}
+
+/// Stores a pin; false if the table is full.
+#[inline(always)]
+fn store(table: &HashMap<FlowKey, Pin>, flow: &FlowKey, pin: &Pin) -> bool {
+    let mut copy = MaybeUninit::<Pin>::uninit();
+    let place = copy.as_mut_ptr();
+    // Volatile, field by field: two fields stored at once could be misaligned, which the verifier refuses on the stack.
+    // SAFETY: `place` is valid for a pin, and every field of it is written.
+    let copy = unsafe {
+        (&raw mut (*place).backend).write_volatile(pin.backend);
+        (&raw mut (*place).flags).write_volatile(pin.flags);
+        (&raw mut (*place).last_seen).write_volatile(pin.last_seen);
+        (&raw mut (*place).created).write_volatile(pin.created);
+        (&raw mut (*place).client_isn).write_volatile(pin.client_isn);
+        (&raw mut (*place).server_isn).write_volatile(pin.server_isn);
+        (&raw mut (*place).closing_sequence).write_volatile(pin.closing_sequence);
+        (&raw mut (*place).service).write_volatile(pin.service);
+        copy.assume_init_ref()
+    };
+    table.insert(flow, copy, 0).is_ok()
 }
 
 #[inline(always)]

@@ -43,7 +43,7 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         return Err(verdict.of_reply());
     }
     if is_syn_ack(&packet) {
-        note_server_isn::<F>(frame.context(), reply, backend);
+        note_syn_ack::<F>(frame.context(), reply, backend);
     }
     let mut hop = Hop::default();
     if nexthop::to_client::<F>(frame.context(), &mut hop) == 0 {
@@ -71,13 +71,14 @@ fn is_syn_ack(packet: &Packet) -> bool {
 /// Where the flow may have a pin (its slot has changed), the server's sequence number tells its handshake from a guess.
 /// A function of its own, for the stack's sake; it reads the packet once more.
 #[inline(never)]
-fn note_server_isn<F: Family>(context: *mut xdp_md, reply: &ReplyRow, backend: u32) -> u32 {
+fn note_syn_ack<F: Family>(context: *mut xdp_md, reply: &ReplyRow, backend: u32) -> u32 {
     // SAFETY: the program's own argument; the caller's frame is not used during this call.
     let frame = unsafe { XdpFrame::new(context) };
     let note = || {
         let service = maps::SERVICES.get(reply.row)?;
         let outline = parse::outline::<F>(&frame)?;
-        let isn = be32(frame.view::<Tcp>(outline.transport)?.sequence).to_host();
+        let tcp = frame.view::<Tcp>(outline.transport)?;
+        let (sequence, acknowledgement) = (be32(tcp.sequence), be32(tcp.acknowledgement));
         let flow = FlowKey {
             source: outline.flow.destination,
             destination: reply.vip,
@@ -89,7 +90,9 @@ fn note_server_isn<F: Family>(context: *mut xdp_md, reply: &ReplyRow, backend: u
         if select::slot_of_flow::<F>(service, &flow)?.phase() == Phase::Settled {
             return None;
         }
-        pin::note_server_isn(&flow, BackendId(backend), isn)
+        let (sequence, acknowledgement) = (sequence.to_host(), acknowledgement.to_host());
+        pin::note_syn_ack(&flow, BackendId(backend), sequence, acknowledgement);
+        Some(())
     };
     note().is_some() as u32
 }

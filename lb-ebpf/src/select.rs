@@ -6,7 +6,7 @@ use lb_common::{
     hash::{flow_hash, slot_of},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
-    select::{Context, Segment, select},
+    select::{Context, Segment, home, select},
     tcp_reset::{payload_length, sequence_length},
 };
 
@@ -61,11 +61,7 @@ fn base(service: &ServiceRow, slot: Slot, hash: u32) -> Result<BackendId, Verdic
     if service.old_slots == 0 {
         return Ok(slot.owner());
     }
-    let old = slot_at(service, service.old_ring, service.old_slots, hash)?;
-    Ok(match old.phase() {
-        Phase::Window | Phase::Harvest => old.base(),
-        Phase::Settled | Phase::Pinned => old.owner(),
-    })
+    Ok(home(slot_at(service, service.old_ring, service.old_slots, hash)?))
 }
 
 /// The slow path, a function of its own: its key and pins stay off the fast path's stack, and it reads the packet once
