@@ -1,1 +1,129 @@
-//! The `lb` command: one verb a file.
+//! The `lb` command: one verb a file. Verbs ask the daemon over its socket; `run` is the daemon.
+
+mod admin;
+mod check;
+mod client;
+mod completions;
+mod decap;
+mod detach;
+mod exit;
+mod health;
+mod lookup;
+mod output;
+mod paths;
+mod reload;
+mod run;
+mod schema;
+mod stats;
+mod status;
+mod target;
+mod units;
+mod weight;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use self::exit::Exit;
+use self::{client::Connection, output::print_error};
+
+/// Balances TCP and UDP over IPv4 and IPv6 in the kernel, before the network stack.
+///
+/// `lb run` is the daemon: it attaches an XDP program to the NICs, probes the backends, and applies its YAML file whenever it
+/// changes. The other commands ask the running daemon over its socket, or work on files.
+#[derive(Debug, Parser)]
+#[command(name = "lb", version, after_long_help = exit::HELP, max_term_width = 120, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Run),
+    Check(check::Check),
+    Schema(schema::Schema),
+    Status(status::Show),
+    Stats(stats::Show),
+    Drain(admin::Drain),
+    Ready(admin::Ready),
+    Maint(admin::Maint),
+    Weight(weight::Weight),
+    Lookup(lookup::Lookup),
+    Reload(reload::Reload),
+    Detach(detach::Detach),
+    Decap(decap::Decap),
+    Health(health::Health),
+    Completions(completions::Completions),
+}
+
+/// Parses the command line, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    let Cli { connection, verb } = Cli::parse();
+    match dispatch(&connection, verb) {
+        Ok(exit) => exit.into(),
+        // `lb stats | head`: the reader has seen enough.
+        Err(error) if exit::is_broken_pipe(&error) => Exit::Ok.into(),
+        Err(error) => {
+            print_error(&error);
+            exit::classify(&error).into()
+        }
+    }
+}
+
+fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
+    match verb {
+        Verb::Run(run) => run.execute(connection),
+        Verb::Check(check) => check.execute(),
+        Verb::Schema(schema) => schema.execute(),
+        Verb::Status(show) => show.execute(connection),
+        Verb::Stats(show) => show.execute(connection),
+        Verb::Drain(drain) => drain.execute(connection),
+        Verb::Ready(ready) => ready.execute(connection),
+        Verb::Maint(maint) => maint.execute(connection),
+        Verb::Weight(weight) => weight.execute(connection),
+        Verb::Lookup(lookup) => lookup.execute(connection),
+        Verb::Reload(reload) => reload.execute(connection),
+        Verb::Detach(detach) => detach.execute(connection),
+        Verb::Decap(decap) => decap.execute(),
+        Verb::Health(health) => health.execute(connection),
+        Verb::Completions(completions) => completions.execute(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_one_line_of_short_help_and_more_of_the_long() {
+        for verb in Cli::command().get_subcommands() {
+            let short = verb.get_about().unwrap_or_else(|| panic!("{}", verb.get_name()));
+            assert!(!short.to_string().contains('\n'), "{}: {short}", verb.get_name());
+            assert!(verb.get_long_about().is_some(), "{} has no long help", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn options_of_all_verbs_may_follow_the_verb() {
+        let cli = Cli::try_parse_from(["lb", "status", "--json", "--socket", "/x/y"]).unwrap();
+        assert_eq!(cli.connection.socket, Some("/x/y".into()));
+    }
+
+    #[test]
+    fn watch_takes_an_interval_only_after_an_equals_sign() {
+        for line in ["lb stats --watch web/w1", "lb stats web --watch=500ms", "lb stats -w"] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        assert!(Cli::try_parse_from(["lb", "stats", "--watch=soon"]).is_err());
+    }
+}

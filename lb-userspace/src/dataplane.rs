@@ -421,3 +421,9 @@ pub async fn grace() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
+
+/// The links pinned under `pin_root`, as the kernel sees them now; works without a daemon.
+pub fn attachments_of(pin_root: &std::path::Path) -> Vec<Attachment> {
+    let links = PinDirectory::new(pin_root).links();
+    attach::pinned(&links, None).into_iter().map(|(attachment, _)| attachment).collect()
+}

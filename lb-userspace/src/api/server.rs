@@ -43,7 +43,9 @@ pub enum ServeError {
     #[error("everybody may write to {}, and so replace the control socket in it; choose another directory, or chmod o-w it", .0.display())]
     OpenDirectory(PathBuf),
     /// `socket_group` does not exist.
-    #[error("there is no group `{0}` on this host (socket_group); create it with `groupadd --system {0}`, or take the key out")]
+    #[error(
+        "there is no group `{0}` on this host (socket_group); create it with `groupadd --system {0}`, or take the key out"
+    )]
     NoGroup(String),
     /// The kernel says no.
     #[error("cannot {action} {}: {source}", path.display())]

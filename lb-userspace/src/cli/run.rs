@@ -1,0 +1,165 @@
+//! `lb run`
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Exit,
+    client::Connection,
+    exit::Coded,
+    output,
+    paths::{PinDir, RunDir},
+};
+use crate::control::{self, options::RunOptions};
+
+/// The configuration file, if none is named.
+pub const CONFIG: &str = "/etc/lb/lb.yaml";
+
+/// Run the daemon: attach, probe, and apply the file whenever it changes
+///
+/// Attaches the XDP program to the NICs that the file (or --iface) names, in the foreground, and logs to standard error
+/// (LB_LOG=debug for more). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets are
+/// forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// A NIC to attach to, instead of the file's `interfaces`; may be repeated
+    #[arg(short, long = "iface", value_name = "NIC")]
+    interfaces: Vec<String>,
+    #[command(flatten)]
+    pins: PinDir,
+    #[command(flatten)]
+    run: RunDir,
+    /// Directory of the hash seed, which nodes of a cluster share
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/lb")]
+    state_dir: PathBuf,
+    /// Log rare events of the packet path
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = PacketLog::Off)]
+    packet_log: PacketLog,
+    /// Take another XDP program off a NIC, and accept a VIP and port that this host itself uses
+    #[arg(long)]
+    force: bool,
+    /// Log as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Levels of the packet path's log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PacketLog {
+    /// Nothing; costs nothing
+    Off,
+    /// Faults of lb
+    Error,
+    /// And what needs attention
+    Warn,
+    /// And rare events
+    Info,
+    /// And decisions
+    Debug,
+    /// And everything
+    Trace,
+}
+
+impl Run {
+    /// Does it.
+    pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
+        init_log(self.json)?;
+        need_capabilities()?;
+        let options = RunOptions {
+            socket: connection.path(&self.run.run_dir),
+            config: self.config,
+            interfaces: self.interfaces,
+            pin_dir: self.pins.pin_dir,
+            run_dir: self.run.run_dir,
+            state_dir: self.state_dir,
+            packet_log: self.packet_log as u8,
+            force: self.force,
+        };
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?
+            .block_on(control::run(options))?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn init_log(json: bool) -> anyhow::Result<()> {
+    let filter = match std::env::var("LB_LOG") {
+        Ok(text) => EnvFilter::try_new(&text)
+            .map_err(|error| Coded::error(Exit::Usage, format!("LB_LOG={text}: {error}")))?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && output::wants_colour())
+        .with_target(false);
+    // journald has its own clock.
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let result = match (json, journal) {
+        (true, _) => log.json().try_init(),
+        (false, true) => log.without_time().try_init(),
+        (false, false) => log.try_init(),
+    };
+    result.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+}
+
+/// Says in one sentence what is missing, before anything is tried.
+fn need_capabilities() -> anyhow::Result<()> {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Ok(()) };
+    let missing = missing_capabilities(&status);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "lb run needs {}: run it as root, or give it the capabilities (systemd: AmbientCapabilities=)",
+        missing.join(" and ")
+    );
+    Err(Coded::error(Exit::Permission, message))
+}
+
+/// What `CapEff` of a `/proc/PID/status` lacks of what loading and attaching need.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    const NET_ADMIN: u64 = 1 << 12;
+    const SYS_ADMIN: u64 = 1 << 21;
+    const BPF: u64 = 1 << 39;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let Some(effective) = effective else { return Vec::new() };
+    let needs = [("CAP_NET_ADMIN", NET_ADMIN), ("CAP_BPF", BPF | SYS_ADMIN)];
+    needs.into_iter().filter(|(_, any)| effective & any == 0).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let missing = |hex| missing_capabilities(&format!("Name:\tlb\nCapEff:\t{hex}\nX:\n"));
+        assert!(missing("000001ffffffffff").is_empty());
+        assert_eq!(missing("0000000000000000"), ["CAP_NET_ADMIN", "CAP_BPF"]);
+        assert_eq!(missing("0000008000000000"), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing("0000000000001000"), ["CAP_BPF"]);
+        assert!(missing("0000000000201000").is_empty());
+        assert!(missing_capabilities("Name: lb").is_empty());
+    }
+
+    #[test]
+    fn levels_are_those_of_the_packet_path() {
+        let levels = [PacketLog::Off, PacketLog::Error, PacketLog::Warn, PacketLog::Trace];
+        assert_eq!(levels.map(|level| level as u8), [0, 1, 2, 5]);
+    }
+}

@@ -1,0 +1,143 @@
+//! `lb stats`
+
+mod filter;
+mod rates;
+mod render;
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use self::rates::Rates;
+use super::{
+    Exit,
+    client::{Connection, block_on},
+    output::{self, Style},
+    target::Filter,
+    units,
+};
+use crate::api::{
+    client::{Client, ClientError},
+    types::Stats,
+};
+
+/// Show packets, bytes and flows of services and backends
+///
+/// Counters start when lb is attached and never go back, whatever happens to the daemon. IN is what went to backends, OUT what
+/// came back (nat only; with dsr and tunnel the backends answer clients directly), bytes are those of IP packets, FLOWS counts TCP
+/// SYNs. Reasons tell why packets were dropped or answered. With --watch, the table is shown again and again with rates per
+/// second since the last one.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Only this service or backend
+    #[arg(value_name = "SERVICE[/BACKEND]")]
+    filter: Option<Filter>,
+    /// Show rates, again and again
+    #[arg(
+        short,
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1s",
+        value_parser = units::parse_interval
+    )]
+    watch: Option<Duration>,
+    /// Print JSON; with --watch one object a line: {"seconds", "stats", "rates"}
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Sample<'a> {
+    /// Seconds since the last sample.
+    seconds: f64,
+    stats: &'a Stats,
+    rates: &'a Rates,
+}
+
+impl Show {
+    /// Does it.
+    pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
+        let client = connection.client();
+        block_on(async {
+            match self.watch {
+                None => self.once(&client).await?,
+                Some(interval) => self.watch(&client, interval).await?,
+            }
+            Ok(Exit::Ok)
+        })
+    }
+
+    async fn once(&self, client: &Client) -> anyhow::Result<()> {
+        let stats = self.ask(client).await?;
+        if self.json {
+            output::print_json(&stats)
+        } else {
+            Ok(output::print(&render::table(&stats, None, Style::of_stdout()))?)
+        }
+    }
+
+    /// Until a signal or a closed pipe. A daemon that restarts meanwhile is waited for.
+    async fn watch(&self, client: &Client, interval: Duration) -> anyhow::Result<()> {
+        let style = Style::of_stdout();
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut last = (Instant::now(), self.ask(client).await?);
+        // The first picture comes soon, whatever the interval.
+        tokio::time::sleep(interval.min(Duration::from_millis(500))).await;
+        loop {
+            match self.ask(client).await {
+                Ok(stats) => {
+                    let now = Instant::now();
+                    let seconds = now.duration_since(last.0).as_secs_f64();
+                    let rates = Rates::between(&last.1, &stats, seconds);
+                    if self.json {
+                        output::print_json(&Sample { seconds, stats: &stats, rates: &rates })?;
+                    } else {
+                        show(&render::table(&stats, Some(&rates), style))?;
+                    }
+                    last = (now, stats);
+                }
+                Err(error) if is_away(&error) => {
+                    if self.json {
+                        output::print_error(&error);
+                    } else {
+                        show(&output::lines([error.to_string()]))?;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            ticks.tick().await;
+        }
+    }
+
+    async fn ask(&self, client: &Client) -> anyhow::Result<Stats> {
+        let stats = client.stats().await?;
+        Ok(match &self.filter {
+            Some(wanted) => filter::apply(stats, wanted)?,
+            None => stats,
+        })
+    }
+}
+
+/// A picture in the place of the last one on a terminal, below it elsewhere.
+fn show(text: &str) -> io::Result<()> {
+    const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
+    match io::stdout().is_terminal() {
+        true => output::print(&format!("{HOME_AND_CLEAR}{text}")),
+        false => output::print(&format!("{text}\n")),
+    }
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(ClientError::NotRunning { .. } | ClientError::Timeout { .. })
+    )
+}

@@ -1,0 +1,271 @@
+//! `lb status`
+
+use clap::Args;
+
+use super::{
+    Exit,
+    client::{Connection, block_on},
+    output::{self, Style, clean, number_cell, table_text},
+    units,
+};
+use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Status};
+
+/// Show node, NICs, services and backends
+///
+/// For each backend: operational state (UP, DOWN, `UP 1/3` on the way), administrative state, weight, slots of the ring it owns,
+/// pinned flows, next hop, the last check in HAProxy's words, and the time in this state. An invalid configuration file and
+/// everything else that needs attention stands above.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    /// Does it.
+    pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
+        let client = connection.client();
+        let status = block_on(async { Ok(client.status().await?) })?;
+        if self.json {
+            output::print_json(&status)?;
+        } else {
+            output::print(&render(&status, Style::of_stdout()))?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+fn render(status: &Status, style: Style) -> String {
+    let mut text = format!(
+        "lb {} {}  pid {}  up {}  config {} (revision {})  seed {}\n",
+        clean(&status.version),
+        style.state("running"),
+        status.pid,
+        units::age(status.uptime_seconds),
+        clean(&status.config),
+        status.revision,
+        clean(&status.seed_fingerprint),
+    );
+    let pins = &status.pins;
+    text.push_str(&format!(
+        "pins: {} of {} confirmed, {} of {} unconfirmed\n",
+        pins.confirmed, pins.confirmed_limit, pins.unconfirmed, pins.unconfirmed_limit
+    ));
+    if let Some(error) = &status.config_error {
+        text.push_str("\nThe file on disk is not in force; the last good configuration is:\n");
+        for line in output::clean_lines(error).lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    if !status.warnings.is_empty() {
+        text.push_str("\nWarnings:\n");
+        for warning in &status.warnings {
+            text.push_str(&format!("  {}\n", output::clean_lines(warning).replace('\n', "\n  ")));
+        }
+    }
+    text.push('\n');
+    text.push_str(&interfaces(status, style));
+    for service in &status.services {
+        text.push('\n');
+        text.push_str(&render_service(service, style));
+    }
+    if status.services.is_empty() {
+        text.push_str("\nno services\n");
+    }
+    text
+}
+
+fn interfaces(status: &Status, style: Style) -> String {
+    if status.interfaces.is_empty() {
+        return "no NICs\n".to_owned();
+    }
+    let mut table = style.table(&["NIC", "INDEX", "XDP", "MTU", "LINK"]);
+    for nic in &status.interfaces {
+        table.add_row([
+            clean(&nic.name).into(),
+            number_cell(nic.ifindex.map_or_else(|| "-".to_owned(), |index| index.to_string())),
+            style.state_cell(&nic.mode),
+            number_cell(nic.mtu),
+            style.state_cell(&nic.link),
+        ]);
+    }
+    table_text(&table, "")
+}
+
+fn render_service(service: &ServiceStatus, style: Style) -> String {
+    let mut text = format!(
+        "{}  {}  {}  {}{}\n",
+        clean(&service.name),
+        clean(&service.listen),
+        clean(&service.forward),
+        style.state(&service.state),
+        unsettled(service.slots),
+    );
+    let headings = [
+        "BACKEND", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE", "CHECK",
+        "NEXT HOP",
+    ];
+    let mut table = style.table(&headings);
+    for backend in &service.backends {
+        table.add_row([
+            clean(&backend.name).into(),
+            clean(&backend.address).into(),
+            style.state_cell(&backend.state),
+            style.state_cell(&backend.admin),
+            number_cell(weight(backend)),
+            number_cell(backend.slots),
+            number_cell(backend.pins),
+            number_cell(units::age(backend.last_change_seconds)),
+            check(backend).into(),
+            style.state_cell(&backend.next_hop),
+        ]);
+    }
+    text.push_str(&table_text(&table, "  "));
+    text
+}
+
+/// Slots that are not SETTLED, by phase; nothing in the normal state.
+fn unsettled(slots: PhaseCount) -> String {
+    let PhaseCount { settled, window, harvest, pinned } = slots;
+    let phases = [(window, "WINDOW"), (harvest, "HARVEST"), (pinned, "PINNED")];
+    let counts: Vec<String> = phases
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, phase)| format!("{count} {phase}"))
+        .collect();
+    if counts.is_empty() {
+        return String::new();
+    }
+    let all = settled + window + harvest + pinned;
+    format!("  slots: {} of {all}", counts.join(", "))
+}
+
+/// The weight in force; that of the file beside it if it is another.
+fn weight(backend: &BackendStatus) -> String {
+    let (now, file) = (backend.weight, backend.configured_weight);
+    if now == file { now.to_string() } else { format!("{now} (file {file})") }
+}
+
+/// `L7STS 503 in 1.2ms`, in HAProxy's order: code, what it said, how long it took.
+fn check(backend: &BackendStatus) -> String {
+    const LONGEST: usize = 60;
+    let mut text = clean(&backend.check);
+    if !backend.check_output.is_empty() {
+        let output = clean(&backend.check_output);
+        let cut: String = output.chars().take(LONGEST).collect();
+        let dots = if cut.len() < output.len() { "..." } else { "" };
+        text.push_str(&format!(" {cut}{dots}"));
+    }
+    if let Some(milliseconds) = backend.check_milliseconds {
+        text.push_str(&format!(" in {milliseconds:.1}ms"));
+    }
+    if text.is_empty() { "-".to_owned() } else { text.trim_start().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::{InterfaceStatus, PinStatus};
+
+    fn sample() -> Status {
+        let up = BackendStatus {
+            name: "web1".into(),
+            address: "10.0.0.11:80".into(),
+            state: "UP".into(),
+            admin: "ready".into(),
+            weight: 50,
+            configured_weight: 100,
+            slots: 680,
+            pins: 12,
+            next_hop: "eth0 via 10.0.0.1 02:00:00:00:00:01".into(),
+            check: "L7OK".into(),
+            check_output: "200".into(),
+            check_milliseconds: Some(1.25),
+            last_change_seconds: 7380,
+        };
+        let down = BackendStatus {
+            name: "web2".into(),
+            address: "10.0.0.12:80".into(),
+            state: "DOWN 1/2".into(),
+            admin: "drain".into(),
+            weight: 100,
+            configured_weight: 100,
+            slots: 341,
+            pins: 0,
+            next_hop: "unresolved".into(),
+            check: "L7STS".into(),
+            check_output: "503 \x1b[31mgone\x1b[0m".into(),
+            check_milliseconds: None,
+            last_change_seconds: 5,
+        };
+        Status {
+            version: "0.1.0".into(),
+            pid: 42,
+            uptime_seconds: 65,
+            config: "/etc/lb/lb.yaml".into(),
+            revision: 3,
+            config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
+            seed_fingerprint: "a1b2c3d4".into(),
+            interfaces: vec![InterfaceStatus {
+                name: "eth0".into(),
+                ifindex: Some(2),
+                mode: "native".into(),
+                mtu: 1500,
+                link: "up".into(),
+            }],
+            warnings: vec!["eth1: no such NIC".into()],
+            services: vec![ServiceStatus {
+                name: "web".into(),
+                listen: "192.0.2.10:80/tcp".into(),
+                forward: "nat".into(),
+                state: "UP".into(),
+                slots: PhaseCount { settled: 1001, window: 20, harvest: 0, pinned: 0 },
+                backends: vec![up, down],
+            }],
+            pins: PinStatus {
+                confirmed: 12,
+                confirmed_limit: 1000,
+                unconfirmed: 1,
+                unconfirmed_limit: 500,
+            },
+        }
+    }
+
+    #[test]
+    fn shows_what_an_operator_looks_for() {
+        let expected = "\
+lb 0.1.0 running  pid 42  up 1m05s  config /etc/lb/lb.yaml (revision 3)  seed a1b2c3d4
+pins: 12 of 1000 confirmed, 1 of 500 unconfirmed
+
+The file on disk is not in force; the last good configuration is:
+  lb.yaml:4:1: unknown key
+      wieght: 1
+
+Warnings:
+  eth1: no such NIC
+
+NIC   INDEX  XDP     MTU   LINK
+eth0      2  native  1500  up
+
+web  192.0.2.10:80/tcp  nat  UP  slots: 20 WINDOW of 1021
+  BACKEND  ADDRESS       STATE     ADMIN  WEIGHT         SLOTS  PINS  SINCE  CHECK                               NEXT HOP
+  web1     10.0.0.11:80  UP        ready  50 (file 100)    680    12  2h03m  L7OK 200 in 1.2ms                   eth0 via 10.0.0.1 02:00:00:00:00:01
+  web2     10.0.0.12:80  DOWN 1/2  drain            100    341     0     5s  L7STS 503 \\u{1b}[31mgone\\u{1b}[0m  unresolved
+";
+        let text = render(&sample(), Style::PLAIN);
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_settled_service_says_nothing_of_slots_and_colours_change_no_word() {
+        let mut status = sample();
+        status.services[0].slots = PhaseCount { settled: 1021, ..PhaseCount::default() };
+        let plain = render(&status, Style::PLAIN);
+        assert!(plain.contains("  nat  UP\n"), "{plain}");
+        let coloured = render(&status, Style { colour: true });
+        assert!(coloured.contains("\x1b[32mUP\x1b[0m"), "{coloured}");
+        // Only colours of ours: the probe's are escaped.
+        assert!(!coloured.contains("\x1b[31mgone"), "{coloured}");
+    }
+}
