@@ -11,6 +11,7 @@ pub mod config;
 pub mod count;
 pub mod forward;
 pub mod limit;
+pub mod lpm;
 pub mod maps;
 pub mod nexthop;
 pub mod packet;

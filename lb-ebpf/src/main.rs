@@ -1,6 +1,7 @@
 //! The balancer: the way of a packet, from top to bottom.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the xdp macro makes a second function of each, without its text")]
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},

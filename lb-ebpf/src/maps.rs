@@ -4,13 +4,15 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie},
+    maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
     Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FlowKey, NeighbourKey,
     NeighbourRow, NextHopRow, Pin, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES,
     ServiceBucket, ServiceRow, Slot,
 };
+
+use crate::lpm::longest_match;
 
 /// VIP entries, VIP addresses and nat reply entries.
 #[map]
@@ -132,22 +134,4 @@ pub fn route(client: &Address) -> Option<u32> {
 pub fn is_allowed(list: u32, client: &Address) -> bool {
     let [a, b, c, d] = client.words.map(|word| word.raw());
     longest_match(&ALLOW, [u32::BITS + 128, list, a, b, c, d]).is_some()
-}
-
-/// Looks up a key that is given by its words, the first of which is the prefix length.
-#[inline(always)]
-fn longest_match<K, V: Copy, const N: usize>(map: &LpmTrie<K, V>, words: [u32; N]) -> Option<V> {
-    #[repr(C, align(8))]
-    struct Aligned<const N: usize>([u32; N]);
-    const { assert!(size_of::<lpm_trie::Key<K>>() == N * 4) };
-
-    let mut key = Aligned([0; N]);
-    for (index, word) in words.into_iter().enumerate() {
-        // Volatile, lest the compiler store two words at once where the second is not aligned to eight bytes: the
-        // verifier refuses that on the stack.
-        // SAFETY: `index` is within the array.
-        unsafe { (&raw mut key.0[index]).write_volatile(word) };
-    }
-    // SAFETY: aya's key is packed and as long as the words, and any words are one.
-    map.get(unsafe { &*(&raw const key).cast::<lpm_trie::Key<K>>() }).copied()
 }
