@@ -46,11 +46,11 @@ impl Failure {
     pub fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         const SHOWN: usize = 10;
         let mut known: Vec<&str> = known.into_iter().collect();
-        let likeness = |candidate: &str| strsim::jaro_winkler(candidate, name);
-        known.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+        let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, name);
+        known.sort_by_cached_key(|candidate| distance(candidate));
         let hint = match known.first() {
             None => format!("there are no {what}s"),
-            Some(best) if likeness(best) > 0.8 => format!("did you mean `{best}`?"),
+            Some(best) if distance(best) <= 1 + best.len() / 5 => format!("did you mean `{best}`?"),
             Some(_) => {
                 let more = known.len().saturating_sub(SHOWN);
                 let list = known[..known.len() - more].join(", ");

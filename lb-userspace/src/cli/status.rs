@@ -249,8 +249,8 @@ NIC   INDEX  XDP     MTU   LINK
 eth0      2  native  1500  up
 
 web  192.0.2.10:80/tcp  nat  UP  slots: 20 WINDOW of 1021
-  BACKEND  ADDRESS       STATE     ADMIN  WEIGHT         SLOTS  PINS  SINCE  CHECK                               NEXT HOP
-  web1     10.0.0.11:80  UP        ready  50 (file 100)    680    12  2h03m  L7OK 200 in 1.2ms                   eth0 via 10.0.0.1 02:00:00:00:00:01
+  BACKEND  ADDRESS       STATE     ADMIN  WEIGHT         SLOTS  PINS  SINCE  CHECK                              NEXT HOP
+  web1     10.0.0.11:80  UP        ready  50 (file 100)    680    12  2h03m  L7OK 200 in 1.2ms                  eth0 via 10.0.0.1 02:00:00:00:00:01
   web2     10.0.0.12:80  DOWN 1/2  drain            100    341     0     5s  L7STS 503 \\u{1b}[31mgone\\u{1b}[0m  unresolved
 ";
         let text = render(&sample(), Style::PLAIN);
