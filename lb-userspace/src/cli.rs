@@ -29,8 +29,8 @@ use self::{client::Connection, output::print_error};
 
 /// Balances TCP and UDP over IPv4 and IPv6 in the kernel, before the network stack.
 ///
-/// `lb run` is the daemon: it attaches an XDP program to the NICs, probes the backends, and applies its YAML file whenever it
-/// changes. The other commands ask the running daemon over its socket, or work on files.
+/// `lb run` is the daemon: it attaches an XDP program to the NICs, probes the backends, and applies its YAML file
+/// whenever it changes. The other commands ask the running daemon over its socket, or work on files.
 #[derive(Debug, Parser)]
 #[command(name = "lb", version, after_long_help = exit::HELP, max_term_width = 120, propagate_version = true)]
 pub struct Cli {

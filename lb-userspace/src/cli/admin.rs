@@ -11,9 +11,9 @@ use crate::api::types::SetBackend;
 
 /// Send a backend no new flows; its old ones stay
 ///
-/// Connections that are open go on until they end; new ones go to other backends. `lb status` shows when the backend's slots are
-/// settled and no pin names it any more: then nothing is left on it. The state survives reloads and restarts of the daemon, until
-/// `lb ready`.
+/// Connections that are open go on until they end; new ones go to other backends. `lb status` shows when the backend's
+/// slots are settled and no pin names it any more: then nothing is left on it. The state survives reloads and restarts
+/// of the daemon, until `lb ready`.
 #[derive(Debug, Args)]
 pub struct Drain {
     #[command(flatten)]
@@ -31,8 +31,8 @@ pub struct Ready {
 
 /// Take a backend out at once; its flows move
 ///
-/// As if the backend were DOWN: its flows go to other backends now, where TCP connections are reset. Use `lb drain` first if they
-/// may end by themselves. The state survives reloads and restarts of the daemon, until `lb ready`.
+/// As if the backend were DOWN: its flows go to other backends now, where TCP connections are reset. Use `lb drain`
+/// first if they may end by themselves. The state survives reloads and restarts of the daemon, until `lb ready`.
 #[derive(Debug, Args)]
 pub struct Maint {
     #[command(flatten)]

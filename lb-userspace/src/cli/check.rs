@@ -10,9 +10,9 @@ use crate::config::{self, Diagnostic};
 
 /// Tell everything that is wrong with a configuration file
 ///
-/// Reads the file as `lb run` would and prints each error and warning with its line, its column and what would be right. Needs no
-/// daemon and no privileges. What depends on the host (does the NIC exist, whose address is the VIP) is judged by `lb run`.
-/// Exits with 0 if the file is valid, 3 if not.
+/// Reads the file as `lb run` would and prints each error and warning with its line, its column and what would be
+/// right. Needs no daemon and no privileges. What depends on the host (does the NIC exist, whose address is the VIP) is
+/// judged by `lb run`. Exits with 0 if the file is valid, 3 if not.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The file

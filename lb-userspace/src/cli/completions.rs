@@ -7,8 +7,8 @@ use super::{Cli, Exit, output};
 
 /// Print a shell's completions for lb
 ///
-/// For bash: `lb completions bash > /etc/bash_completion.d/lb`. For zsh: into a directory of `$fpath`, as `_lb`. For fish:
-/// `lb completions fish > ~/.config/fish/completions/lb.fish`.
+/// For bash: `lb completions bash > /etc/bash_completion.d/lb`. For zsh: into a directory of `$fpath`, as `_lb`. For
+/// fish: `lb completions fish > ~/.config/fish/completions/lb.fish`.
 #[derive(Debug, Args)]
 pub struct Completions {
     /// The shell

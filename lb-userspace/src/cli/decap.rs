@@ -24,9 +24,10 @@ use crate::{
 
 /// On a backend: take tunnelled packets out of their outer header
 ///
-/// For backends of `forward: tunnel` services that have no tunnel device of their own. Attaches a small XDP program to the NIC,
-/// which unpacks IP-in-IP packets to --local and hands what is inside to the host; the VIP has to be on `lo`. It stays attached
-/// when the command ends. Name the load balancers with --from, or anybody can send packets past your filters.
+/// For backends of `forward: tunnel` services that have no tunnel device of their own. Attaches a small XDP program to
+/// the NIC, which unpacks IP-in-IP packets to --local and hands what is inside to the host; the VIP has to be on `lo`.
+/// It stays attached when the command ends. Name the load balancers with --from, or anybody can send packets past your
+/// filters.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("action").args(["detach", "status"])))]
 pub struct Decap {

@@ -26,8 +26,8 @@ const STATE: &str = "state.json";
 
 /// End forwarding and remove everything lb has put into the kernel
 ///
-/// Removes program, links, maps, pins of flows and the addresses that lb has put on NICs, and ends the daemon if it runs. Without
-/// a daemon it does so itself. Stopping the daemon alone never ends forwarding.
+/// Removes program, links, maps, pins of flows and the addresses that lb has put on NICs, and ends the daemon if it
+/// runs. Without a daemon it does so itself. Stopping the daemon alone never ends forwarding.
 #[derive(Debug, Args)]
 pub struct Detach {
     #[command(flatten)]

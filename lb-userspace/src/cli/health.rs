@@ -21,9 +21,9 @@ use crate::{
 
 /// Tell a VRRP or BGP daemon whether this node forwards
 ///
-/// Prints one line and exits with 0: forwarding, and the daemon controls it; 1: not forwarding; 2: the daemon is away or hangs,
-/// but packets are still forwarded (links are pinned); 5: may not look. Made for keepalived's track_script and BIRD's watchers:
-/// it never takes longer than the timeout.
+/// Prints one line and exits with 0: forwarding, and the daemon controls it; 1: not forwarding; 2: the daemon is away
+/// or hangs, but packets are still forwarded (links are pinned); 5: may not look. Made for keepalived's track_script
+/// and BIRD's watchers: it never takes longer than the timeout.
 #[derive(Debug, Args)]
 pub struct Health {
     #[command(flatten)]

@@ -13,8 +13,9 @@ use crate::{api::types, config::model::Protocol};
 
 /// Tell which backend a flow reaches, and why
 ///
-/// Asks the ring and the pins as the packet path does: slot, phase, base and pin of the flow, and the backend that its next packet
-/// and a new flow of the same addresses would reach. Nothing is sent, nothing is changed. IPv6: [2001:db8::1]:80.
+/// Asks the ring and the pins as the packet path does: slot, phase, base and pin of the flow, and the backend that its
+/// next packet and a new flow of the same addresses would reach. Nothing is sent, nothing is changed. IPv6:
+/// [2001:db8::1]:80.
 #[derive(Debug, Args)]
 pub struct Lookup {
     /// The client's address and port

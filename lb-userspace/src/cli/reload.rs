@@ -9,8 +9,8 @@ use super::{
 
 /// Have the daemon read its configuration file again, and print what changed
 ///
-/// The daemon does so by itself when the file changes; this waits until it is done and says what came of it. An invalid file
-/// changes nothing: its errors are printed, and the exit code is 3.
+/// The daemon does so by itself when the file changes; this waits until it is done and says what came of it. An invalid
+/// file changes nothing: its errors are printed, and the exit code is 3.
 #[derive(Debug, Args)]
 pub struct Reload {
     /// Print JSON: {"changes": [..]}

@@ -24,8 +24,8 @@ pub const CONFIG: &str = "/etc/lb/lb.yaml";
 /// Run the daemon: attach, probe, and apply the file whenever it changes
 ///
 /// Attaches the XDP program to the NICs that the file (or --iface) names, in the foreground, and logs to standard error
-/// (LB_LOG=debug for more). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets are
-/// forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
+/// (LB_LOG=debug for more). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets
+/// are forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
 #[derive(Debug, Args)]
 pub struct Run {
     /// The configuration file

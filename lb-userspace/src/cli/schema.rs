@@ -7,8 +7,8 @@ use crate::config;
 
 /// Print a JSON Schema of the configuration file, for editors
 ///
-/// Editors with a YAML language server complete and check configuration files with it. Write it to a file and name that in the
-/// first line of yours: `# yaml-language-server: $schema=lb.schema.json`
+/// Editors with a YAML language server complete and check configuration files with it. Write it to a file and name that
+/// in the first line of yours: `# yaml-language-server: $schema=lb.schema.json`
 #[derive(Debug, Args)]
 pub struct Schema {}
 

@@ -27,10 +27,10 @@ use crate::api::{
 
 /// Show packets, bytes and flows of services and backends
 ///
-/// Counters start when lb is attached and never go back, whatever happens to the daemon. IN is what went to backends, OUT what
-/// came back (nat only; with dsr and tunnel the backends answer clients directly), bytes are those of IP packets, FLOWS counts TCP
-/// SYNs. Reasons tell why packets were dropped or answered. With --watch, the table is shown again and again with rates per
-/// second since the last one.
+/// Counters start when lb is attached and never go back, whatever happens to the daemon. IN is what went to backends,
+/// OUT what came back (nat only; with dsr and tunnel the backends answer clients directly), bytes are those of IP
+/// packets, FLOWS counts TCP SYNs. Reasons tell why packets were dropped or answered. With --watch, the table is shown
+/// again and again with rates per second since the last one.
 #[derive(Debug, Args)]
 pub struct Show {
     /// Only this service or backend

@@ -12,9 +12,9 @@ use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Status};
 
 /// Show node, NICs, services and backends
 ///
-/// For each backend: operational state (UP, DOWN, `UP 1/3` on the way), administrative state, weight, slots of the ring it owns,
-/// pinned flows, next hop, the last check in HAProxy's words, and the time in this state. An invalid configuration file and
-/// everything else that needs attention stands above.
+/// For each backend: operational state (UP, DOWN, `UP 1/3` on the way), administrative state, weight, slots of the ring
+/// it owns, pinned flows, next hop, the last check in HAProxy's words, and the time in this state. An invalid
+/// configuration file and everything else that needs attention stands above.
 #[derive(Debug, Args)]
 pub struct Show {
     /// Print JSON

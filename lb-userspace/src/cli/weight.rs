@@ -11,8 +11,8 @@ use crate::api::types::SetBackend;
 
 /// Give a backend another weight
 ///
-/// Only as many slots of the ring move as the change needs; open connections stay where they are. The weight survives reloads and
-/// restarts of the daemon; the file stays as it is. Weight 0 sends the backend no new flows.
+/// Only as many slots of the ring move as the change needs; open connections stay where they are. The weight survives
+/// reloads and restarts of the daemon; the file stays as it is. Weight 0 sends the backend no new flows.
 #[derive(Debug, Args)]
 pub struct Weight {
     /// The backend

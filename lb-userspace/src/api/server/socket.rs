@@ -71,7 +71,8 @@ fn bind_in(
     Ok((Bound { path: path.to_owned(), identity: (made.dev(), made.ino()) }, listener))
 }
 
-/// Makes the directory (0750). One that everybody may write to is refused, unless its sticky bit protects what is in it.
+/// Makes the directory (0750). One that everybody may write to is refused, unless its sticky bit protects what is in
+/// it.
 fn prepare_directory(directory: &Path, group: Option<u32>) -> Result<(), ServeError> {
     fs::DirBuilder::new()
         .recursive(true)
