@@ -62,7 +62,7 @@ const LOOK_AT_NICS: Duration = Duration::from_secs(2);
 /// What happens to the controller beside commands and the network.
 enum Event {
     /// A probe has answered.
-    Health(HealthEvent),
+    Health(Box<HealthEvent>),
     /// A grace period has passed.
     Grace,
     /// The configuration file has changed, or SIGHUP.
@@ -270,7 +270,7 @@ impl Node {
         let forward = events.clone();
         tokio::spawn(async move {
             while let Some(result) = results.recv().await {
-                if forward.send(Event::Health(result)).is_err() {
+                if forward.send(Event::Health(Box::new(result))).is_err() {
                     return;
                 }
             }
@@ -323,9 +323,7 @@ impl Node {
         if self.dataplane.has_features(&options) {
             return Ok(());
         }
-        self.dataplane
-            .reload_program(&options)
-            .map_err(|error| apply::ApplyError::Dataplane(error.into()))?;
+        self.dataplane.reload_program(&options).map_err(apply::ApplyError::Dataplane)?;
         tracing::info!("program loaded anew for the features of this configuration");
         Ok(())
     }
@@ -345,7 +343,7 @@ impl Node {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Health(event) => self.health_changed(event),
+            Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
             Event::Reload => {
                 // Errors are in the log and in `lb status`.
@@ -362,7 +360,7 @@ impl Node {
         }
     }
 
-    fn health_changed(&mut self, event: HealthEvent) {
+    fn health_changed(&mut self, event: &HealthEvent) {
         for service in &mut self.services {
             for backend in &mut service.backends {
                 if backend.removed

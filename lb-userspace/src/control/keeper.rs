@@ -86,10 +86,10 @@ impl Node {
         if let Some(old) = old {
             self.retire(Retired::Span(old));
         }
-        if old.is_some() || waited {
-            if let Err(error) = self.reconcile(index) {
-                tracing::error!(%error, "a ring of another length could not be taken over");
-            }
+        if (old.is_some() || waited)
+            && let Err(error) = self.reconcile(index)
+        {
+            tracing::error!(%error, "a ring of another length could not be taken over");
         }
     }
 
