@@ -51,7 +51,7 @@ pub fn reply_to_echo<H: IpHeader>(ethernet: &mut Ethernet, header: &mut H, icmp:
 /// The longest ICMP message whose checksum lb verifies: what a jumbo frame holds.
 pub const LONGEST_MESSAGE: usize = 9_216;
 
-/// The sum of `length` bytes of a frame from `offset` on; `None` if the frame ends before, or `length` is beyond
+/// The sum of `length` bytes of a frame from `offset` (at least 1) on; `None` if the frame ends before, or `length` is beyond
 /// [`LONGEST_MESSAGE`].
 #[inline(always)]
 pub fn sum_of_frame(frame: &(impl Frame + ?Sized), offset: usize, length: usize) -> Option<Sum> {

@@ -17,5 +17,7 @@ pub mod limit;
 pub mod maglev;
 pub mod parse;
 pub mod rewrite;
+#[cfg(test)]
+mod sample;
 pub mod select;
 pub mod tcp_reset;

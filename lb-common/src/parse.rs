@@ -4,6 +4,7 @@
 //! Lengths come from the IP header, never from the frame: Ethernet trailers are not part of a packet.
 
 mod family;
+pub mod options;
 
 pub use family::{Family, V4, V4Options, V6};
 

@@ -1,18 +1,26 @@
-//! Who may in: `allow` prefixes, services without a backend, and packets that have come too far.
+//! Who may in: source routes, `allow` prefixes, services without a backend, and packets that have come too far.
 
 use lb_common::{
     abi::{Reason, ServiceRow, service_flag},
-    parse::Packet,
+    parse::{Family, Packet},
 };
 
 use crate::{
-    maps,
+    maps, options,
+    packet::XdpFrame,
     verdict::{Answer, Verdict},
 };
 
 /// Lets a packet in, or says what becomes of it.
 #[inline(always)]
-pub fn packet(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
+pub fn packet<F: Family>(
+    frame: &XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+) -> Result<(), Verdict> {
+    if !F::FIXED && options::has_source_route(frame) {
+        return Err(Verdict::drop(Reason::SourceRoute, service.id));
+    }
     let flags = service.flags;
     if flags & (service_flag::ALLOW | service_flag::REJECT | service_flag::DROP) != 0 {
         if flags & service_flag::ALLOW != 0

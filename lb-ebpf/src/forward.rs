@@ -30,6 +30,10 @@ pub fn packet<F: Family>(
     let drop = |reason| Verdict::drop(reason, service.id);
     let row = maps::backend(backend).ok_or(drop(Reason::BadSlot))?;
     let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
+    let ethernet = frame.view::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))?;
+    if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
+        return Err(drop(Reason::LoopSourceMac));
+    }
     let is_tunnel = service.forward == Forward::Ipip as u8;
     let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {

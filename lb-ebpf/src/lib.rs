@@ -14,6 +14,7 @@ pub mod limit;
 pub mod lpm;
 pub mod maps;
 pub mod nexthop;
+pub mod options;
 pub mod packet;
 pub mod pin;
 pub mod reply;

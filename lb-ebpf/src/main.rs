@@ -70,7 +70,7 @@ fn balance<F: Family>(context: *mut xdp_md) -> Verdict {
         let service = service::find(&frame, &outline.flow).ok_or(unserved)?;
         let packet = parse::examine::<F>(&frame, &outline)
             .map_err(|reason| Verdict::drop(reason, service.id))?;
-        admit::packet(&packet, service)?;
+        admit::packet::<F>(&frame, &packet, service)?;
         let backend = select::backend::<F>(&frame, &packet, service)?;
         forward::packet::<F>(frame, &packet, service, backend)
     };

@@ -165,10 +165,16 @@ fn want(neighbour: &Address, ifindex: u32) {
     }
 }
 
+/// Whether this is the NIC that the frame came in by.
+#[inline(always)]
+pub fn is_ingress(frame: &XdpFrame, ifindex: u32) -> bool {
+    config::SINGLE_NIC.load() != 0 || ifindex == frame.ingress()
+}
+
 /// Sends the finished frame by its egress NIC.
 #[inline(always)]
 pub fn send(frame: &XdpFrame, ifindex: u32) -> Result<u32, Reason> {
-    if config::SINGLE_NIC.load() != 0 || ifindex == frame.ingress() {
+    if is_ingress(frame, ifindex) {
         return Ok(xdp_action::XDP_TX);
     }
     let on_failure = xdp_action::XDP_DROP as u64;

@@ -11,7 +11,7 @@ use lb_common::{
 };
 use network_types::icmp::Icmpv4Hdr;
 
-use crate::{config, packet::XdpFrame, reply, service, sum, verdict::Verdict};
+use crate::{config, options, packet::XdpFrame, reply, service, sum, verdict::Verdict};
 
 /// Decides about a packet that is for no service.
 #[inline(always)]
@@ -35,6 +35,9 @@ pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
 fn for_vip<F: Family>(context: *mut xdp_md, is_local: u32) -> Verdict {
     // SAFETY: the program's own argument; the caller's frame is not used any more.
     let frame = unsafe { XdpFrame::new(context) };
+    if !F::FIXED && options::has_source_route(&frame) {
+        return Verdict::drop(Reason::SourceRoute, 0);
+    }
     match parse::examine_any::<F>(&frame) {
         Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier, is_local),
         Ok(_) if is_local != 0 => Verdict::pass(Reason::NoServicePassed),
