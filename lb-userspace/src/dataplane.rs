@@ -397,6 +397,7 @@ impl Dataplane {
     }
 }
 
+/// Removing what is not there (any more): a packet, the kernel or an earlier daemon was faster.
 fn missing_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),

@@ -168,9 +168,18 @@ impl Node {
         if !fresh && before != *spec && lines.is_empty() {
             lines.push("settings changed".to_owned());
         }
+        let length = self.services[index].ring.slots;
         let moved = self.reconcile(index)?;
         let service = &self.services[index];
-        if !fresh && moved > 0 {
+        if !fresh && service.resize_waits {
+            lines.push("the ring's length has to change, and will once its last change of length is through".to_owned());
+        }
+        if !fresh && service.ring.slots != length {
+            lines.push(format!(
+                "ring length {length} -> {}: nearly all slots are others now; open flows keep their backends through one window of the whole service",
+                service.ring.slots
+            ));
+        } else if !fresh && moved > 0 {
             let share = 100.0 * moved as f64 / service.ring.slots as f64;
             lines.push(format!(
                 "{moved} of {} slots change hands ({share:.1}% of new flows)",

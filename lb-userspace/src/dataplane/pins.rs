@@ -5,7 +5,7 @@ use std::{io, os::fd::OwnedFd};
 use aya::maps::{HashMap, MapData, MapError};
 use lb_common::abi::{FlowKey, Pin};
 
-use super::batch;
+use super::{batch, missing_is_fine};
 
 /// One of the two pin tables.
 pub(super) struct Pins {
@@ -33,9 +33,6 @@ impl Pins {
 
     /// Removes a pin; a packet may have been faster.
     pub(super) fn delete(&mut self, key: &FlowKey) -> Result<(), MapError> {
-        match self.map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(error),
-        }
+        missing_is_fine(self.map.remove(key))
     }
 }

@@ -13,7 +13,7 @@ use aya::maps::{
 use ipnet::IpNet;
 use lb_common::abi::{Address, AllowKey, NeighbourKey, NeighbourRow, NextHopRow, RouteKey};
 
-use super::mapped::Table;
+use super::{mapped::Table, missing_is_fine};
 
 /// The maps and what is in them.
 pub(super) struct Routes {
@@ -57,10 +57,7 @@ impl Routes {
         let gone: Vec<IpNet> =
             self.known.keys().filter(|prefix| !wanted.contains(*prefix)).copied().collect();
         for prefix in gone {
-            match self.trie.remove(&route_key(&prefix)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
-            }
+            missing_is_fine(self.trie.remove(&route_key(&prefix)))?;
             self.known.remove(&prefix);
         }
         let mut used: HashSet<u32> = self.known.values().copied().collect();
@@ -97,10 +94,7 @@ impl Routes {
             .copied()
             .collect();
         for (ifindex, address) in gone {
-            match self.neighbours.remove(&key(ifindex, address)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
-            }
+            missing_is_fine(self.neighbours.remove(&key(ifindex, address)))?;
             self.known_neighbours.remove(&(ifindex, address));
         }
         for ((ifindex, address), mac) in wanted {
@@ -132,10 +126,7 @@ impl Routes {
     /// Removes an allow list that no service refers to any more.
     pub(super) fn remove_allow(&mut self, list: u32) -> Result<(), MapError> {
         for prefix in self.known_allow.remove(&list).unwrap_or_default() {
-            match self.allow.remove(&allow_key(list, &prefix)) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
-            }
+            missing_is_fine(self.allow.remove(&allow_key(list, &prefix)))?;
         }
         Ok(())
     }
