@@ -56,6 +56,9 @@ pub const LONGEST_MESSAGE: usize = 9_216;
 #[inline(always)]
 pub fn sum_of_frame(frame: &(impl Frame + ?Sized), offset: usize, length: usize) -> Option<Sum> {
     const STEP: usize = 8;
+    if length > LONGEST_MESSAGE {
+        return None;
+    }
     let mut sum = Sum::default();
     let mut at = 0;
     for _ in 0..LONGEST_MESSAGE / STEP {
