@@ -72,6 +72,10 @@ fn outline_of<F: Family>(header: &F::Header, ports: &Ports, transport: usize) ->
     if !F::is_plain(header) || !(protocol == protocol::TCP || protocol == protocol::UDP) {
         return None;
     }
+    // An IPv6 packet to a mapped address would otherwise be taken for one to the IPv4 service.
+    if F::Header::IS_V6 && header.destination().is_v4() {
+        return None;
+    }
     let flow = FlowKey {
         source: header.source(),
         destination: header.destination(),
@@ -139,7 +143,11 @@ pub fn destination<F: Family>(frame: &(impl Frame + ?Sized)) -> Result<Address, 
     if !header.is_version() {
         return Err(Reason::IpVersion);
     }
-    Ok(header.destination())
+    let destination = header.destination();
+    if F::Header::IS_V6 && destination.is_v4() {
+        return Err(Reason::Martian);
+    }
+    Ok(destination)
 }
 
 /// What carries a packet that is not plain TCP or UDP, or has no service.

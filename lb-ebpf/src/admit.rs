@@ -28,6 +28,9 @@ pub fn packet<F: Family>(
         {
             return Err(Verdict::drop(Reason::NotAllowed, service.id));
         }
+        if flags & service_flag::NEW_ONLY != 0 && !packet.is_opening() {
+            return check_hop_limit(packet, service);
+        }
         if flags & service_flag::REJECT != 0 {
             return Err(Verdict::answer(Answer::Refusal, Reason::NoBackend, 0, service.id));
         }
@@ -35,6 +38,11 @@ pub fn packet<F: Family>(
             return Err(Verdict::drop(Reason::NoBackend, service.id));
         }
     }
+    check_hop_limit(packet, service)
+}
+
+#[inline(always)]
+fn check_hop_limit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
     if packet.hop_limit <= 1 {
         return Err(Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, service.id));
     }

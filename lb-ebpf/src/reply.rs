@@ -32,6 +32,10 @@ pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
 fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let not_ours = Verdict::pass(Reason::Passed);
     let outline = parse::outline::<F>(&frame).ok_or(not_ours)?;
+    // An IPv6 packet from a mapped address would otherwise be taken for an IPv4 backend's.
+    if F::Header::IS_V6 && outline.flow.source.is_v4() {
+        return Err(not_ours);
+    }
     let backend = service::replying_backend(&outline.flow).ok_or(not_ours)?;
     let reply = maps::REPLIES.get(backend).ok_or(not_ours)?;
     let service = maps::SERVICES.get(reply.row).map_or(0, |row| row.id);

@@ -8,6 +8,7 @@ pub const COPIED: usize = 80;
 pub const FRAME: usize = 136;
 
 /// Offset within [`Template::frame`] that is never copied: where a checksum goes that the packet does not have.
+#[cfg_attr(target_arch = "bpf", expect(dead_code, reason = "only user space writes it"))]
 pub const NOWHERE: u32 = 126;
 
 /// The one entry of `TEMPLATE`: a frame, and how the address and port that vary are put into it. One test run at a time
