@@ -57,6 +57,8 @@ impl Node {
     /// Makes the backends' rows, replies, ring, row and table entry of a service what they should be. Returns the
     /// number of slots that changed their owner.
     pub(super) fn reconcile(&mut self, index: usize) -> Result<u32, ApplyError> {
+        // First: which backends count as DOWN depends on it.
+        self.services[index].fail_open = fails_open(&self.services[index]);
         self.publish_backends(index)?;
         let moved = self.fill_ring(index)?;
         self.publish_service(index)?;
@@ -100,8 +102,6 @@ impl Node {
         let usable = service.backends.iter().any(|backend| backend.usable_weight() > 0);
         let wanted = service.backends.iter().any(|backend| backend.wanted_weight() > 0);
         let everything = service.ring.slots == 0 && !wanted;
-        service.fail_open =
-            !usable && wanted && service.spec.on_all_down == model::OnAllDown::FailOpen;
         let fall_back = !usable && wanted;
         let members: Vec<ring::Member> = service
             .backends
@@ -424,6 +424,13 @@ impl Node {
             slots: 0,
         })
     }
+}
+
+/// Whether every backend that is not administratively out gets traffic because none is UP.
+fn fails_open(service: &Service) -> bool {
+    service.spec.on_all_down == model::OnAllDown::FailOpen
+        && service.backends.iter().all(|backend| backend.usable_weight() == 0)
+        && service.backends.iter().any(|backend| backend.wanted_weight() > 0)
 }
 
 /// How long a new service waits for the first results of all its probes before it believes that those without one are
