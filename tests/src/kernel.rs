@@ -1,0 +1,318 @@
+//! The balancer's program in the real kernel, without a network: packets go in by BPF_PROG_TEST_RUN, and what comes out
+//! (action, bytes, counters) is compared with what an independent builder says.
+//!
+//! [`World`] describes services and backends; [`Kernel::enter`] writes them into the maps; [`Kernel::run`] runs a packet.
+//! Nothing of lb's controller is used, so that a mistake there cannot hide one in the program.
+
+pub mod bytes;
+pub mod case;
+pub mod count;
+pub mod lab;
+pub mod packet;
+pub mod world;
+
+use std::{
+    borrow::BorrowMut,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    programs::{ProgramError, Xdp},
+    util::nr_cpus,
+};
+use lb_common::{
+    abi::{Clock, FlowKey, Pin, Slot, global, map, program},
+    hash::{HashKeys, expand_seed},
+};
+use nix::sched::{CloneFlags, unshare};
+
+pub use count::{Counts, Delta};
+pub use world::World;
+
+/// Seed of the flow hash in all tests: results do not change from run to run.
+pub const SEED: [u8; 32] = *b"a fixed seed for tests of lb....";
+
+/// XDP actions.
+pub mod action {
+    /// A fault of the program; never allowed.
+    pub const ABORTED: u32 = 0;
+    /// Dropped.
+    pub const DROP: u32 = 1;
+    /// Left to the host.
+    pub const PASS: u32 = 2;
+    /// Sent by the NIC it came in by.
+    pub const TX: u32 = 3;
+    /// Sent by another NIC.
+    pub const REDIRECT: u32 = 4;
+}
+
+/// The NIC that BPF_PROG_TEST_RUN says frames came in by: the loopback device.
+pub const INGRESS: u32 = 1;
+
+/// Sizes and features that are fixed when the program is loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Every packet leaves where it came in.
+    pub single_nic: bool,
+    /// Slots of all rings.
+    pub arena: u32,
+    /// Backends.
+    pub backends: u32,
+    /// Entries of each pin table.
+    pub pins: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { single_nic: false, arena: 1 << 18, backends: 1024, pins: 1 << 16 }
+    }
+}
+
+/// Buckets of `SERVICE_TABLE`.
+pub const SERVICE_BUCKETS: u32 = 64;
+/// Entries of `SERVICES`.
+pub const SERVICES: u32 = 64;
+
+/// The loaded balancer.
+pub struct Kernel {
+    ebpf: Ebpf,
+    world: World,
+    written: world::Written,
+}
+
+/// What became of one packet.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// One of [`action`].
+    pub action: u32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "action {} ({} bytes) {}",
+            self.action,
+            self.frame.len(),
+            packet::hex(&self.frame)
+        )
+    }
+}
+
+impl Kernel {
+    /// The one balancer of this test binary (loading takes long), for one test at a time. The test's thread moves into
+    /// a network namespace of its own, where only what the test makes can be found.
+    pub fn shared() -> MutexGuard<'static, Kernel> {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
+        static KERNEL: OnceLock<Result<Mutex<Kernel>, String>> = OnceLock::new();
+        let loaded = KERNEL.get_or_init(|| match Kernel::load(Options::default()) {
+            Ok(kernel) => Ok(Mutex::new(kernel)),
+            Err(error) => Err(format!("{error:#}")),
+        });
+        let kernel = loaded.as_ref().unwrap_or_else(|error| panic!("{error}"));
+        // A failed test leaves maps that the next test's `enter` overwrites.
+        kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads the balancer.
+    pub fn load(options: Options) -> Result<Self> {
+        let path = object("balancer")?;
+        let mut loader = EbpfLoader::new();
+        let keys = hash_keys();
+        let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
+        loader
+            .override_global(global::HASH_KEYS, &keys[..], true)
+            .override_global(global::SERVICE_MASK, &mask, true)
+            .override_global(global::SINGLE_NIC, &single, true)
+            .override_global(global::HAVE_NAT, &1u32, true)
+            .override_global(global::HAVE_V6, &1u32, true)
+            .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
+            .map_max_entries(map::SERVICES, SERVICES)
+            .map_max_entries(map::ARENA, options.arena)
+            .map_max_entries(map::BACKENDS, options.backends)
+            .map_max_entries(map::REPLIES, options.backends)
+            .map_max_entries(map::COUNTERS, options.backends)
+            .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
+            .map_max_entries(map::PINS, options.pins)
+            .map_max_entries(map::PINS_NEW, options.pins);
+        let mut ebpf =
+            loader.load_file(&path).with_context(|| format!("cannot load {}", path.display()))?;
+        for name in [program::BALANCER, program::CLOCK] {
+            load_program(&mut ebpf, name)?;
+        }
+        Ok(Self { ebpf, world: World::default(), written: world::Written::default() })
+    }
+
+    /// Replaces what the maps say by this world. Pins are removed, counters stay.
+    pub fn enter(&mut self, world: World) {
+        self.reset_limits();
+        self.written.erase(&mut self.ebpf).expect("erasing the last world");
+        self.written = world::Written::write(&mut self.ebpf, &world).expect("writing a world");
+        self.world = world;
+    }
+
+    /// The world entered last.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Runs one frame through the balancer.
+    pub fn run(&self, frame: &[u8]) -> Outcome {
+        run(self.balancer(), frame)
+    }
+
+    /// Runs one frame, and tells by how much each counter has changed.
+    pub fn count(&mut self, frame: &[u8]) -> (Outcome, Delta) {
+        let before = self.counts();
+        let outcome = self.run(frame);
+        (outcome, self.counts().since(&before))
+    }
+
+    /// All counters of the world.
+    pub fn counts(&mut self) -> Counts {
+        Counts::read(&mut self.ebpf, &self.world)
+    }
+
+    /// The balancer's program.
+    pub fn balancer(&self) -> &Xdp {
+        let program = self.ebpf.program(program::BALANCER).expect("it was loaded");
+        program.try_into().expect("it is an XDP program")
+    }
+
+    /// An array map.
+    pub fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
+        array(&mut self.ebpf, name)
+    }
+
+    /// A hash map.
+    pub fn hash_map<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        hash_map(&mut self.ebpf, name)
+    }
+
+    /// Replaces one slot; `index` counts from the first slot of the service's ring.
+    pub fn set_slot(&mut self, service: u32, index: u32, slot: Slot) {
+        let ring = self.written.rings[service as usize - 1].start;
+        self.array::<u64>(map::ARENA).set(ring + index, slot.0, 0).expect("within the arena");
+    }
+
+    /// Confirmed and unconfirmed pin of a flow.
+    pub fn pins(&mut self, flow: &FlowKey) -> (Option<Pin>, Option<Pin>) {
+        let confirmed = self.hash_map::<FlowKey, Pin>(map::PINS).get(flow, 0).ok();
+        (confirmed, self.hash_map::<FlowKey, Pin>(map::PINS_NEW).get(flow, 0).ok())
+    }
+
+    /// Number of confirmed and unconfirmed pins.
+    pub fn pin_counts(&mut self) -> (usize, usize) {
+        let confirmed = self.hash_map::<FlowKey, Pin>(map::PINS).keys().count();
+        (confirmed, self.hash_map::<FlowKey, Pin>(map::PINS_NEW).keys().count())
+    }
+
+    /// Now, in the kernel's jiffies.
+    pub fn jiffies(&mut self) -> u64 {
+        let program: &Xdp =
+            self.ebpf.program(program::CLOCK).expect("loaded").try_into().expect("XDP");
+        assert_eq!(run(program, &[0; 64]).action, action::PASS, "the clock program");
+        self.array::<Clock>(map::CLOCK).get(&0, 0).expect("one entry").jiffies
+    }
+
+    /// Gives back what earlier tests took from the rate limits.
+    fn reset_limits(&mut self) {
+        let map = self.ebpf.map_mut("LIMITS").expect("the program declares it");
+        let mut limits: PerCpuArray<_, u64> = PerCpuArray::try_from(map).expect("its type");
+        for index in 0..limits.len() {
+            let zeros = vec![0; nr_cpus().expect("the kernel says it")];
+            limits
+                .set(index, PerCpuValues::try_from(zeros).expect("one a CPU"), 0)
+                .expect("within");
+        }
+    }
+
+    /// The object, for maps of any type.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+/// The keys of the flow hash in all tests.
+pub fn hash_keys() -> HashKeys {
+    expand_seed(&SEED)
+}
+
+/// Runs one frame through a program.
+///
+/// # Panics
+/// If the kernel does not run it: frames have at least 14 bytes.
+pub fn run(program: &Xdp, frame: &[u8]) -> Outcome {
+    let mut out = vec![0; frame.len() + 256];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::new()
+        })
+        .unwrap_or_else(|error| panic!("test run of {}: {error}", packet::hex(frame)));
+    out.truncate(result.data_size_out as usize);
+    Outcome { action: result.return_value, frame: out }
+}
+
+/// Runs a program `repeat` times on its own output; the last action and the mean time of a run.
+pub fn repeat(program: &Xdp, frame: &[u8], repeat: u32) -> Result<(u32, Duration)> {
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(frame),
+        repeat,
+        ..TestRunOptions::new()
+    })?;
+    Ok((result.return_value, result.duration))
+}
+
+/// Where an object lies.
+fn object(name: &str) -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf").join(name);
+    if !path.is_file() {
+        bail!("{} is not built: run `cargo xtask build` once", path.display());
+    }
+    Ok(path)
+}
+
+/// Loads a program of an object, with the end of the verifier's log in the error.
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("no program `{name}`"))?;
+    let program: &mut Xdp = program.try_into()?;
+    match program.load() {
+        Ok(()) => Ok(()),
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            let log = verifier_log.to_string();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            bail!("the kernel refuses `{name}` (is this root, with BPF?): {io_error}\n{end}")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot load `{name}`")),
+    }
+}
+
+fn array<'a, T: Pod>(ebpf: &'a mut Ebpf, name: &str) -> Array<&'a mut MapData, T> {
+    let map = ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
+    Array::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn hash_map<'a, K: Pod, V: Pod>(ebpf: &'a mut Ebpf, name: &str) -> HashMap<&'a mut MapData, K, V> {
+    let map = ebpf.map_mut(name).unwrap_or_else(|| panic!("no map {name}"));
+    HashMap::try_from(map).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Removes every entry.
+fn clear<T: BorrowMut<MapData>, K: Pod, V: Pod>(map: &mut HashMap<T, K, V>) -> Result<()> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! The lab's helper programs: streams of many flows, the bare floor, and the comparison.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, ProgramArray},
+    programs::Xdp,
+};
+
+use super::{action, array, hash_map, load_program, object, packet::Packet, repeat};
+
+#[path = "../../../lb-ebpf/src/bin/lab/abi.rs"]
+pub mod abi;
+
+use abi::{COPIED, FRAME, NOWHERE, Template};
+
+// SAFETY: repr(C) over integers, the size asserted to be the sum of the fields, every bit pattern valid.
+unsafe impl Pod for Template {}
+// SAFETY: as above.
+unsafe impl Pod for abi::CompareFlow {}
+// SAFETY: as above.
+unsafe impl Pod for abi::CompareVip {}
+// SAFETY: as above.
+unsafe impl Pod for abi::ComparePin {}
+// SAFETY: as above.
+unsafe impl Pod for abi::CompareBackend {}
+// SAFETY: as above.
+unsafe impl Pod for abi::CompareCounters {}
+
+/// The loaded helper programs.
+pub struct Lab {
+    ebpf: Ebpf,
+}
+
+/// Which end of a packet varies from flow to flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Varied {
+    /// The client is the source (requests).
+    Source,
+    /// The client is the destination (replies).
+    Destination,
+}
+
+/// A stream of flows made from one packet: address and port of the client vary.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    frame: Vec<u8>,
+    template: Template,
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Template(counter {}, {} flows)", self.counter, self.mask + 1)
+    }
+}
+
+impl Stream {
+    /// `flows` is a power of two. The packet gets a payload that makes it long enough.
+    pub fn new(packet: &Packet, varied: Varied, flows: u32) -> Self {
+        assert!(flows.is_power_of_two(), "{flows} flows");
+        let mut packet = packet.clone();
+        while packet.bytes().len() < COPIED {
+            packet.payload.push(0x55);
+        }
+        let frame = packet.bytes();
+        let is_v4 = packet.ip.source.is_ipv4();
+        let header = if is_v4 { 20 } else { 40 };
+        let transport = 14 + header;
+        let (word_offset, port_offset) = match (is_v4, varied) {
+            (true, Varied::Source) => (26, transport),
+            (true, Varied::Destination) => (30, transport + 2),
+            (false, Varied::Source) => (14 + 20, transport),
+            (false, Varied::Destination) => (14 + 36, transport + 2),
+        };
+        let is_tcp = frame[if is_v4 { 23 } else { 20 }] == 6;
+        let transport_checksum = transport + if is_tcp { 16 } else { 6 };
+        // Checksums without what varies: that is zero while they are computed.
+        let mut bare = frame.clone();
+        bare[word_offset..word_offset + 4].fill(0);
+        bare[port_offset..port_offset + 2].fill(0);
+        bare[transport_checksum..transport_checksum + 2].fill(0);
+        if is_v4 {
+            bare[24..26].fill(0);
+        }
+        let addresses = if is_v4 { 26..34 } else { 22..54 };
+        let protocol = [0, if is_tcp { 6 } else { 17 }];
+        let length = (frame.len() - transport) as u16;
+        let pseudo = [&bare[addresses], &protocol, &length.to_be_bytes(), &bare[transport..]];
+        let mut template = Template {
+            counter: 0,
+            mask: flows - 1,
+            length: frame.len() as u32,
+            program: 0,
+            word_offset: word_offset as u32,
+            word: u32::from_be_bytes(frame[word_offset..word_offset + 4].try_into().expect("four")),
+            port_offset: port_offset as u32,
+            port: u32::from(u16::from_be_bytes([frame[port_offset], frame[port_offset + 1]])),
+            network_checksum_offset: if is_v4 { 24 } else { NOWHERE },
+            network_sum: if is_v4 { sum(&bare[14..34]) } else { 0 },
+            transport_checksum_offset: transport_checksum as u32,
+            transport_sum: sum(&pseudo.concat()),
+            _pad: 0,
+            frame: [0; FRAME],
+        };
+        let copied = frame.len().min(FRAME);
+        template.frame[..copied].copy_from_slice(&frame[..copied]);
+        Self { frame, template }
+    }
+
+    /// The first frame, to begin a test run with.
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// Number of flows.
+    pub fn flows(&self) -> u32 {
+        self.template.mask + 1
+    }
+}
+
+/// Folded one's-complement sum in native byte order.
+fn sum(bytes: &[u8]) -> u32 {
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_ne_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum
+}
+
+impl Lab {
+    /// Loads the programs. `compare_flows`: size of the comparison program's flow table.
+    pub fn load(compare_flows: u32) -> Result<Self> {
+        let path = object("lab")?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("COMPARE_FLOWS", compare_flows)
+            .load_file(&path)
+            .with_context(|| format!("cannot load {}", path.display()))?;
+        for name in ["pass", "floor", "restore", "generator", "compare"] {
+            load_program(&mut ebpf, name)?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// A program of the lab.
+    pub fn program(&self, name: &str) -> &Xdp {
+        let program = self.ebpf.program(name).unwrap_or_else(|| panic!("no program {name}"));
+        program.try_into().expect("it is an XDP program")
+    }
+
+    /// Makes a program callable by `restore`, as number `index` (0..8).
+    pub fn register(&mut self, index: u32, program: &Xdp) -> Result<()> {
+        let fd = program.fd()?.try_clone()?;
+        self.programs()?.set(index, &fd, 0)?;
+        Ok(())
+    }
+
+    /// The same for a program of the lab.
+    pub fn register_own(&mut self, index: u32, name: &str) -> Result<()> {
+        let fd = self.program(name).fd()?.try_clone()?;
+        self.programs()?.set(index, &fd, 0)?;
+        Ok(())
+    }
+
+    fn programs(&mut self) -> Result<ProgramArray<&mut MapData>> {
+        Ok(ProgramArray::try_from(self.ebpf.map_mut("PROGRAMS").context("no map PROGRAMS")?)?)
+    }
+
+    /// Runs the next `rounds` packets of a stream through registered program `index`; the mean time of one. The action
+    /// of the last one must be `expected`.
+    pub fn stream(
+        &mut self,
+        stream: &mut Stream,
+        index: u32,
+        rounds: u32,
+        expected: u32,
+    ) -> Result<Duration> {
+        stream.template.program = index;
+        let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
+        templates.set(0, stream.template, 0)?;
+        let (last, time) = repeat(self.program("restore"), &stream.frame, rounds)?;
+        let templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
+        let counter = templates.get(&0, 0)?.counter;
+        ensure!(
+            counter == stream.template.counter + u64::from(rounds),
+            "{} of {rounds} packets were made",
+            counter - stream.template.counter
+        );
+        ensure!(last == expected, "action {last} instead of {expected}");
+        stream.template.counter = counter;
+        Ok(time)
+    }
+
+    /// Composes the next packet of a stream and leaves it at that.
+    pub fn next(&mut self, stream: &mut Stream) -> Result<Vec<u8>> {
+        let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
+        templates.set(0, stream.template, 0)?;
+        let outcome = super::run(self.program("generator"), &stream.frame);
+        ensure!(outcome.action == action::TX, "action {}", outcome.action);
+        stream.template.counter += 1;
+        Ok(outcome.frame)
+    }
+
+    /// Configures the comparison program: a VIP with backends, in turn on its ring.
+    pub fn compare(&mut self, vip: IpAddr, port: u16, backends: &[IpAddr]) -> Result<()> {
+        let raw = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => Ok(u32::from_ne_bytes(v4.octets())),
+            IpAddr::V6(_) => Err(anyhow::anyhow!("the comparison serves IPv4 only")),
+        };
+        let key = abi::CompareVip { address: raw(&vip)?, port: port.to_be(), protocol: 6, _pad: 0 };
+        let mut vips: HashMap<_, abi::CompareVip, u32> = hash_map(&mut self.ebpf, "COMPARE_VIPS");
+        vips.insert(key, 0, 0)?;
+        let mut ring: Array<_, u32> = array(&mut self.ebpf, "COMPARE_RING");
+        for slot in 0..ring.len() {
+            ring.set(slot, slot % backends.len() as u32, 0)?;
+        }
+        let mut rows: Array<_, abi::CompareBackend> = array(&mut self.ebpf, "COMPARE_BACKENDS");
+        for (index, backend) in backends.iter().enumerate() {
+            let mac = [2, 0, 0, 0, 0xcc, index as u8];
+            let row = abi::CompareBackend { address: raw(backend)?, mac, _pad: [0; 6] };
+            rows.set(index as u32, row, 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! Services and backends as a test describes them, and how they are written into the balancer's maps.
+
+use std::{net::IpAddr, ops::Range};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{LpmTrie, lpm_trie::Key},
+};
+use lb_common::{
+    abi::{
+        Address, AllowKey, BackendId, BackendRow, FlowKey, Forward, NeighbourKey, NeighbourRow,
+        NextHopRow, Pin, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry,
+        ServiceRow, Slot, address_value, backend_flag, key_kind, map, nexthop_flag, protocol,
+        service_flag,
+    },
+    be::Be16,
+};
+
+use super::{INGRESS, SERVICE_BUCKETS, array, clear, hash_map};
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// The NIC's own address in all tests.
+pub const NIC: Mac = [0x02, 0, 0, 0, 0, 0x01];
+/// The client's (or its router's) MAC address.
+pub const CLIENT: Mac = [0x02, 0, 0, 0, 0, 0xc1];
+
+/// Everything that the maps say.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Ids and rows are 1, 2, 3... in this order.
+    pub services: Vec<Service>,
+    /// Addresses of this host that are no VIPs.
+    pub hosts: Vec<IpAddr>,
+    /// Routes for nat replies.
+    pub routes: Vec<Route>,
+    /// Resolved on-link neighbours, all on [`INGRESS`].
+    pub neighbours: Vec<(IpAddr, Mac)>,
+    /// NICs and their numbers.
+    pub interfaces: Vec<(u32, u32)>,
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// The VIP.
+    pub vip: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// The way to the backends.
+    pub forward: Forward,
+    /// Ids go on from those of earlier services, starting at 1.
+    pub backends: Vec<Backend>,
+    /// Owner of each slot as an index into `backends`; empty = all in turn, 1,021 slots.
+    pub ring: Vec<u32>,
+    /// Bits of [`service_flag`]; ALLOW and INTERFACES follow from the fields below.
+    pub flags: u32,
+    /// Clients that may in; empty = all. (address, prefix length)
+    pub allow: Vec<(IpAddr, u32)>,
+    /// Mask of NIC numbers.
+    pub interfaces: Option<u32>,
+    /// Whether the VIP is an address of this host.
+    pub is_local: bool,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Next hop.
+    pub mac: Mac,
+    /// Egress NIC.
+    pub ifindex: u32,
+    /// MTU of the egress NIC.
+    pub mtu: u16,
+    /// Bits of [`backend_flag`].
+    pub flags: u32,
+    /// Outer source of tunnels.
+    pub source: Option<IpAddr>,
+}
+
+/// One route for nat replies.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Destination prefix.
+    pub prefix: (IpAddr, u32),
+    /// The gateway and its MAC address, if that is known; `None` = on link.
+    pub gateway: Option<(IpAddr, Option<Mac>)>,
+    /// MTU of the egress NIC.
+    pub mtu: u16,
+}
+
+impl Service {
+    /// A TCP service on port 80 with resolved backends.
+    pub fn new(vip: &str, forward: Forward, backends: &[&str]) -> Self {
+        Self {
+            vip: ip(vip),
+            port: 80,
+            protocol: protocol::TCP,
+            forward,
+            backends: backends.iter().enumerate().map(|(i, b)| Backend::new(b, i as u8)).collect(),
+            ring: Vec::new(),
+            flags: 0,
+            allow: Vec::new(),
+            interfaces: None,
+            is_local: false,
+        }
+    }
+
+    /// The same for UDP.
+    pub fn udp(mut self) -> Self {
+        self.protocol = protocol::UDP;
+        self
+    }
+
+    /// On another port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// With flags.
+    pub fn flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// With each backend changed.
+    pub fn each(mut self, change: impl Fn(&mut Backend)) -> Self {
+        self.backends.iter_mut().for_each(change);
+        self
+    }
+
+    /// Slots of its ring.
+    pub fn slots(&self) -> u32 {
+        if self.ring.is_empty() { 1021 } else { self.ring.len() as u32 }
+    }
+}
+
+impl Backend {
+    /// `address` or `address@port` (port 8080 otherwise), resolved.
+    pub fn new(text: &str, number: u8) -> Self {
+        let (address, port) = text.split_once('@').unwrap_or((text, "8080"));
+        let address = ip(address);
+        let source = if address.is_ipv4() { ip("10.9.0.1") } else { ip("fd09::1") };
+        Self {
+            address,
+            port: port.parse().expect("a port"),
+            mac: [0x02, 0, 0, 0, 0xbb, number],
+            ifindex: INGRESS,
+            mtu: 1500,
+            flags: backend_flag::RESOLVED,
+            source: Some(source),
+        }
+    }
+}
+
+impl World {
+    /// With these services only.
+    pub fn of(services: impl IntoIterator<Item = Service>) -> Self {
+        Self { services: services.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Id of the first backend of a service.
+    pub fn first_backend(&self, service: usize) -> u32 {
+        1 + self.services[..service].iter().map(|s| s.backends.len() as u32).sum::<u32>()
+    }
+
+    /// Number of backends of all services.
+    pub fn backends(&self) -> u32 {
+        self.first_backend(self.services.len()) - 1
+    }
+}
+
+/// An address from its text.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap_or_else(|_| panic!("`{text}` is no address"))
+}
+
+/// What was written, so that it can be erased.
+#[derive(Default)]
+pub struct Written {
+    /// The arena's range of each service.
+    pub rings: Vec<Range<u32>>,
+    routes: Vec<Key<RouteKey>>,
+    allow: Vec<Key<AllowKey>>,
+    backends: u32,
+}
+
+impl Written {
+    /// Writes a world into empty maps.
+    pub fn write(ebpf: &mut Ebpf, world: &World) -> Result<Self> {
+        let mut written = Self { backends: world.backends(), ..Self::default() };
+        let mut table = vec![ServiceBucket::default(); SERVICE_BUCKETS as usize];
+        let mut start = 0;
+        for (index, service) in world.services.iter().enumerate() {
+            let ring = start..start + service.slots();
+            start = ring.end;
+            written.service(ebpf, world, index, service, &ring)?;
+            written.rings.push(ring);
+            entries(&mut table, world, index, service);
+        }
+        for host in &world.hosts {
+            put(&mut table, *host, 0, 0, key_kind::ADDRESS, address_value::HOST);
+        }
+        for (index, bucket) in table.iter().enumerate() {
+            array::<ServiceBucket>(ebpf, map::SERVICE_TABLE).set(index as u32, bucket, 0)?;
+        }
+        for (index, route) in world.routes.iter().enumerate() {
+            written.route(ebpf, index as u32 + 1, route)?;
+        }
+        for (address, mac) in &world.neighbours {
+            let key = NeighbourKey { address: (*address).into(), ifindex: INGRESS };
+            hash_map(ebpf, map::NEIGHBOURS).insert(key, NeighbourRow { mac: *mac, _pad: 0 }, 0)?;
+        }
+        for (ifindex, number) in &world.interfaces {
+            hash_map::<u32, u32>(ebpf, map::INTERFACES).insert(ifindex, number, 0)?;
+        }
+        Ok(written)
+    }
+
+    fn service(
+        &mut self,
+        ebpf: &mut Ebpf,
+        world: &World,
+        index: usize,
+        service: &Service,
+        ring: &Range<u32>,
+    ) -> Result<()> {
+        let id = index as u32 + 1;
+        let first = world.first_backend(index);
+        let mut flags = service.flags;
+        flags |= if service.allow.is_empty() { 0 } else { service_flag::ALLOW };
+        flags |= if service.interfaces.is_none() { 0 } else { service_flag::INTERFACES };
+        let row = ServiceRow {
+            ring: ring.start,
+            slots: service.slots(),
+            id,
+            flags,
+            interfaces: service.interfaces.unwrap_or_default(),
+            allow_list: id,
+            vip: service.vip.into(),
+            port: Be16::from_host(service.port),
+            protocol: service.protocol,
+            forward: service.forward as u8,
+            idle_seconds: 900,
+            ..ServiceRow::default()
+        };
+        array(ebpf, map::SERVICES).set(id, row, 0)?;
+        let count = service.backends.len() as u32;
+        let mut arena = array::<u64>(ebpf, map::ARENA);
+        for slot in 0..service.slots() {
+            let owner = service.ring.get(slot as usize).copied().unwrap_or(slot % count.max(1));
+            let owner = if count == 0 { BackendId::NONE } else { BackendId(first + owner) };
+            arena.set(ring.start + slot, Slot::settled(owner).0, 0)?;
+        }
+        for (number, backend) in service.backends.iter().enumerate() {
+            let backend_id = first + number as u32;
+            array(ebpf, map::BACKENDS).set(backend_id, backend_row(service, backend, id), 0)?;
+            if service.forward == Forward::Nat {
+                let vip = service.vip.into();
+                let reply = ReplyRow { vip, port: Be16::from_host(service.port), _pad: 0, row: id };
+                array(ebpf, map::REPLIES).set(backend_id, reply, 0)?;
+            }
+        }
+        for (prefix, length) in &service.allow {
+            let bits = length + if prefix.is_ipv4() { 96 } else { 0 };
+            let key = Key::new(32 + bits, AllowKey { list: id, source: (*prefix).into() });
+            allow(ebpf)?.insert(&key, 1, 0)?;
+            self.allow.push(key);
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, ebpf: &mut Ebpf, index: u32, route: &Route) -> Result<()> {
+        let (gateway, mac) = match route.gateway {
+            None => (None, None),
+            Some((gateway, mac)) => (Some(gateway), mac),
+        };
+        let mut flags = if gateway.is_none() { nexthop_flag::ON_LINK } else { 0 };
+        flags |= if mac.is_some() { nexthop_flag::RESOLVED } else { 0 };
+        let row = NextHopRow {
+            dst_mac: mac.unwrap_or_default(),
+            mtu: route.mtu,
+            src_mac: NIC,
+            _pad: 0,
+            ifindex: INGRESS,
+            flags,
+            gateway: gateway.map(Address::from).unwrap_or_default(),
+        };
+        array(ebpf, map::NEXTHOPS).set(index, row, 0)?;
+        let bits = route.prefix.1 + if route.prefix.0.is_ipv4() { 96 } else { 0 };
+        let key = Key::new(bits, RouteKey { destination: route.prefix.0.into() });
+        routes(ebpf)?.insert(&key, index, 0)?;
+        self.routes.push(key);
+        Ok(())
+    }
+
+    /// Removes what was written, and all pins.
+    pub fn erase(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+        for index in 0..SERVICE_BUCKETS {
+            array(ebpf, map::SERVICE_TABLE).set(index, ServiceBucket::default(), 0)?;
+        }
+        for key in self.routes.drain(..) {
+            routes(ebpf)?.remove(&key)?;
+        }
+        for key in self.allow.drain(..) {
+            allow(ebpf)?.remove(&key)?;
+        }
+        for id in 0..=self.backends {
+            array(ebpf, map::BACKENDS).set(id, BackendRow::default(), 0)?;
+            array(ebpf, map::REPLIES).set(id, ReplyRow::default(), 0)?;
+        }
+        clear(&mut hash_map::<NeighbourKey, NeighbourRow>(ebpf, map::NEIGHBOURS))?;
+        clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
+        clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
+        clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;
+        Ok(())
+    }
+}
+
+fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
+    let is_tunnel = service.forward == Forward::Ipip;
+    let source = backend.source.filter(|_| is_tunnel);
+    let outer_sum = match (source, backend.address) {
+        (Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {
+            let inner = if service.vip.is_ipv4() { protocol::IPIP } else { protocol::IPV6 };
+            let [a, b] = [source.octets(), destination.octets()];
+            // As in RFC 791: version and length, DF, TTL 64, the addresses.
+            let constant = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, inner, 0, 0];
+            sum(&[constant.as_slice(), &a, &b].concat())
+        }
+        _ => 0,
+    };
+    BackendRow {
+        address: backend.address.into(),
+        source: source.map(Address::from).unwrap_or_default(),
+        dst_mac: backend.mac,
+        port: Be16::from_host(backend.port),
+        src_mac: NIC,
+        mtu: backend.mtu,
+        ifindex: backend.ifindex,
+        flags: backend.flags,
+        service: id,
+        outer_sum,
+    }
+}
+
+/// Unfolded one's-complement sum of 16-bit words in native byte order.
+fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum()
+}
+
+fn entries(table: &mut [ServiceBucket], world: &World, index: usize, service: &Service) {
+    let id = index as u32 + 1;
+    put(table, service.vip, service.port, service.protocol, key_kind::SERVICE, id);
+    let value = if service.is_local { address_value::VIP_LOCAL } else { address_value::VIP };
+    put(table, service.vip, 0, 0, key_kind::ADDRESS, value);
+    if service.forward == Forward::Nat {
+        for (number, backend) in service.backends.iter().enumerate() {
+            let backend_id = world.first_backend(index) + number as u32;
+            let (address, port) = (backend.address, backend.port);
+            put(table, address, port, service.protocol, key_kind::REPLY, backend_id);
+        }
+    }
+}
+
+/// Adds an entry unless its key is there.
+fn put(
+    table: &mut [ServiceBucket],
+    address: IpAddr,
+    port: u16,
+    protocol: u8,
+    kind: u8,
+    value: u32,
+) {
+    let address = Address::from(address);
+    let selector = ServiceEntry::selector(Be16::from_host(port), protocol, kind);
+    let bucket = ServiceEntry::bucket(&address, selector, SERVICE_BUCKETS - 1);
+    let entries = &mut table[bucket as usize].entries;
+    let word = ServiceEntry::word(selector, value);
+    let entry = ServiceEntry { high: address.high(), low: address.low(), word };
+    let is_same = |other: &ServiceEntry| {
+        (other.high, other.low, other.word as u32) == (entry.high, entry.low, selector)
+    };
+    if entries.iter().any(is_same) {
+        return;
+    }
+    let free = entries.iter_mut().find(|entry| entry.word == 0);
+    *free.unwrap_or_else(|| panic!("more than {SERVICE_BUCKET_ENTRIES} entries in a bucket")) =
+        entry;
+}
+
+fn routes(ebpf: &mut Ebpf) -> Result<LpmTrie<&mut aya::maps::MapData, RouteKey, u32>> {
+    Ok(LpmTrie::try_from(ebpf.map_mut(map::ROUTES).context("no map ROUTES")?)?)
+}
+
+fn allow(ebpf: &mut Ebpf) -> Result<LpmTrie<&mut aya::maps::MapData, AllowKey, u32>> {
+    Ok(LpmTrie::try_from(ebpf.map_mut(map::ALLOW).context("no map ALLOW")?)?)
+}

@@ -1,0 +1,319 @@
+//! Who may in, by which NIC, to which ports, and what happens where no next hop is known.
+
+use std::{fs, net::IpAddr, process::Command};
+
+use aya::maps::{RingBuf, xdp::DevMapHash};
+use lb_common::abi::{Forward, NeighbourWanted, Reason, backend_flag, map};
+use lb_tests::kernel::{
+    INGRESS, Kernel, World, action,
+    case::{Case, Expected, check, expected_frame},
+    packet::{Packet, flag},
+    world::{Route, Service, ip},
+};
+
+const VIP_V4: &str = "198.51.100.7";
+const VIP_V6: &str = "2001:db8:5::7";
+
+fn v4(forward: Forward) -> Service {
+    Service::new(VIP_V4, forward, &["10.1.0.1"])
+}
+
+fn v6(forward: Forward) -> Service {
+    Service::new(VIP_V6, forward, &["fd01::1"])
+}
+
+fn tcp_v4(source: &str) -> Packet {
+    Packet::tcp(&format!("{source}@40001"), "198.51.100.7@80", flag::SYN)
+}
+
+fn tcp_v6(source: &str) -> Packet {
+    Packet::tcp(&format!("{source}@40001"), "2001:db8:5::7@80", flag::SYN)
+}
+
+#[test]
+fn only_allowed_clients_get_in() {
+    let mut kernel = Kernel::shared();
+    let mut first = v4(Forward::Nat);
+    first.allow = vec![(ip("192.0.2.32"), 28), (ip("203.0.113.9"), 32)];
+    let mut second = v6(Forward::Dsr);
+    second.allow = vec![(ip("2001:db8:c::"), 48)];
+    // Another service's list must not let anybody in here.
+    let mut third = v4(Forward::Nat).port(81);
+    third.allow = vec![(ip("10.0.0.0"), 8)];
+    let world = World::of([first, second, third]);
+    kernel.enter(world.clone());
+    let mut cases = Vec::new();
+    for (source, is_allowed) in [
+        ("192.0.2.31", false),
+        ("192.0.2.32", true),
+        ("192.0.2.47", true),
+        ("192.0.2.48", false),
+        ("203.0.113.9", true),
+        ("203.0.113.8", false),
+        ("10.0.0.1", false),
+    ] {
+        let packet = tcp_v4(source);
+        cases.push(match is_allowed {
+            true => Case::forwards(source, &world, &packet, 1, 0),
+            false => Case::drops(source, packet.bytes(), 1, Reason::NotAllowed),
+        });
+    }
+    for (source, is_allowed) in
+        [("2001:db8:c::33", true), ("2001:db8:c:ffff::1", true), ("2001:db8:d::1", false)]
+    {
+        let packet = tcp_v6(source);
+        cases.push(match is_allowed {
+            true => Case::forwards(source, &world, &packet, 2, 0),
+            false => Case::drops(source, packet.bytes(), 2, Reason::NotAllowed),
+        });
+    }
+    check(&mut kernel, &cases);
+}
+
+#[test]
+fn a_service_is_reachable_by_its_nics_only() {
+    let mut kernel = Kernel::shared();
+    for (number, mask, is_reachable) in
+        [(0, 1, true), (0, 2, false), (3, 8, true), (3, 0xffff_fff7, false), (31, 1 << 31, true)]
+    {
+        let mut service = v4(Forward::Nat);
+        service.interfaces = Some(mask);
+        let mut world = World::of([service]);
+        world.interfaces = vec![(INGRESS, number)];
+        kernel.enter(world.clone());
+        let packet = tcp_v4("192.0.2.33");
+        let name = format!("NIC {number}, mask {mask:#x}");
+        let case = match is_reachable {
+            true => Case::forwards(name, &world, &packet, 1, 0),
+            false => Case::drops(name, packet.bytes(), 0, Reason::NoService),
+        };
+        check(&mut kernel, &[case]);
+    }
+    // A NIC that lb does not know reaches nothing that is restricted.
+    let mut service = v4(Forward::Nat);
+    service.interfaces = Some(u32::MAX);
+    kernel.enter(World::of([service]));
+    let frame = tcp_v4("192.0.2.33").bytes();
+    check(&mut kernel, &[Case::drops("unknown NIC", frame, 0, Reason::NoService)]);
+}
+
+#[test]
+fn ports_and_protocols_without_a_service() {
+    let mut kernel = Kernel::shared();
+    for is_local in [false, true] {
+        let mut services = [v4(Forward::Nat), v6(Forward::Ipip)];
+        services.iter_mut().for_each(|service| service.is_local = is_local);
+        kernel.enter(World::of(services));
+        let mut cases = Vec::new();
+        for packet in [
+            Packet::tcp("192.0.2.33@40001", "198.51.100.7@22", flag::SYN),
+            Packet::tcp("192.0.2.33@40001", "198.51.100.7@81", flag::ACK),
+            Packet::udp("192.0.2.33@40001", "198.51.100.7@80"), // B51
+            Packet::tcp("2001:db8:c::33@40001", "2001:db8:5::7@22", flag::SYN),
+            Packet::udp("2001:db8:c::33@40001", "2001:db8:5::7@80"),
+        ] {
+            let frame = packet.bytes();
+            let expected = match is_local {
+                // S22, S23: ssh to the host goes on working whatever the services say.
+                true => Expected::passed_as(&frame, Reason::NoServicePassed),
+                false => Expected::dropped(0, Reason::NoService),
+            };
+            cases.push(Case::new(
+                format!("local {is_local}: {:?}", packet.transport),
+                frame,
+                expected,
+            ));
+        }
+        check(&mut kernel, &cases);
+    }
+    // B56: a service that is gone is no service.
+    kernel.enter(World::default());
+    let frame = tcp_v4("192.0.2.33").bytes();
+    check(&mut kernel, &[Case::passes("a VIP that is gone", frame)]);
+}
+
+#[test]
+fn the_hosts_own_addresses_pass_everything() {
+    let mut kernel = Kernel::shared();
+    let mut world = World::of([v4(Forward::Nat), v6(Forward::Nat)]);
+    world.hosts = vec![ip("10.1.0.254"), ip("fd01::fe")];
+    kernel.enter(world);
+    let packets = [
+        Packet::tcp("192.0.2.33@40001", "10.1.0.254@22", flag::SYN),
+        Packet::tcp("10.1.0.1@8080", "10.1.0.254@50000", flag::SYN | flag::ACK),
+        Packet::udp("192.0.2.33@40001", "10.1.0.254@53"),
+        Packet::echo("192.0.2.33", "10.1.0.254"),
+        Packet::tcp("fd01::1@8080", "fd01::fe@50000", flag::SYN | flag::ACK),
+        Packet::echo("2001:db8:c::33", "fd01::fe"),
+    ];
+    let cases: Vec<Case> =
+        packets.iter().map(|p| Case::passes(format!("{:?}", p.ip), p.bytes())).collect();
+    check(&mut kernel, &cases);
+}
+
+#[test]
+fn a_ring_without_a_backend_drops() {
+    let mut kernel = Kernel::shared();
+    let none = |vip| Service::new(vip, Forward::Nat, &[]);
+    kernel.enter(World::of([none(VIP_V4), none(VIP_V6)]));
+    let cases = [
+        Case::drops("v4", tcp_v4("192.0.2.33").bytes(), 1, Reason::NoBackend),
+        Case::drops("v6", tcp_v6("2001:db8:c::33").bytes(), 2, Reason::NoBackend),
+    ];
+    check(&mut kernel, &cases);
+}
+
+/// The backend's next hop is not resolved.
+fn unresolved(service: Service) -> Service {
+    service.each(|backend| backend.flags &= !backend_flag::RESOLVED)
+}
+
+fn wanted(kernel: &mut Kernel) -> Vec<IpAddr> {
+    let map = kernel.ebpf().map_mut(map::WANTED).expect("the program declares it");
+    let mut ring = RingBuf::try_from(map).expect("its type");
+    let mut addresses = Vec::new();
+    while let Some(record) = ring.next() {
+        assert_eq!(record.len(), size_of::<NeighbourWanted>());
+        // SAFETY: the program's record, of the length just checked; integers take any value.
+        let record = unsafe { record.as_ptr().cast::<NeighbourWanted>().read_unaligned() };
+        addresses.push(record.address.into());
+    }
+    addresses
+}
+
+#[test]
+fn unknown_next_hops_drop_and_are_asked_for() {
+    let mut kernel = Kernel::shared();
+    for forward in [Forward::Nat, Forward::Dsr, Forward::Ipip] {
+        kernel.enter(World::of([unresolved(v4(forward)), unresolved(v6(forward))]));
+        wanted(&mut kernel);
+        let cases = [
+            Case::drops("v4", tcp_v4("192.0.2.33").bytes(), 1, Reason::NoNextHop),
+            Case::drops("v6", tcp_v6("2001:db8:c::33").bytes(), 2, Reason::NoNextHop),
+        ];
+        check(&mut kernel, &cases);
+        assert_eq!(wanted(&mut kernel), [ip("10.1.0.1"), ip("fd01::1")], "{forward:?}");
+        // A flood of packets makes no flood of wishes.
+        let frame = tcp_v4("192.0.2.33").bytes();
+        for _ in 0..5000 {
+            assert_eq!(kernel.run(&frame).action, action::DROP);
+        }
+        let wishes = wanted(&mut kernel).len();
+        assert!(wishes < 200, "{wishes} wishes for 5000 packets");
+    }
+}
+
+#[test]
+fn replies_without_a_route_ask_for_the_gateway() {
+    let mut kernel = Kernel::shared();
+    let mut world = World::of([v4(Forward::Nat)]);
+    let gateway = ip("10.1.0.253");
+    world.routes =
+        vec![Route { prefix: (ip("0.0.0.0"), 0), gateway: Some((gateway, None)), mtu: 1500 }];
+    kernel.enter(world);
+    wanted(&mut kernel);
+    let reply = Packet::tcp("10.1.0.1@8080", "192.0.2.33@40001", flag::ACK);
+    check(&mut kernel, &[Case::drops("no MAC", reply.bytes(), 1, Reason::NoNextHop)]);
+    assert_eq!(wanted(&mut kernel), [gateway]);
+}
+
+fn command(line: &str) {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a program");
+    let status = Command::new(program).args(words).status().expect("it starts");
+    assert!(status.success(), "`{line}`: {status}");
+}
+
+/// In this thread's network namespace: a NIC `out` with 10.1.0.254 and fd01::fe; its index.
+fn make_nic() -> u32 {
+    command("ip link add out type veth peer name far");
+    command("ip link set out address 02:00:00:00:00:0e up");
+    command("ip link set far up");
+    command("ip link set lo up");
+    command("ip address add 10.1.0.254/24 dev out");
+    command("ip address add fd01::fe/64 dev out nodad");
+    command("ip neighbour add 10.1.0.1 lladdr 02:00:00:00:bb:00 dev out nud permanent");
+    command("ip neighbour add fd01::1 lladdr 02:00:00:00:bb:00 dev out nud permanent");
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/thread-self/root/proc/sys/net/{family}/conf/all/forwarding");
+        fs::write(&path, "1").unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    nix::net::if_::if_nametoindex("out").expect("it was just made")
+}
+
+#[test]
+fn another_nic_is_reached_by_redirect() {
+    let mut kernel = Kernel::shared();
+    let index = make_nic();
+    for forward in [Forward::Nat, Forward::Dsr, Forward::Ipip] {
+        let by_out = |service: Service| service.each(|backend| backend.ifindex = index);
+        let world = World::of([by_out(v4(forward)), by_out(v6(forward))]);
+        kernel.enter(world.clone());
+        let packets = [(tcp_v4("192.0.2.33"), 1), (tcp_v6("2001:db8:c::33"), 2)];
+        let drops = packets.iter().map(|(packet, service)| {
+            Case::drops(
+                format!("{forward:?}: not attached"),
+                packet.bytes(),
+                *service,
+                Reason::EgressFailed,
+            )
+        });
+        check(&mut kernel, &drops.collect::<Vec<_>>());
+        let map = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
+        let mut devices = DevMapHash::try_from(map).expect("its type");
+        devices.insert(index, index, None, 0).expect("the NIC exists");
+        let redirects = packets.iter().map(|(packet, service)| {
+            let frame = expected_frame(&world, packet, *service, 0);
+            let expected = Expected::forwarded(packet, *service, true, frame).redirected();
+            Case::new(format!("{forward:?}"), packet.bytes(), expected)
+        });
+        check(&mut kernel, &redirects.collect::<Vec<_>>());
+        let map = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
+        DevMapHash::try_from(map).expect("its type").remove(index).expect("it is there");
+    }
+}
+
+#[test]
+fn unresolved_next_hops_are_looked_up_in_the_kernels_tables() {
+    let mut kernel = Kernel::shared();
+    let index = make_nic();
+    for forward in [Forward::Nat, Forward::Dsr, Forward::Ipip] {
+        let world = World::of([unresolved(v4(forward)), unresolved(v6(forward))]);
+        kernel.enter(world.clone());
+        let map = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
+        let mut devices = DevMapHash::try_from(map).expect("its type");
+        devices.insert(index, index, None, 0).expect("the NIC exists");
+        for (packet, service) in [(tcp_v4("192.0.2.33"), 1), (tcp_v6("2001:db8:c::33"), 2)] {
+            let mut frame = expected_frame(&world, &packet, service, 0);
+            // The kernel's own answer: the NIC's address as the source.
+            frame[6..12].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x0e]);
+            let expected = Expected::forwarded(&packet, service, true, frame).redirected();
+            check(&mut kernel, &[Case::new(format!("{forward:?}"), packet.bytes(), expected)]);
+        }
+        let map = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
+        DevMapHash::try_from(map).expect("its type").remove(index).expect("it is there");
+    }
+}
+
+#[test]
+fn a_loop_is_broken() {
+    // B10, B92: our own frame comes back.
+    let mut kernel = Kernel::shared();
+    let world = World::of([v4(Forward::Dsr)]);
+    kernel.enter(world);
+    let mut frame = tcp_v4("192.0.2.33").bytes();
+    frame[6..12].copy_from_slice(&lb_tests::kernel::world::NIC);
+    for round in 0..64 {
+        let outcome = kernel.run(&frame);
+        if outcome.frame.get(23) == Some(&1) && outcome.action == action::DROP {
+            return;
+        }
+        if outcome.action != action::TX || outcome.frame[26..30] != frame[26..30] {
+            return; // dropped, or told that the hop limit ran out
+        }
+        assert!(outcome.frame[22] < frame[22], "round {round}: the hop limit does not fall");
+        frame = outcome.frame;
+        frame[6..12].copy_from_slice(&lb_tests::kernel::world::NIC);
+    }
+    panic!("the frame went round 64 times");
+}
