@@ -269,6 +269,16 @@ fn a_probe_answer_to_this_host_is_no_reply() {
 }
 
 #[test]
+fn a_mapped_source_is_no_ipv4_backend() {
+    let mut kernel = Kernel::shared();
+    for (mode, world) in worlds().into_iter().filter(|(mode, _)| *mode == "nat v4") {
+        kernel.enter(with_routes(world));
+        let frame = Packet::tcp("::ffff:10.1.0.2@8002", "2001:db8:c::33@40001", flag::ACK).bytes();
+        check(&mut kernel, &[Case::passes(mode, frame)]);
+    }
+}
+
+#[test]
 fn replies_find_on_link_clients() {
     let mut kernel = Kernel::shared();
     for (mode, world) in worlds().into_iter().filter(|(mode, _)| mode.starts_with("nat")) {
