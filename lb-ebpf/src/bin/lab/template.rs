@@ -26,7 +26,7 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     let template = TEMPLATE.get_ptr_mut(0)?;
     // SAFETY: an array's entry always exists, and by the rule of `Template` one run at a time uses it.
     let template = unsafe { &mut *template };
-    let surplus = frame::length(ctx) as i32 - template.length as i32;
+    let surplus = frame::length(ctx).wrapping_sub(template.length) as i32;
     if surplus != 0 {
         frame::move_head(ctx, surplus)?;
     }
