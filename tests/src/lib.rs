@@ -1,3 +1,13 @@
-//! The lab.
+//! The lab: machines made of namespaces, with real servers, clients and the real daemon; and what lb's tests on the
+//! real kernel share.
+//!
+//! Nothing here needs cleaning up: network and mount namespaces have no names, belong to threads of the test process, and
+//! vanish with it, however it ends. Daemons started in a machine are killed by the kernel with the thread that
+//! started them.
 
+pub mod client;
+pub mod daemon;
 pub mod kernel;
+pub mod lab;
+pub mod machine;
+pub mod server;

@@ -1,0 +1,237 @@
+//! lb in its machine, as an operator has it: a YAML file, the daemon, the command line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use lb_userspace::api::types::{BackendStatus, ServiceStatus, Stats, Status};
+use serde::de::DeserializeOwned;
+
+use crate::{client::wait_for, machine::Machine};
+
+/// lb's files and its daemon.
+pub struct Daemon<'a> {
+    machine: &'a Machine,
+    /// Holds everything below.
+    pub directory: PathBuf,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    nics: Vec<String>,
+    child: Option<Child>,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// The `lb` binary that cargo has built beside this one.
+pub fn lb_binary() -> PathBuf {
+    let me = std::env::current_exe().expect("a process knows its binary");
+    let directory = me.parent().expect("a binary is in a directory");
+    // Tests are in `deps`.
+    let directory =
+        if directory.ends_with("deps") { directory.parent().expect("target") } else { directory };
+    let lb = directory.join("lb");
+    assert!(lb.is_file(), "{} is missing: `cargo xtask build` makes it", lb.display());
+    lb
+}
+
+impl<'a> Daemon<'a> {
+    /// lb in a directory of its own, with a configuration; not started yet.
+    pub fn new(machine: &'a Machine, nics: &[&str], yaml: &str) -> anyhow::Result<Self> {
+        let temporary = tempfile::tempdir()?;
+        let mut daemon = Self::in_directory(machine, nics, yaml, temporary.path())?;
+        daemon._temporary = Some(temporary);
+        Ok(daemon)
+    }
+
+    /// The same in a given directory.
+    pub fn in_directory(
+        machine: &'a Machine,
+        nics: &[&str],
+        yaml: &str,
+        directory: &Path,
+    ) -> anyhow::Result<Self> {
+        let daemon = Self {
+            machine,
+            config: directory.join("lb.yaml"),
+            socket: directory.join("run/lb.sock"),
+            nics: nics.iter().map(|nic| (*nic).to_owned()).collect(),
+            directory: directory.to_owned(),
+            child: None,
+            _temporary: None,
+        };
+        daemon.write(yaml)?;
+        Ok(daemon)
+    }
+
+    /// Writes the configuration, as an editor does: aside, then renamed.
+    pub fn write(&self, yaml: &str) -> anyhow::Result<()> {
+        let aside = self.config.with_extension("new");
+        fs::write(&aside, yaml)?;
+        fs::rename(&aside, &self.config)?;
+        Ok(())
+    }
+
+    /// The command line that starts it.
+    pub fn run_command(&self) -> Command {
+        let mut command = Command::new(lb_binary());
+        command.arg("--socket").arg(&self.socket).arg("run").arg("--config").arg(&self.config);
+        command.arg("--run-dir").arg(self.directory.join("run"));
+        command.arg("--state-dir").arg(self.directory.join("state"));
+        for nic in &self.nics {
+            command.args(["--iface", nic]);
+        }
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.launch()?;
+        let status = wait_for(
+            "the daemon answers",
+            Duration::from_secs(30),
+            || (self.try_json::<Status>(&["status"]), self.log_tail()),
+            |(status, _)| status.is_ok(),
+        );
+        status.0.map(drop)
+    }
+
+    /// Starts the daemon without waiting.
+    pub fn launch(&mut self) -> anyhow::Result<()> {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = self.run_command();
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.child = Some(self.machine.spawn(command)?);
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("lb.log")
+    }
+
+    /// The end of the daemon's log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Runs `lb ARGUMENTS` in the machine.
+    pub fn lb(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(lb_binary());
+        command.arg("--socket").arg(&self.socket).args(arguments);
+        self.machine.output(command)
+    }
+
+    /// Runs `lb ARGUMENTS`, which has to succeed.
+    #[track_caller]
+    pub fn must(&self, arguments: &[&str]) -> String {
+        let output = self.lb(arguments).expect("lb can be run");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "lb {arguments:?}: {}{}{}",
+            text(&output.stdout),
+            text(&output.stderr),
+            self.log_tail()
+        );
+        text(&output.stdout)
+    }
+
+    fn try_json<T: DeserializeOwned>(&self, arguments: &[&str]) -> anyhow::Result<T> {
+        let output = self.lb(&[arguments, &["--json"]].concat())?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "lb {arguments:?}: {error}");
+        serde_json::from_slice(&output.stdout).context("the answer is no JSON of this kind")
+    }
+
+    /// `lb status`
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        self.try_json(&["status"]).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()))
+    }
+
+    /// `lb stats`
+    #[track_caller]
+    pub fn stats(&self) -> Stats {
+        self.try_json(&["stats"]).unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()))
+    }
+
+    /// `lb lookup`
+    #[track_caller]
+    pub fn lookup(&self, source: &str, destination: &str) -> lb_userspace::api::types::Lookup {
+        self.try_json(&["lookup", source, destination])
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()))
+    }
+
+    /// Waits until the status is as wanted.
+    #[track_caller]
+    pub fn wait(&self, what: &str, limit: Duration, good: impl Fn(&Status) -> bool) -> Status {
+        let look = || {
+            let status = self.try_json::<Status>(&["status"]).map_err(|error| format!("{error:#}"));
+            (status, self.log_tail())
+        };
+        let seen = wait_for(what, limit, look, |(status, _)| status.as_ref().is_ok_and(&good));
+        seen.0.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Waits until every backend's next hop is known and its state is one of `states`.
+    #[track_caller]
+    pub fn wait_ready(&self, states: &[&str]) -> Status {
+        self.wait("all backends are ready", Duration::from_secs(30), |status| {
+            !status.services.is_empty()
+                && status.services.iter().flat_map(|service| &service.backends).all(|backend| {
+                    states.contains(&backend.state.as_str())
+                        && !backend.next_hop.contains("unresolved")
+                })
+        })
+    }
+
+    /// Waits until every slot is SETTLED and no pin is left.
+    #[track_caller]
+    pub fn wait_settled(&self, limit: Duration) {
+        self.wait("every slot is SETTLED and no pin is left", limit, |status| {
+            let settled = |service: &ServiceStatus| {
+                let slots = service.slots;
+                slots.window + slots.harvest + slots.pinned == 0
+                    && !service.backends.iter().any(|backend| backend.admin == "removed")
+            };
+            status.pins.confirmed + status.pins.unconfirmed == 0
+                && status.services.iter().all(settled)
+        });
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}", self.log_tail());
+        }
+        // It is gone when this fails.
+        let _ = self.kill();
+    }
+}
+
+/// A backend of a status.
+pub fn backend<'s>(status: &'s Status, service: &str, name: &str) -> Option<&'s BackendStatus> {
+    let service = status.services.iter().find(|candidate| candidate.name == service)?;
+    service.backends.iter().find(|backend| backend.name == name)
+}

@@ -1,0 +1,186 @@
+//! Topologies: a client, lb's host and backends on bridged segments.
+//!
+//! ```text
+//!  client ── br0 ── lb (lb0)          one-armed: backends on br0, too
+//!                   lb (lb1) ── br1 ── web1, web2...   two-armed
+//! ```
+//! The client is in 10.77.1.0/24 and fd77:1::/64, the backends in 10.77.0.0/24 and fd77::/64; lb's host is the gateway of
+//! both, so that nat's answers come back through it. With [`Return::Direct`] the backends reach the client on link.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Xdp, xdp::XdpMode},
+};
+
+use crate::{machine::Machine, server::Server};
+
+/// Port of the backends' servers, and of every VIP in dsr and tunnel labs.
+pub const PORT: u16 = 8080;
+/// The IPv4 VIP.
+pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 80));
+/// The IPv6 VIP.
+pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x80));
+
+/// Number of lb's NICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arms {
+    /// Everything on lb0.
+    One,
+    /// Clients on lb0, backends on lb1.
+    Two,
+}
+
+/// How backends answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// Through lb (nat).
+    ThroughLb,
+    /// Straight to the client, from the VIP on their loopback (dsr, tunnel).
+    Direct,
+}
+
+/// A lab. Dropping it removes everything.
+pub struct Lab {
+    /// Where requests come from.
+    pub client: Machine,
+    /// Where lb runs.
+    pub lb: Machine,
+    /// Where servers run: web1, web2...
+    pub backends: Vec<Machine>,
+    /// Their servers; `None` = stopped.
+    pub servers: Vec<Option<Server>>,
+    /// lb's NICs.
+    pub nics: Vec<&'static str>,
+    switch: Machine,
+    arms: Arms,
+    way: Return,
+    /// The program on far ends of lb's links, without which frames sent by XDP would vanish there.
+    _pass: Ebpf,
+}
+
+/// Address of a backend, 1 = web1.
+pub fn backend4(number: usize) -> IpAddr {
+    Ipv4Addr::new(10, 77, 0, 10 + number as u8).into()
+}
+
+/// IPv6 address of a backend, 1 = web1.
+pub fn backend6(number: usize) -> IpAddr {
+    format!("fd77::1{number:x}").parse().expect("an address")
+}
+
+impl Lab {
+    /// Builds it, with `backends` running servers.
+    pub fn new(arms: Arms, way: Return, backends: usize) -> anyhow::Result<Self> {
+        let switch = Machine::new("switch")?;
+        let client = Machine::new("client")?;
+        let lb = Machine::new("lb")?;
+        for bridge in ["br0", "br1"] {
+            switch.ip(&format!("link add {bridge} type bridge"))?;
+            switch.ip(&format!("link set {bridge} mtu 1600 up"))?;
+        }
+        let nics = match arms {
+            Arms::One => vec!["lb0"],
+            Arms::Two => vec!["lb0", "lb1"],
+        };
+        let mut ports = Vec::new();
+        for (number, nic) in nics.iter().enumerate() {
+            let port = format!("p-{nic}");
+            lb.connect(nic, &switch, &port, 1600)?;
+            switch.ip(&format!("link set {port} master br{number}"))?;
+            ports.push(port);
+        }
+        let inside = nics[nics.len() - 1];
+        lb.sh(&format!(
+            "ip addr add 10.77.1.1/24 dev lb0; ip addr add fd77:1::1/64 dev lb0 nodad; \
+             ip addr add 10.77.0.1/24 dev {inside}; ip addr add fd77::1/64 dev {inside} nodad"
+        ))?;
+        client.connect("c0", &switch, "p-client", 1500)?;
+        switch.ip("link set p-client master br0")?;
+        client.sh("ip addr add 10.77.1.2/24 dev c0; ip addr add fd77:1::2/64 dev c0 nodad; \
+             ip route add default via 10.77.1.1; ip route add default via fd77:1::1")?;
+        let pass = pass_on(&switch, &ports)?;
+        let mut lab = Self {
+            client,
+            lb,
+            backends: Vec::new(),
+            servers: Vec::new(),
+            nics,
+            switch,
+            arms,
+            way,
+            _pass: pass,
+        };
+        for _ in 0..backends {
+            lab.add_backend()?;
+        }
+        Ok(lab)
+    }
+
+    /// One more backend with a running server; returns its number (1 = web1).
+    pub fn add_backend(&mut self) -> anyhow::Result<usize> {
+        let number = self.backends.len() + 1;
+        let machine = Machine::new(&format!("web{number}"))?;
+        let port = format!("p-web{number}");
+        machine.connect("e0", &self.switch, &port, 1600)?;
+        let bridge = if self.arms == Arms::One { "br0" } else { "br1" };
+        self.switch.ip(&format!("link set {port} master {bridge}"))?;
+        let (v4, v6) = (backend4(number), backend6(number));
+        machine.sh(&format!(
+            "ip addr add {v4}/24 dev e0; ip addr add {v6}/64 dev e0 nodad; \
+             ip route add default via 10.77.0.1; ip route add default via fd77::1"
+        ))?;
+        let mut addresses = vec![SocketAddr::new(v4, PORT), SocketAddr::new(v6, PORT)];
+        if self.way == Return::Direct {
+            // The VIP without answering ARP for it, and the client on link.
+            machine.sh(&format!(
+                "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 > /proc/sys/net/ipv4/conf/all/arp_announce; \
+                 ip addr add {VIP4}/32 dev lo; ip addr add {VIP6}/128 dev lo nodad; \
+                 ip route add 10.77.1.0/24 dev e0; ip route add fd77:1::/64 dev e0"
+            ))?;
+            addresses.extend([SocketAddr::new(VIP4, PORT), SocketAddr::new(VIP6, PORT)]);
+        }
+        let server = Server::start(&machine, &format!("web{number}"), &addresses)?;
+        self.backends.push(machine);
+        self.servers.push(Some(server));
+        Ok(number)
+    }
+
+    /// Stops a backend's server (1 = web1): connections break, new ones are refused.
+    pub fn stop_server(&mut self, number: usize) {
+        self.servers[number - 1] = None;
+    }
+
+    /// Starts it again.
+    pub fn start_server(&mut self, number: usize) -> anyhow::Result<()> {
+        let mut addresses =
+            vec![SocketAddr::new(backend4(number), PORT), SocketAddr::new(backend6(number), PORT)];
+        if self.way == Return::Direct {
+            addresses.extend([SocketAddr::new(VIP4, PORT), SocketAddr::new(VIP6, PORT)]);
+        }
+        let machine = &self.backends[number - 1];
+        self.servers[number - 1] =
+            Some(Server::start(machine, &format!("web{number}"), &addresses)?);
+        Ok(())
+    }
+}
+
+/// Attaches the lab's `pass` program to NICs of a machine.
+fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf> {
+    let nics = nics.to_vec();
+    machine.run(move || {
+        let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/lab");
+        let mut ebpf = EbpfLoader::new()
+            .load_file(object)
+            .with_context(|| format!("load {object} (`cargo xtask build` makes it)"))?;
+        let program: &mut Xdp =
+            ebpf.program_mut("pass").context("the object has no program `pass`")?.try_into()?;
+        program.load()?;
+        for nic in nics {
+            program.attach(&nic, XdpMode::Driver).with_context(|| format!("attach to {nic}"))?;
+        }
+        Ok(ebpf)
+    })
+}
