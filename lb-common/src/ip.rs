@@ -39,6 +39,9 @@ pub trait IpHeader: Wire {
     /// Length of the whole packet in bytes, as the header says; 0 for IPv6 without a payload (RFC 2675).
     fn length(&self) -> u32;
 
+    /// Whether the header's checksum is right; the header has no options. IPv6 has none.
+    fn is_intact(&self) -> bool;
+
     /// Takes one off the hop limit, which must not be 0.
     fn decrement_hop_limit(&mut self);
     /// Replaces the hop limit.
@@ -101,6 +104,21 @@ impl IpHeader for Ipv4Hdr {
     #[inline(always)]
     fn length(&self) -> u32 {
         be16(self.tot_len).to_host() as u32
+    }
+
+    #[inline(always)]
+    fn is_intact(&self) -> bool {
+        let constant = Sum::default()
+            .word(u16::from_ne_bytes([self.vihl, self.tos]))
+            .word(u16::from_ne_bytes(self.tot_len))
+            .word(u16::from_ne_bytes(self.id))
+            .word(u16::from_ne_bytes(self.frags))
+            .word(u16::from_ne_bytes([self.ttl, self.proto]))
+            .word(u16::from_ne_bytes(self.check));
+        let addresses = constant
+            .double(u32::from_ne_bytes(self.src_addr))
+            .double(u32::from_ne_bytes(self.dst_addr));
+        addresses.checksum() == 0
     }
 
     /// The checksum grows by what the TTL's word loses (RFC 1624); no checksum of a header is all ones, so the end-around
@@ -255,6 +273,11 @@ impl IpHeader for Ipv6Hdr {
             0 => 0,
             payload => payload as u32 + Ipv6Hdr::LENGTH as u32,
         }
+    }
+
+    #[inline(always)]
+    fn is_intact(&self) -> bool {
+        true
     }
 
     #[inline(always)]

@@ -125,7 +125,7 @@ impl Sample {
     }
 
     fn header_v4(&self, payload: usize) -> Vec<u8> {
-        assert!(self.options.len() % 4 == 0, "options are padded to words");
+        assert!(self.options.len().is_multiple_of(4), "options are padded to words");
         let length = 20 + self.options.len();
         let total = ((length + payload) as u16).to_be_bytes();
         let mut header =

@@ -1,7 +1,6 @@
 //! The answers that dropped packets deserve, made in place: the frame becomes the answer and goes back where it came
 //! from.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Address, Reason, protocol},
     frame::{Ethernet, Frame, Pair, Tcp, Wire},
@@ -13,16 +12,15 @@ use lb_common::{
 
 use crate::{
     count, limit, maps,
-    packet::XdpFrame,
+    packet::{Context, XdpFrame},
     service, sum,
     verdict::{Answer, Verdict},
 };
 
 /// Gives the answer that a verdict names, if the rate limit allows.
 #[inline(never)]
-pub fn give<F: Family>(context: *mut xdp_md, verdict: Verdict) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    let frame = unsafe { XdpFrame::new(context) };
+pub fn give<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    let frame = context.frame();
     let packet = parse::outline::<F>(&frame)
         .and_then(|outline| parse::examine_reply::<F>(&frame, &outline).ok());
     match (verdict.wanted_answer(), packet) {

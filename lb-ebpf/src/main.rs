@@ -3,12 +3,7 @@
 #![no_main]
 #![expect(missing_docs, reason = "the xdp macro makes a second function of each, without its text")]
 
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    helpers::generated,
-    macros::xdp,
-    programs::XdpContext,
-};
+use aya_ebpf::{bindings::xdp_action, helpers::generated, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::{
     abi::{Clock, Reason},
@@ -16,32 +11,33 @@ use lb_common::{
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
-    admit, answer, config, count, forward, maps, packet::XdpFrame, select, service, unserved,
+    admit, answer, config, count, forward, maps, packet::Context, select, service, unserved,
     verdict::Verdict,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
 #[xdp]
 pub fn balancer(context: XdpContext) -> u32 {
-    let verdict = decide(context.ctx);
+    // SAFETY: the program's own argument; each step below makes its frame when the one before is done with its own.
+    let context = unsafe { Context::new(context.ctx) };
+    let verdict = decide(context);
     count::verdict(verdict);
     if verdict.action() == xdp_action::XDP_DROP {
-        report(context.ctx, verdict);
+        report(context, verdict);
     }
     verdict.action()
 }
 
 /// Logs a drop; nothing at all, and no instruction left, at level 0.
 #[inline(never)]
-fn report(context: *mut xdp_md, verdict: Verdict) {
+fn report(context: Context, verdict: Verdict) {
     let (reason, service) = (verdict.reason().unwrap_or(0), verdict.service());
-    debug!(&XdpContext::new(context), "dropped: reason {}, service {}", reason, service);
+    debug!(&XdpContext::new(context.pointer()), "dropped: reason {}, service {}", reason, service);
 }
 
 #[inline(always)]
-fn decide(context: *mut xdp_md) -> Verdict {
-    // SAFETY: the program's own argument; this frame is not used after the first step.
-    let frame = unsafe { XdpFrame::new(context) };
+fn decide(context: Context) -> Verdict {
+    let frame = context.frame();
     let not_ours = Verdict::pass(Reason::Passed);
     let Some(ethernet) = frame.view::<Ethernet>(0) else { return not_ours };
     if ethernet.to_group() {
@@ -61,9 +57,8 @@ fn decide(context: *mut xdp_md) -> Verdict {
 
 /// The way of a packet to its backend, with a stack of its own.
 #[inline(never)]
-fn balance<F: Family>(context: *mut xdp_md) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    let frame = unsafe { XdpFrame::new(context) };
+fn balance<F: Family>(context: Context) -> Verdict {
+    let frame = context.frame();
     let go = || {
         let unserved = Verdict::unserved();
         let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
@@ -81,7 +76,7 @@ fn balance<F: Family>(context: *mut xdp_md) -> Verdict {
 
 /// What the fast path leaves to be done.
 #[inline(always)]
-fn finish<F: Family>(context: *mut xdp_md, verdict: Verdict) -> Verdict {
+fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
     if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
 }

@@ -2,7 +2,7 @@
 //! has none the kernel is asked, and the controller told.
 
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action, xdp_md},
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action},
     helpers::generated,
 };
 use lb_common::{
@@ -14,7 +14,10 @@ use lb_common::{
     parse::{self, Family},
 };
 
-use crate::{config, limit, maps, packet::XdpFrame};
+use crate::{
+    config, limit, maps,
+    packet::{Context, XdpFrame},
+};
 
 /// A resolved next hop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,9 +47,8 @@ pub fn to_backend(frame: &XdpFrame, row: &BackendRow) -> Result<Hop, Reason> {
 /// Finds the next hop towards the client of a reply, who is the frame's destination; 0 if there is none. A function of
 /// its own: its keys stay off the caller's stack.
 #[inline(never)]
-pub fn to_client<F: Family>(context: *mut xdp_md, hop: &mut Hop) -> u32 {
-    // SAFETY: the program's own argument; the caller's frame is not used during this call.
-    let frame = unsafe { XdpFrame::new(context) };
+pub fn to_client<F: Family>(context: Context, hop: &mut Hop) -> u32 {
+    let frame = context.frame();
     let Ok(client) = parse::destination::<F>(&frame) else { return 0 };
     match route(&client, hop) {
         Route::Resolved => 1,
@@ -87,13 +89,13 @@ fn route(client: &Address, hop: &mut Hop) -> Route {
 
 /// Asks the kernel's own tables for the way to a backend; 0 if they do not know either.
 #[inline(never)]
-fn ask_kernel(context: *mut xdp_md, backend: &Address, hop: &mut Hop) -> u32 {
+fn ask_kernel(context: Context, backend: &Address, hop: &mut Hop) -> u32 {
     ask_or_want(context, backend, backend, NEIGHBOUR_WANTED_ANY_INTERFACE, hop)
 }
 
 #[inline(always)]
 fn ask_or_want(
-    context: *mut xdp_md,
+    context: Context,
     to: &Address,
     neighbour: &Address,
     ifindex: u32,
@@ -107,13 +109,12 @@ fn ask_or_want(
 }
 
 #[inline(always)]
-fn look_up(context: *mut xdp_md, to: &Address, hop: &mut Hop) -> bool {
+fn look_up(context: Context, to: &Address, hop: &mut Hop) -> bool {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
     // SAFETY: a C structure of integers and unions of integers, for which zero is a value.
     let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    // SAFETY: the program's own argument.
-    question.ifindex = unsafe { XdpFrame::new(context) }.ingress();
+    question.ifindex = context.ingress();
     if to.is_v4() {
         question.family = AF_INET;
         question.__bindgen_anon_4.ipv4_dst = to.words[3].raw();
@@ -124,7 +125,7 @@ fn look_up(context: *mut xdp_md, to: &Address, hop: &mut Hop) -> bool {
     // SAFETY: the helper gets the program's own context and a structure of the length it is told.
     let answer = unsafe {
         generated::bpf_fib_lookup(
-            context.cast(),
+            context.pointer().cast(),
             &mut question,
             size_of::<bpf_fib_lookup>() as i32,
             0,
@@ -168,7 +169,7 @@ fn want(neighbour: &Address, ifindex: u32) {
 /// Whether this is the NIC that the frame came in by.
 #[inline(always)]
 pub fn is_ingress(frame: &XdpFrame, ifindex: u32) -> bool {
-    config::SINGLE_NIC.load() != 0 || ifindex == frame.ingress()
+    config::SINGLE_NIC.load() != 0 || ifindex == frame.context().ingress()
 }
 
 /// Sends the finished frame by its egress NIC.

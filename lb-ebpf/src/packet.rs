@@ -1,46 +1,66 @@
-//! The frame in the NIC's buffer. Everything the program does to packets goes through [`XdpFrame`].
+//! The frame in the NIC's buffer. Everything the programs do to packets goes through [`XdpFrame`].
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated};
 use lb_common::frame::{Frame, Wire};
 
-/// The frame in hand. Its pointers are as of its making; whatever moves them consumes it.
-#[derive(Debug)]
-pub struct XdpFrame {
-    context: *mut xdp_md,
-    start: *mut u8,
-    end: *mut u8,
-}
+/// The program's argument. Functions with a stack of their own take it, and make their own [`XdpFrame`] of it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Context(*mut xdp_md);
 
-impl XdpFrame {
-    /// The frame of this run.
+impl Context {
+    /// The context of this run.
     ///
     /// # Safety
-    /// `context` is the program's own argument, and no other `XdpFrame` of it is used from here on.
+    /// `pointer` is the program's own argument. Of the frames made of it, by whatever function, only one is in use at
+    /// any time, and none any more after another one has moved the frame's start or end.
     #[inline(always)]
-    pub unsafe fn new(context: *mut xdp_md) -> Self {
+    pub const unsafe fn new(pointer: *mut xdp_md) -> Self {
+        Self(pointer)
+    }
+
+    /// The frame as it is now.
+    #[inline(always)]
+    pub fn frame(self) -> XdpFrame {
         // Volatile, so that the compiler never passes the two as 32-bit numbers into a function of its own making: the
         // verifier would no longer know them for packet pointers.
         // SAFETY: the kernel's context is valid for the program's run.
         let (start, end) = unsafe {
             (
-                (&raw const (*context).data).read_volatile(),
-                (&raw const (*context).data_end).read_volatile(),
+                (&raw const (*self.0).data).read_volatile(),
+                (&raw const (*self.0).data_end).read_volatile(),
             )
         };
-        Self { context, start: start as usize as *mut u8, end: end as usize as *mut u8 }
-    }
-
-    /// The program's argument, for helpers and for functions that make their own frame.
-    #[inline(always)]
-    pub const fn context(&self) -> *mut xdp_md {
-        self.context
+        XdpFrame { context: self, start: start as usize as *mut u8, end: end as usize as *mut u8 }
     }
 
     /// Number of the NIC the frame came in by.
     #[inline(always)]
-    pub fn ingress(&self) -> u32 {
+    pub fn ingress(self) -> u32 {
         // SAFETY: the kernel's context is valid for the program's run.
-        unsafe { (&raw const (*self.context).ingress_ifindex).read_volatile() }
+        unsafe { (&raw const (*self.0).ingress_ifindex).read_volatile() }
+    }
+
+    /// For helpers of the kernel.
+    #[inline(always)]
+    pub const fn pointer(self) -> *mut xdp_md {
+        self.0
+    }
+}
+
+/// The frame in hand. Its pointers are as of its making; whatever moves them consumes it.
+#[derive(Debug)]
+pub struct XdpFrame {
+    context: Context,
+    start: *mut u8,
+    end: *mut u8,
+}
+
+impl XdpFrame {
+    /// What it was made of.
+    #[inline(always)]
+    pub const fn context(&self) -> Context {
+        self.context
     }
 
     /// Moves the start of the frame by `bytes`: negative makes room in front, positive cuts off. `None` if there is no
@@ -49,8 +69,8 @@ impl XdpFrame {
     pub fn move_start(self, bytes: i32) -> Option<Self> {
         // SAFETY: the helper gets the program's own context; the old pointers end with `self`.
         unsafe {
-            match generated::bpf_xdp_adjust_head(self.context, bytes) {
-                0 => Some(Self::new(self.context)),
+            match generated::bpf_xdp_adjust_head(self.context.0, bytes) {
+                0 => Some(self.context.frame()),
                 _ => None,
             }
         }
@@ -65,8 +85,8 @@ impl XdpFrame {
         }
         // SAFETY: as above.
         unsafe {
-            match generated::bpf_xdp_adjust_tail(self.context, -(more as i32)) {
-                0 => Some(Self::new(self.context)),
+            match generated::bpf_xdp_adjust_tail(self.context.0, -(more as i32)) {
+                0 => Some(self.context.frame()),
                 _ => None,
             }
         }
@@ -120,7 +140,7 @@ impl Frame for Stepwise<'_> {
     #[inline(always)]
     fn view<T: Wire>(&self, offset: usize) -> Option<&T> {
         // SAFETY: the kernel's context is valid for the program's run.
-        let end = unsafe { (&raw const (*self.0.context).data_end).read_volatile() } as usize;
+        let end = unsafe { (&raw const (*self.0.context.0).data_end).read_volatile() } as usize;
         let frame = XdpFrame { end: end as *mut u8, ..*self.0 };
         // SAFETY: as for `XdpFrame`; the reference borrows the frame that this one stands for.
         frame.pointer::<T>(offset).map(|header| unsafe { &*header })

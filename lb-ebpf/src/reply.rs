@@ -1,7 +1,6 @@
 //! Replies of nat backends, recognised without state: (backend address, port, protocol) names one service, so the source
 //! becomes that service's VIP again, on whichever node.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{BackendId, FlowKey, Phase, Reason, ReplyRow, protocol},
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
@@ -13,16 +12,15 @@ use lb_common::{
 use crate::{
     count, maps,
     nexthop::{self, Hop},
-    packet::XdpFrame,
+    packet::{Context, XdpFrame},
     pin, select, service,
     verdict::{Answer, Verdict},
 };
 
 /// Sends a reply back to its client; passes what is none.
 #[inline(never)]
-pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    let frame = unsafe { XdpFrame::new(context) };
+pub fn packet<F: Family>(context: Context) -> Verdict {
+    let frame = context.frame();
     match translate_back::<F>(frame) {
         Ok(verdict) | Err(verdict) => verdict,
     }
@@ -75,9 +73,8 @@ fn is_syn_ack(packet: &Packet) -> bool {
 /// Where the flow may have a pin (its slot has changed), the server's sequence number tells its handshake from a guess.
 /// A function of its own, for the stack's sake; it reads the packet once more.
 #[inline(never)]
-fn note_syn_ack<F: Family>(context: *mut xdp_md, reply: &ReplyRow, backend: u32) -> u32 {
-    // SAFETY: the program's own argument; the caller's frame is not used during this call.
-    let frame = unsafe { XdpFrame::new(context) };
+fn note_syn_ack<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32 {
+    let frame = context.frame();
     let note = || {
         let service = maps::SERVICES.get(reply.row)?;
         let outline = parse::outline::<F>(&frame)?;

@@ -10,9 +10,12 @@ use lb_common::{
     tcp_reset::{payload_length, sequence_length},
 };
 
-use aya_ebpf::bindings::xdp_md;
-
-use crate::{config, maps, packet::XdpFrame, pin::FlowPins, verdict::Verdict};
+use crate::{
+    config, maps,
+    packet::{self, XdpFrame},
+    pin::FlowPins,
+    verdict::Verdict,
+};
 
 /// The backend of a packet.
 #[inline(always)]
@@ -67,9 +70,8 @@ fn base(service: &ServiceRow, slot: Slot, hash: u32) -> Result<BackendId, Verdic
 /// The slow path, a function of its own: its key and pins stay off the fast path's stack, and it reads the packet once
 /// more rather than have it handed over there. Returns a backend id.
 #[inline(never)]
-fn changing<F: Family>(context: *mut xdp_md, about: &Context) -> u32 {
-    // SAFETY: the program's own argument; the caller's frame is not used during this call.
-    let frame = unsafe { XdpFrame::new(context) };
+fn changing<F: Family>(context: packet::Context, about: &Context) -> u32 {
+    let frame = context.frame();
     let read = || {
         let outline = parse::outline::<F>(&frame)?;
         let length = frame.view::<F::Header>(NETWORK)?.length() as u16;

@@ -12,7 +12,9 @@ use crate::{config, maps, packet::XdpFrame};
 pub fn find(frame: &XdpFrame, flow: &FlowKey) -> Option<&'static ServiceRow> {
     let row = lookup(&flow.destination, flow.destination_port, flow.protocol, key_kind::SERVICE)?;
     let service = maps::SERVICES.get(row)?;
-    if service.flags & service_flag::INTERFACES != 0 && !is_reachable(service, frame.ingress()) {
+    if service.flags & service_flag::INTERFACES != 0
+        && !is_reachable(service, frame.context().ingress())
+    {
         return None;
     }
     Some(service)

@@ -4,12 +4,12 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{checksum::Sum, icmp::sum_of_frame};
 
-use crate::packet::XdpFrame;
+use crate::packet::{Context, XdpFrame};
 
 /// The sum of `length` bytes from `offset` on, see [`sum_of_frame`].
 #[inline(always)]
 pub fn of_frame(frame: &XdpFrame, offset: usize, length: u16) -> Option<Sum> {
-    match sum_of_bytes(frame.context(), offset as u32, length as u32) {
+    match sum_of_bytes(frame.context().pointer(), offset as u32, length as u32) {
         NONE => None,
         sum => Some(Sum::begun(sum as u32)),
     }
@@ -21,8 +21,8 @@ const NONE: u64 = u64::MAX;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sum_of_bytes(context: *mut xdp_md, offset: u32, length: u32) -> u64 {
-    // SAFETY: the program's own argument; the caller's frame is not changed.
-    let frame = unsafe { XdpFrame::new(context) };
+    // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
+    let frame = unsafe { Context::new(context) }.frame();
     match sum_of_frame(&frame.stepwise(), (offset & 0x7f) as usize, length as usize) {
         Some(sum) => sum.unfolded() as u64,
         None => NONE,

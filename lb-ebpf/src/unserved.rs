@@ -1,7 +1,6 @@
 //! What is for no service: packets to the VIPs' other ports and protocols, and everybody else's, among which are the
 //! replies of nat backends.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Reason, address_value},
     frame::{Ethernet, Frame, Pair},
@@ -11,13 +10,17 @@ use lb_common::{
 };
 use network_types::icmp::Icmpv4Hdr;
 
-use crate::{config, options, packet::XdpFrame, reply, service, sum, verdict::Verdict};
+use crate::{
+    config, options,
+    packet::{Context, XdpFrame},
+    reply, service, sum,
+    verdict::Verdict,
+};
 
 /// Decides about a packet that is for no service.
 #[inline(always)]
-pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    let frame = unsafe { XdpFrame::new(context) };
+pub fn packet<F: Family>(context: Context) -> Verdict {
+    let frame = context.frame();
     let destination = match parse::destination::<F>(&frame) {
         Ok(destination) => destination,
         Err(reason) => return Verdict::drop(reason, 0),
@@ -32,9 +35,8 @@ pub fn packet<F: Family>(context: *mut xdp_md) -> Verdict {
 
 /// A packet to a VIP. `is_local`: the VIP is this host's address, too.
 #[inline(never)]
-fn for_vip<F: Family>(context: *mut xdp_md, is_local: u32) -> Verdict {
-    // SAFETY: the program's own argument; the caller's frame is not used any more.
-    let frame = unsafe { XdpFrame::new(context) };
+fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
+    let frame = context.frame();
     if !F::FIXED && options::has_source_route(&frame) {
         return Verdict::drop(Reason::SourceRoute, 0);
     }

@@ -28,7 +28,7 @@ mod lpm;
 mod packet;
 
 use lpm::longest_match;
-use packet::XdpFrame;
+use packet::{Context, XdpFrame};
 
 /// This host's tunnel addresses: outer destinations. The value is not used.
 #[map]
@@ -74,7 +74,7 @@ pub fn decap(context: XdpContext) -> u32 {
 #[inline(always)]
 fn enter(context: *mut xdp_md) -> Result<(), Refusal> {
     // SAFETY: the program's own argument; this is the only frame made of it.
-    let frame = unsafe { XdpFrame::new(context) };
+    let frame = unsafe { Context::new(context) }.frame();
     let ethernet = *frame.view::<Ethernet>(0).ok_or(Refusal::NotOurs)?;
     if ethernet.to_group() {
         return Err(Refusal::NotOurs);
@@ -99,7 +99,7 @@ fn outer<F: Family>(frame: XdpFrame, ethernet: Ethernet) -> Result<(), Refusal> 
         return Err(Refusal::Drop(REFUSED));
     }
     let (length, ecn) = (header.length() as usize, header.traffic_class() & 3);
-    if length <= F::MINIMUM || NETWORK + length > frame.length() {
+    if !header.is_intact() || length <= F::MINIMUM || NETWORK + length > frame.length() {
         return Err(Refusal::Drop(BROKEN));
     }
     let room = length - F::MINIMUM;
