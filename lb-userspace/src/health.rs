@@ -1,8 +1,11 @@
-//! Health probes: what is asked (`probe`), what it means (`machine`, pure), and the loops that do it (`checker`).
+//! Health probes: what is asked (`probe`), what was found (`outcome`), what it means (`machine`, pure), and the loops
+//! that do it (`checker`). `stall` tells a slow backend from a process that was itself asleep.
 
 mod checker;
 mod machine;
+mod outcome;
 mod probe;
+mod stall;
 
 use std::net::IpAddr;
 
@@ -11,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     checker::Checker,
     machine::Machine,
-    probe::{CheckCode, Outcome},
+    outcome::{CheckCode, Outcome},
 };
 use crate::config::model::{Check, Timing};
 

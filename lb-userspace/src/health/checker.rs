@@ -13,24 +13,39 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Health, HealthEvent, Machine, Outcome, Target, TargetKey, probe};
+use super::{
+    CheckCode, Health, HealthEvent, Machine, Outcome, Target, TargetKey, probe,
+    stall::{ASLEEP, Heartbeat},
+};
 
 /// Probes under way at a time: bounds descriptors.
 const AT_A_TIME: usize = 512;
-/// A probe whose answer came this much later than its time-out says nothing: we were asleep (SIGSTOP, suspend, starved).
-const ASLEEP: Duration = Duration::from_millis(500);
+/// How often in a row a probe is repeated because of our own sleep; a machine that is always asleep must find a backend
+/// DOWN some time.
+const REPEATS: u32 = 3;
 
 /// The running probes.
 pub struct Checker {
-    events: mpsc::UnboundedSender<HealthEvent>,
+    shared: Shared,
     running: HashMap<TargetKey, JoinHandle<()>>,
+    heart: JoinHandle<()>,
+}
+
+/// What all loops share.
+#[derive(Clone)]
+struct Shared {
+    events: mpsc::UnboundedSender<HealthEvent>,
     places: Arc<Semaphore>,
+    heartbeat: Heartbeat,
 }
 
 impl Checker {
-    /// No targets yet; each result will be sent to `events`.
+    /// No targets yet; each result will be sent to `events`. Call it in a tokio runtime.
     pub fn start(events: mpsc::UnboundedSender<HealthEvent>) -> Self {
-        Self { events, running: HashMap::new(), places: Arc::new(Semaphore::new(AT_A_TIME)) }
+        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        let heartbeat = Heartbeat::new();
+        let heart = heartbeat.spawn();
+        Self { shared: Shared { events, places, heartbeat }, running: HashMap::new(), heart }
     }
 
     /// Replaces the whole set: equal targets go on as they are, new ones start, others stop.
@@ -48,12 +63,7 @@ impl Checker {
         });
         for (key, restored) in wanted {
             if !self.running.contains_key(&key) {
-                let task = tokio::spawn(watch(
-                    key.clone(),
-                    restored,
-                    self.events.clone(),
-                    self.places.clone(),
-                ));
+                let task = tokio::spawn(watch(key.clone(), restored, self.shared.clone()));
                 self.running.insert(key, task);
             }
         }
@@ -62,42 +72,58 @@ impl Checker {
 
 impl Drop for Checker {
     fn drop(&mut self) {
+        self.heart.abort();
         for task in self.running.values() {
             task.abort();
         }
     }
 }
 
-async fn watch(
-    key: TargetKey,
-    restored: Option<Health>,
-    events: mpsc::UnboundedSender<HealthEvent>,
-    places: Arc<Semaphore>,
-) {
+async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
     let mut machine = Machine::new(key.timing, restored.as_ref());
-    let mut due = Instant::now() + spread(&key, restored.is_some());
+    let spread = spread(&key, restored.is_some());
+    let mut due = Instant::now() + spread;
+    let mut last = None;
     loop {
         tokio::time::sleep_until(due).await;
-        let Ok(place) = places.acquire().await else { return };
-        let began = Instant::now();
-        let outcome = probe::probe(&key).await;
-        drop(place);
-        if overslept(&key, &outcome) {
-            due = Instant::now();
-            continue;
+        if due.elapsed() > ASLEEP {
+            // After a sleep all loops are late together: spread them again.
+            tokio::time::sleep(spread.min(key.timing.fastinter)).await;
         }
+        let began = Instant::now();
+        let Some(outcome) = result(&key, &shared).await else { return };
+        if outcome.code == CheckCode::SockErr && last != Some(CheckCode::SockErr) {
+            tracing::warn!(
+                address = %key.address,
+                port = key.port,
+                output = outcome.output,
+                "a probe could not be made; the backend keeps its state"
+            );
+        }
+        last = Some(outcome.code);
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let health = machine.on_result(unix.as_secs(), &outcome);
-        if events.send(HealthEvent { key: key.clone(), health }).is_err() {
+        if shared.events.send(HealthEvent { key: key.clone(), health }).is_err() {
             return;
         }
         due = began + machine.interval();
     }
 }
 
-/// Whether a bad answer is our own sleep's fault.
-fn overslept(key: &TargetKey, outcome: &Outcome) -> bool {
-    outcome.good == Some(false) && outcome.duration > key.timing.timeout + ASLEEP
+/// A result that says something about the backend; `None` = the checker has ended.
+async fn result(key: &TargetKey, shared: &Shared) -> Option<Outcome> {
+    let mut repeats = 0;
+    loop {
+        let place = shared.places.acquire().await.ok()?;
+        let began = Instant::now();
+        let outcome = probe::probe(key).await;
+        drop(place);
+        let slept = shared.heartbeat.slept_since(began, Instant::now());
+        if !(slept && outcome.may_be_our_delay()) || repeats == REPEATS {
+            return Some(outcome);
+        }
+        repeats += 1;
+    }
 }
 
 /// First probes are spread by a hash of the target, so that they do not all go at once: over `fastinter` for a new
@@ -117,6 +143,9 @@ mod tests {
     use super::*;
     use crate::config::model::{Check, CheckKind, InitState, Timing};
 
+    /// More than anything takes on a busy machine.
+    const LONG: Duration = Duration::from_secs(60);
+
     fn target(port: u16, restored: Option<Health>) -> Target {
         let timing = Timing {
             inter: Duration::from_millis(20),
@@ -124,12 +153,24 @@ mod tests {
             downinter: Duration::from_millis(20),
             rise: 2,
             fall: 2,
-            timeout: Duration::from_millis(500),
+            timeout: LONG,
             init_state: InitState::Down,
         };
         let check = Check { kind: CheckKind::Tcp, port: None };
         let address = std::net::Ipv4Addr::LOCALHOST.into();
         Target { key: TargetKey { address, port, check, timing }, restored }
+    }
+
+    fn http(port: u16, timeout: Duration) -> Target {
+        let mut target = target(port, None);
+        target.key.check.kind = CheckKind::Http {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: None,
+            status: vec![(200, 200)],
+        };
+        target.key.timing.timeout = timeout;
+        target
     }
 
     async fn until(
@@ -138,7 +179,7 @@ mod tests {
     ) -> Vec<String> {
         let mut seen = Vec::new();
         loop {
-            let next = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+            let next = tokio::time::timeout(LONG, events.recv()).await;
             let event =
                 next.unwrap_or_else(|_| panic!("nothing more came after {seen:?}")).unwrap();
             seen.push(event.health.display.clone());
@@ -165,5 +206,97 @@ mod tests {
         assert!(seen.ends_with(&["DOWN 1/2".to_owned(), "UP".to_owned()]), "{seen:?}");
         checker.set_targets(Vec::new());
         assert!(checker.running.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_restored_backend_stays_up_until_fall_failures() {
+        let closed = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let up = Health { up: true, changed_unix: 7, ..Health::default() };
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut checker = Checker::start(events);
+        checker.set_targets(vec![target(closed, Some(up))]);
+        let first = inbox.recv().await.unwrap().health;
+        assert_eq!((first.display.as_str(), first.up, first.changed_unix), ("UP 1/2", true, 7));
+        assert_eq!(until(&mut inbox, |health| !health.up).await, ["DOWN"]);
+    }
+
+    #[tokio::test]
+    async fn a_new_set_leaves_equal_targets_running_and_stops_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other_port = other.local_addr().unwrap().port();
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut checker = Checker::start(events);
+        checker.set_targets(vec![target(port, None), target(other_port, None)]);
+        let mut up = std::collections::HashSet::new();
+        while up.len() < 2 {
+            let event = inbox.recv().await.unwrap();
+            up.extend(event.health.up.then_some(event.key.port));
+        }
+        let before = checker.running[&target(port, None).key].id();
+        checker.set_targets(vec![target(port, None)]);
+        assert_eq!(checker.running[&target(port, None).key].id(), before, "the same loop");
+        assert_eq!(checker.running.len(), 1);
+        // What was on its way when the loop was stopped may still come; then only one target is left.
+        let mut in_a_row = 0;
+        while in_a_row < 20 {
+            let event = inbox.recv().await.unwrap();
+            in_a_row = if event.key.port == port { in_a_row + 1 } else { 0 };
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_backend_that_hangs() {
+        let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut checker = Checker::start(events);
+        let mut targets: Vec<Target> = (0..100)
+            .map(|number| {
+                let mut target = http(hanging.local_addr().unwrap().port(), LONG * 10);
+                target.key.timing.rise = 2 + number;
+                target
+            })
+            .collect();
+        targets.push(target(good.local_addr().unwrap().port(), None));
+        checker.set_targets(targets);
+        let seen = until(&mut inbox, |health| health.up).await;
+        assert_eq!(seen, ["UP"]);
+    }
+
+    /// The process sleeps (SIGSTOP) in the middle of a probe, longer than its timeout.
+    #[tokio::test]
+    async fn a_probe_that_timed_out_because_we_slept_is_repeated() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (accepted, mut asleep) = mpsc::unbounded_channel();
+        // The server has a thread of its own, and lives on. To the first question it never answers.
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                use std::io::{Read as _, Write as _};
+                let mut stream = stream.unwrap();
+                // Nobody listens any more when the test is over.
+                let _ = accepted.send(());
+                let mut request = [0; 1024];
+                if number == 0 {
+                    while stream.read(&mut request).is_ok_and(|length| length > 0) {}
+                } else {
+                    let _ = stream.read(&mut request);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+                }
+            }
+        });
+        let timeout = Duration::from_secs(1);
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut checker = Checker::start(events);
+        checker.set_targets(vec![http(port, timeout)]);
+        asleep.recv().await.unwrap();
+        std::thread::sleep(timeout + 2 * ASLEEP);
+        let first = inbox.recv().await.unwrap().health;
+        assert_eq!((first.code.as_str(), first.up), ("L7OK", true), "{first:?}");
     }
 }
