@@ -132,7 +132,6 @@ impl Lab {
             "ip addr add {v4}/24 dev e0; ip addr add {v6}/64 dev e0 nodad; \
              ip route add default via 10.77.0.1; ip route add default via fd77::1"
         ))?;
-        let mut addresses = vec![SocketAddr::new(v4, PORT), SocketAddr::new(v6, PORT)];
         if self.way == Return::Direct {
             // The VIP without answering ARP for it, and the client on link.
             machine.sh(&format!(
@@ -140,10 +139,9 @@ impl Lab {
                  ip addr add {VIP4}/32 dev lo; ip addr add {VIP6}/128 dev lo nodad; \
                  ip route add 10.77.1.0/24 dev e0; ip route add fd77:1::/64 dev e0"
             ))?;
-            addresses.extend([SocketAddr::new(VIP4, PORT), SocketAddr::new(VIP6, PORT)]);
         }
-        let server = Server::start(&machine, &format!("web{number}"), &addresses)?;
         self.backends.push(machine);
+        let server = self.server(number)?;
         self.servers.push(Some(server));
         Ok(number)
     }
@@ -155,15 +153,19 @@ impl Lab {
 
     /// Starts it again.
     pub fn start_server(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut addresses =
-            vec![SocketAddr::new(backend4(number), PORT), SocketAddr::new(backend6(number), PORT)];
-        if self.way == Return::Direct {
-            addresses.extend([SocketAddr::new(VIP4, PORT), SocketAddr::new(VIP6, PORT)]);
-        }
-        let machine = &self.backends[number - 1];
-        self.servers[number - 1] =
-            Some(Server::start(machine, &format!("web{number}"), &addresses)?);
+        self.servers[number - 1] = Some(self.server(number)?);
         Ok(())
+    }
+
+    /// A running server for a backend (1 = web1), on its own addresses and, if it answers directly, on the VIPs.
+    pub fn server(&self, number: usize) -> anyhow::Result<Server> {
+        let mut addresses = vec![backend4(number), backend6(number)];
+        if self.way == Return::Direct {
+            addresses.extend([VIP4, VIP6]);
+        }
+        let addresses: Vec<_> =
+            addresses.into_iter().map(|address| SocketAddr::new(address, PORT)).collect();
+        Server::start(&self.backends[number - 1], &format!("web{number}"), &addresses)
     }
 }
 

@@ -10,4 +10,5 @@ pub mod daemon;
 pub mod kernel;
 pub mod lab;
 pub mod machine;
+pub mod quickstart;
 pub mod server;

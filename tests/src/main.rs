@@ -1,1 +1,51 @@
-fn main() {}
+//! The `lab` command: the quickstart that `cargo xtask run` starts.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+/// Labs of network namespaces around the real lb.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// One client, lb's host and three web servers, with traffic flowing and a live table of who gets what
+    Quickstart {
+        /// The configuration lb starts with; a copy of it is used, and may be edited while it runs
+        #[arg(long)]
+        config: PathBuf,
+        /// End by itself after this long (10s, 2m), with a summary
+        #[arg(long = "for", value_parser = duration)]
+        duration: Option<Duration>,
+        /// Print one JSON object as the last line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let Verb::Quickstart { config, duration, json } = Arguments::parse().verb;
+    match lb_tests::quickstart::run(&config, duration, json) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no time; say 10s or 2m"))?;
+    match unit {
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(format!("`{text}` has no unit; say {number}s or {number}m")),
+    }
+}

@@ -18,7 +18,8 @@ fn yaml(backends: &[usize]) -> String {
          backend_defaults: {{inter: 300ms, fastinter: 100ms, downinter: 300ms, rise: 2, fall: 2, timeout: 2s}}\n    backends:\n"
     );
     for number in backends {
-        yaml += &format!("      - {{name: web{number}, address: \"{}:{PORT}\"}}\n", backend4(*number));
+        yaml +=
+            &format!("      - {{name: web{number}, address: \"{}:{PORT}\"}}\n", backend4(*number));
     }
     yaml
 }
@@ -79,7 +80,10 @@ fn two_thousand_connections_outlive_add_drain_and_remove() {
     });
     let tally = requests(&lab.client, target(), 300, 10);
     assert_eq!((tally.ok(), tally.failures()), (300, 0), "{tally:?}");
-    assert!(!tally.answered.contains_key("web1"), "a drained backend got new connections: {tally:?}");
+    assert!(
+        !tally.answered.contains_key("web1"),
+        "a drained backend got new connections: {tally:?}"
+    );
     assert_eq!(held.broken(), [""; 0], "{}", daemon.log_tail());
     settle(&daemon, &held, "after draining web1");
 
@@ -96,7 +100,10 @@ fn two_thousand_connections_outlive_add_drain_and_remove() {
     drop(held);
     daemon.wait_settled(MINUTE);
     let status = daemon.status();
-    assert!(backend(&status, "web", "web1").is_none(), "web1 is gone once nothing names it: {status:#?}");
+    assert!(
+        backend(&status, "web", "web1").is_none(),
+        "web1 is gone once nothing names it: {status:#?}"
+    );
 }
 
 /// Window and harvest pass; the flows that a pin keeps where they are stay PINNED, all others settle.

@@ -55,7 +55,8 @@ fn two_hundred_reloads_lose_nothing() {
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &valid(&mut random)).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["NOLB"]);
-    let load = Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 4, Duration::from_millis(2));
+    let load =
+        Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 4, Duration::from_millis(2));
     let mut in_force = None;
     for number in 0..RELOADS {
         let good = random.random_bool(0.6);
@@ -90,6 +91,7 @@ fn two_hundred_reloads_lose_nothing() {
         })
     });
     daemon.write(&wanted).unwrap();
-    daemon.wait("the file on disk is in force again", MINUTE, |status| status.config_error.is_none());
+    daemon
+        .wait("the file on disk is in force again", MINUTE, |status| status.config_error.is_none());
     daemon.wait_settled(Duration::from_secs(120));
 }
