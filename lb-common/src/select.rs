@@ -7,7 +7,7 @@
 
 use crate::abi::{BackendId, Phase, Pin, Slot, pin_flag};
 
-/// Age below which an unconfirmed pin is not displaced by another SYN, jiffies. The packet path does not know HZ: this
+/// Time from a SYN during which its unconfirmed pin is not displaced by another SYN, jiffies. The packet path does not know HZ: this
 /// is 12.8 s at HZ=100, 5.1 s at 250, 4.3 s at 300 and 1.3 s at 1000.
 pub const YOUNG_JIFFIES: u64 = 1_280;
 
@@ -124,6 +124,13 @@ struct Tail {
     closing: bool,
 }
 
+impl Tail {
+    #[inline(always)]
+    fn of_syn(isn: u32) -> Self {
+        Self { end: isn.wrapping_add(1), length: 1, closing: false }
+    }
+}
+
 #[inline(always)]
 fn open<P: Pins>(context: &Context, isn: u32, pins: &mut P) -> BackendId {
     let owner = context.slot.owner();
@@ -133,15 +140,15 @@ fn open<P: Pins>(context: &Context, isn: u32, pins: &mut P) -> BackendId {
         && !pins.is_down(pin.backend)
     {
         if opened_by(&pin, isn) || pin.flags & pin_flag::PROMOTED != 0 {
-            if due(&pin, now) && pin.flags & pin_flag::PROMOTED == 0 {
-                pin.last_seen = now;
+            if touch(&mut pin, Tail::of_syn(isn), now) {
                 pins.put_unconfirmed(&pin);
             }
             return pin.backend;
         }
-        if now.wrapping_sub(pin.created) < YOUNG_JIFFIES {
+        if now.wrapping_sub(pin.last_seen) < YOUNG_JIFFIES {
             pin.flags |= pin_flag::SECOND_ISN;
             pin.closing_sequence = isn;
+            pin.last_seen = now;
             pins.put_unconfirmed(&pin);
             return pin.backend;
         }
@@ -174,7 +181,13 @@ fn open<P: Pins>(context: &Context, isn: u32, pins: &mut P) -> BackendId {
     }
     pins.refused();
     match confirmed {
-        Some(pin) => resolve(pin.backend, owner, pins),
+        Some(mut pin) => {
+            // The new flow lives by the earlier one's pin, which may be about to go.
+            if touch(&mut pin, Tail::of_syn(isn), now) {
+                pins.put_confirmed(&pin);
+            }
+            resolve(pin.backend, owner, pins)
+        }
         None => resolve(context.base, owner, pins),
     }
 }

@@ -3,3 +3,6 @@
 pub mod phases;
 pub mod ring;
 pub mod sweep;
+
+#[cfg(test)]
+mod histories;

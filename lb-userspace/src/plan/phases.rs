@@ -19,8 +19,9 @@ pub fn change_owner(slot: Slot, new: BackendId, now: u64, stateful: bool) -> Slo
     }
     match slot.phase() {
         // Nobody's flows could open here: there are none to stay.
-        Phase::Settled | Phase::Pinned if old == BackendId::NONE => {
-            Slot::new(new, slot.base(), slot.phase(), slot.since())
+        Phase::Settled if old == BackendId::NONE => Slot::settled(new),
+        Phase::Pinned if old == BackendId::NONE => {
+            Slot::new(new, BackendId::NONE, Phase::Pinned, now)
         }
         Phase::Settled | Phase::Pinned => Slot::new(new, old, Phase::Window, now),
         // Flows without a pin are older than the window whoever owned the slot since: base and time stay.
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(change_owner(Slot::default(), A, 5, true), Slot::settled(A));
         assert_eq!(
             change_owner(slot(none, none, Phase::Pinned, 3), A, 5, true),
-            slot(A, none, Phase::Pinned, 3)
+            slot(A, none, Phase::Pinned, 5)
         );
         // All drained, then one ready again: the flows from before are at the base all along.
         let drained = change_owner(Slot::settled(A), none, 5, true);

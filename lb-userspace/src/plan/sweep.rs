@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use lb_common::{
-    abi::{BackendId, Phase, Pin, Slot, pin_flag},
+    abi::{BackendId, Phase, Pin, Slot, elapsed_seconds, pin_flag},
     select::TOUCH_JIFFIES,
 };
 
@@ -25,6 +25,8 @@ pub const CROWDED: f64 = 0.8;
 pub struct Clock {
     /// Now, jiffies.
     pub now: u64,
+    /// Now, seconds of CLOCK_MONOTONIC.
+    pub now_seconds: u64,
     /// Jiffies in a second (HZ).
     pub jiffies_per_second: u64,
     /// Idle time of a flow, seconds.
@@ -70,7 +72,9 @@ fn goes(found: &Found<'_>, clock: &Clock, crowding: f64) -> bool {
         return false;
     }
     let silent = age(pin.last_seen);
-    let owned = slot.phase() == Phase::Pinned && pin.backend == slot.owner();
+    // For a second at least: packets that read the slot before may still be looking for the pin.
+    let since_pinned = elapsed_seconds(slot.since(), clock.now_seconds);
+    let owned = slot.phase() == Phase::Pinned && since_pinned >= 2 && pin.backend == slot.owner();
     match slot.phase() {
         Phase::Settled => true,
         _ if found.confirmed || pin.flags & pin_flag::PROMOTED != 0 => {
@@ -148,6 +152,7 @@ mod tests {
     fn clock() -> Clock {
         Clock {
             now: 10_000_000,
+            now_seconds: 1_000,
             jiffies_per_second: HZ,
             idle_seconds: 900,
             closing_idle_seconds: 120,
@@ -161,7 +166,7 @@ mod tests {
     }
 
     fn slot(owner: BackendId, phase: Phase) -> Option<Slot> {
-        Some(Slot::new(owner, B, phase, 0))
+        Some(Slot::new(owner, B, phase, 100))
     }
 
     #[track_caller]
@@ -199,6 +204,8 @@ mod tests {
         check(owned, slot(A, Phase::Window), true, false, 0.0, false);
         check(owned, slot(A, Phase::Harvest), true, false, 0.0, false);
         check(owned, slot(A, Phase::Pinned), true, false, 0.0, true);
+        let just = Some(Slot::new(A, B, Phase::Pinned, clock().now_seconds - 1));
+        check(owned, just, true, false, 0.0, false);
         check(owned, slot(A, Phase::Pinned), true, true, 0.0, false);
         check(owned, slot(A, Phase::Pinned), false, false, 0.0, true);
         check(owned, slot(A, Phase::Pinned), false, true, 0.0, false);
