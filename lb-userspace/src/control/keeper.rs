@@ -157,6 +157,7 @@ impl Node {
         let service = service.map(|index| &self.services[index]);
         Clock {
             now,
+            now_seconds: monotonic_seconds(),
             jiffies_per_second: self.hz,
             idle_seconds: service.map_or(0, Service::idle_seconds),
             closing_idle_seconds: service.map_or(0, |s| s.spec.timeouts.tcpfin.as_secs()),

@@ -121,7 +121,7 @@ impl World {
         // of an earlier flow's pin, else the base). It opened at the owner, and moves once that backend is back.
         let earlier = self.tables.confirmed.get(&(service, client));
         let instead = earlier.map_or(way.base, |pin| pin.backend);
-        if way.refused && way.backend != instead {
+        if way.refused && (instead == BackendId::NONE || self.down[instead.0 as usize]) {
             return None;
         }
         let answered = self.chance(0.85);
