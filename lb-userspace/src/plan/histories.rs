@@ -17,7 +17,7 @@ mod world;
 use world::{Mutant, Outcome, World};
 
 /// Histories of an ordinary run; LB_HISTORIES in the environment asks for more.
-const HISTORIES: u64 = 400;
+const HISTORIES: u64 = 200;
 
 fn histories() -> u64 {
     std::env::var("LB_HISTORIES").map_or(HISTORIES, |number| number.parse().expect("a number"))
@@ -33,7 +33,7 @@ fn no_packet_of_a_live_flow_is_misdirected() {
     }
     println!("{sum:#?}");
     // The histories have been where it matters.
-    assert!(sum.promised > 100_000, "{sum:?}");
+    assert!(sum.promised > 500_000, "{sum:?}");
     assert!(sum.pinned_elsewhere > 10_000, "{sum:?}");
     assert!(sum.refused > 1_000 && sum.promoted > 100, "{sum:?}");
     assert!(sum.settled > 1_000 && sum.lengths > 100 && sum.crashes > 100, "{sum:?}");

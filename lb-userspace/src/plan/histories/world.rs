@@ -1,5 +1,7 @@
 //! The state of a history, how time passes in it, and the way of one packet through it.
 
+use std::collections::BTreeSet;
+
 use lb_common::{
     abi::{BackendId, Phase, Slot, pin_flag},
     hash::slot_of,
@@ -10,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use super::{
     clients::Client,
     controller::Controller,
-    tables::{Tables, View},
+    tables::{Flow, Tables, View},
 };
 
 /// Jiffies in a second.
@@ -149,6 +151,8 @@ pub struct World {
     pub last_down: Vec<Option<u64>>,
     pub tables: Tables,
     pub clients: Vec<Vec<Client>>,
+    /// Tuples of which a packet has seen the rings as they are now, in this step.
+    fresh: BTreeSet<Flow>,
     pub controller: Controller,
     pub outcome: Outcome,
 }
@@ -195,6 +199,7 @@ impl World {
             last_down: vec![None; next_id as usize],
             tables,
             clients,
+            fresh: BTreeSet::new(),
             controller,
             outcome: Outcome::default(),
         }
@@ -206,6 +211,7 @@ impl World {
             for service in &mut self.services {
                 service.stale = (service.slots.clone(), service.old.clone());
             }
+            self.fresh.clear();
             self.control();
             self.packets();
             if !self.outcome.misdirected.is_empty() {
@@ -227,7 +233,11 @@ impl World {
 
     /// Sends a packet through the rule.
     pub fn route(&mut self, service: usize, client: u32, segment: &Segment) -> Way {
-        let on_its_way = self.chance(0.05);
+        // The packets of one tuple are handled one after the other (by one CPU): none sees less than one before it.
+        let on_its_way = !self.fresh.contains(&(service, client)) && self.chance(0.05);
+        if !on_its_way {
+            self.fresh.insert((service, client));
+        }
         let state = &self.services[service];
         let (slots, old) =
             if on_its_way { (&state.stale.0, &state.stale.1) } else { (&state.slots, &state.old) };
