@@ -75,7 +75,7 @@ impl Default for Options {
 }
 
 /// Buckets of `SERVICE_TABLE`.
-pub const SERVICE_BUCKETS: u32 = 64;
+pub const SERVICE_BUCKETS: u32 = 512;
 /// Entries of `SERVICES`.
 pub const SERVICES: u32 = 64;
 

@@ -68,7 +68,12 @@ fn each_backends_share_of_the_flows_is_its_share_of_the_weights() {
             let before = kernel.counts();
             // 2^17 flows are more than are sent: each packet is a flow of its own.
             let mut stream = Stream::new(&syn(is_v4), Varied::Source, 1 << 17);
-            lab.stream(&mut stream, 0, FLOWS, action::TX).expect("a stream");
+            let moved = match forward {
+                Forward::Ipip if is_v4 => 20,
+                Forward::Ipip => 40,
+                Forward::Nat | Forward::Dsr => 0,
+            };
+            lab.stream(&mut stream, 0, moved, FLOWS, action::TX).expect("a stream");
             let delta = kernel.counts().since(&before);
             assert_eq!(delta.forwarded(), u64::from(FLOWS), "{delta:?}");
             let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
@@ -116,7 +121,7 @@ fn a_syn_flood_of_ten_million_sources_leaves_no_trace() {
     // 2^24 sources; ten million of them, each once.
     let mut stream = Stream::new(&syn(true), Varied::Source, 1 << 24);
     for part in 1..=10 {
-        lab.stream(&mut stream, 0, FLOOD / 10, action::TX).expect("a stream");
+        lab.stream(&mut stream, 0, 0, FLOOD / 10, action::TX).expect("a stream");
         assert_unmoved(&kernel, &flows, &format!("after {part} million SYNs"));
     }
     let delta = kernel.counts().since(&before);
@@ -145,7 +150,7 @@ fn a_syn_flood_in_a_window_is_bounded_and_moves_nobody() {
     assert_unmoved(&kernel, &flows, "when the window opens");
     let before = kernel.counts();
     let mut stream = Stream::new(&syn(true), Varied::Source, 1 << 22);
-    lab.stream(&mut stream, 0, 1_000_000, action::TX).expect("a stream");
+    lab.stream(&mut stream, 0, 20, 1_000_000, action::TX).expect("a stream");
     let delta = kernel.counts().since(&before);
     let (confirmed, unconfirmed) = kernel.pin_counts();
     assert_eq!(confirmed, 0, "no SYN alone confirms");

@@ -9,12 +9,16 @@ use aya::{
     programs::Xdp,
 };
 
-use super::{action, array, hash_map, load_program, object, packet::Packet, repeat};
+use super::{
+    action, array, hash_map, load_program, object,
+    packet::{Packet, Transport},
+    repeat,
+};
 
 #[path = "../../../lb-ebpf/src/bin/lab/abi.rs"]
 pub mod abi;
 
-use abi::{COPIED, FRAME, NOWHERE, Template};
+use abi::{Template, WORDS, layout};
 
 // SAFETY: repr(C) over integers, the size asserted to be the sum of the fields, every bit pattern valid.
 unsafe impl Pod for Template {}
@@ -61,25 +65,26 @@ impl Stream {
     pub fn new(packet: &Packet, varied: Varied, flows: u32) -> Self {
         assert!(flows.is_power_of_two(), "{flows} flows");
         let mut packet = packet.clone();
-        while packet.bytes().len() < COPIED {
+        while packet.bytes().len() < WORDS * 8 {
             packet.payload.push(0x55);
         }
         let frame = packet.bytes();
         let is_v4 = packet.ip.source.is_ipv4();
-        let header = if is_v4 { 20 } else { 40 };
-        let transport = 14 + header;
-        let (word_offset, port_offset) = match (is_v4, varied) {
-            (true, Varied::Source) => (26, transport),
-            (true, Varied::Destination) => (30, transport + 2),
-            (false, Varied::Source) => (14 + 20, transport),
-            (false, Varied::Destination) => (14 + 36, transport + 2),
+        let is_tcp = matches!(packet.transport, Transport::Tcp(_));
+        let transport = if is_v4 { 34 } else { 54 };
+        let (layout, address, port) = match (is_v4, is_tcp, varied) {
+            (true, true, Varied::Source) => (layout::V4_TCP_SOURCE, 26, transport),
+            (true, true, Varied::Destination) => (layout::V4_TCP_DESTINATION, 30, transport + 2),
+            (true, false, Varied::Source) => (layout::V4_UDP_SOURCE, 26, transport),
+            (false, true, Varied::Source) => (layout::V6_TCP_SOURCE, 34, transport),
+            (false, true, Varied::Destination) => (layout::V6_TCP_DESTINATION, 50, transport + 2),
+            (false, false, Varied::Source) => (layout::V6_UDP_SOURCE, 34, transport),
+            (_, false, Varied::Destination) => panic!("no layout for UDP replies"),
         };
-        let is_tcp = frame[if is_v4 { 23 } else { 20 }] == 6;
         let transport_checksum = transport + if is_tcp { 16 } else { 6 };
-        // Checksums without what varies: that is zero while they are computed.
         let mut bare = frame.clone();
-        bare[word_offset..word_offset + 4].fill(0);
-        bare[port_offset..port_offset + 2].fill(0);
+        bare[address..address + 4].fill(0);
+        bare[port..port + 2].fill(0);
         bare[transport_checksum..transport_checksum + 2].fill(0);
         if is_v4 {
             bare[24..26].fill(0);
@@ -88,24 +93,21 @@ impl Stream {
         let protocol = [0, if is_tcp { 6 } else { 17 }];
         let length = (frame.len() - transport) as u16;
         let pseudo = [&bare[addresses], &protocol, &length.to_be_bytes(), &bare[transport..]];
-        let mut template = Template {
-            counter: 0,
-            mask: flows - 1,
-            length: frame.len() as u32,
-            program: 0,
-            word_offset: word_offset as u32,
-            word: u32::from_be_bytes(frame[word_offset..word_offset + 4].try_into().expect("four")),
-            port_offset: port_offset as u32,
-            port: u32::from(u16::from_be_bytes([frame[port_offset], frame[port_offset + 1]])),
-            network_checksum_offset: if is_v4 { 24 } else { NOWHERE },
-            network_sum: if is_v4 { sum(&bare[14..34]) } else { 0 },
-            transport_checksum_offset: transport_checksum as u32,
-            transport_sum: sum(&pseudo.concat()),
-            _pad: 0,
-            frame: [0; FRAME],
+        let word = |index: usize| {
+            u64::from_ne_bytes(bare[index * 8..index * 8 + 8].try_into().expect("eight bytes"))
         };
-        let copied = frame.len().min(FRAME);
-        template.frame[..copied].copy_from_slice(&frame[..copied]);
+        let template = Template {
+            counter: 0,
+            frame: std::array::from_fn(word),
+            mask: flows - 1,
+            layout,
+            moved: 0,
+            program: 0,
+            address: u32::from_be_bytes(frame[address..address + 4].try_into().expect("four")),
+            port: u32::from(u16::from_be_bytes([frame[port], frame[port + 1]])),
+            network_sum: if is_v4 { sum(&bare[14..34]) } else { 0 },
+            transport_sum: sum(&pseudo.concat()),
+        };
         Self { frame, template }
     }
 
@@ -170,19 +172,21 @@ impl Lab {
         Ok(ProgramArray::try_from(self.ebpf.map_mut("PROGRAMS").context("no map PROGRAMS")?)?)
     }
 
-    /// Runs the next `rounds` packets of a stream through registered program `index`; the mean time of one. The action
-    /// of the last one must be `expected`.
+    /// Runs the next `rounds` packets of a stream through registered program `index`, which adds `moved` bytes in front;
+    /// the mean time of one. The action of the last one must be `expected`.
     pub fn stream(
         &mut self,
         stream: &mut Stream,
         index: u32,
+        moved: u32,
         rounds: u32,
         expected: u32,
     ) -> Result<Duration> {
-        stream.template.program = index;
+        (stream.template.program, stream.template.moved) = (index, moved);
         let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
         templates.set(0, stream.template, 0)?;
-        let (last, time) = repeat(self.program("restore"), &stream.frame, rounds)?;
+        let first = [vec![0; moved as usize], stream.frame.clone()].concat();
+        let (last, time) = repeat(self.program("restore"), &first, rounds)?;
         let templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
         let counter = templates.get(&0, 0)?.counter;
         ensure!(
@@ -197,6 +201,7 @@ impl Lab {
 
     /// Composes the next packet of a stream and leaves it at that.
     pub fn next(&mut self, stream: &mut Stream) -> Result<Vec<u8>> {
+        stream.template.moved = 0;
         let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
         templates.set(0, stream.template, 0)?;
         let outcome = super::run(self.program("generator"), &stream.frame);

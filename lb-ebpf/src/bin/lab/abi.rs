@@ -1,52 +1,54 @@
 //! Map entries of the lab's helper programs. The tests compile this very file, too; it depends on nothing.
 
-/// Bytes of [`Template::frame`] that are written into the packet: an Ethernet, an IPv6 and a TCP header, rounded up.
-/// Frames are at least that long; what lies beyond comes from `data_in` and is not touched.
-pub const COPIED: usize = 80;
+/// Words of a frame that are written anew for each packet: an Ethernet, an IPv6 and a TCP header, rounded up. Frames are
+/// at least that long; what lies beyond comes from `data_in` and is not touched.
+pub const WORDS: usize = 10;
 
-/// Length of [`Template::frame`].
-pub const FRAME: usize = 136;
-
-/// Offset within [`Template::frame`] that is never copied: where a checksum goes that the packet does not have.
-#[cfg_attr(target_arch = "bpf", expect(dead_code, reason = "only user space writes it"))]
-pub const NOWHERE: u32 = 126;
+/// Where in a frame the things are that vary from flow to flow.
+pub mod layout {
+    /// IPv4, TCP, the client is the source.
+    pub const V4_TCP_SOURCE: u32 = 0;
+    /// IPv4, TCP, the client is the destination.
+    pub const V4_TCP_DESTINATION: u32 = 1;
+    /// IPv4, UDP, the client is the source.
+    pub const V4_UDP_SOURCE: u32 = 2;
+    /// IPv6, TCP, the client is the source.
+    pub const V6_TCP_SOURCE: u32 = 3;
+    /// IPv6, TCP, the client is the destination.
+    pub const V6_TCP_DESTINATION: u32 = 4;
+    /// IPv6, UDP, the client is the source.
+    pub const V6_UDP_SOURCE: u32 = 5;
+}
 
 /// The one entry of `TEMPLATE`: a frame, and how the address and port that vary are put into it. One test run at a time
-/// uses it: the frame is composed in place.
+/// uses it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    /// Packets made so far; the flow's number is this modulo `flows`.
+    /// Packets made so far; the flow's number is this modulo `mask + 1`.
     pub counter: u64,
+    /// The frame's first bytes, zero where something varies.
+    pub frame: [u64; WORDS],
     /// Number of flows minus one; the number is a power of two.
     pub mask: u32,
-    /// Length of the whole frame.
-    pub length: u32,
+    /// One of [`layout`].
+    pub layout: u32,
+    /// By how many bytes the program under test moves the frame's start forward (a tunnel's overhead): so far each
+    /// round moves it back. The frame that the test run begins with has that many bytes in front.
+    pub moved: u32,
     /// Index into `PROGRAMS` of the program under test.
     pub program: u32,
-    /// Offset of the 32-bit word (of an address) that varies: `word` plus the flow's number.
-    pub word_offset: u32,
-    /// Its first value, host order.
-    pub word: u32,
-    /// Offset of the port that varies: `port` plus the lower 14 bits of the flow's number.
-    pub port_offset: u32,
-    /// Its first value, host order.
+    /// First value of the client address's last 32 bits, host order; each flow adds its number.
+    pub address: u32,
+    /// First value of the client's port, host order; each flow adds the lower 14 bits of its number.
     pub port: u32,
-    /// Offset of the IPv4 header's checksum, or [`NOWHERE`].
-    pub network_checksum_offset: u32,
-    /// Unfolded one's-complement sum (native byte order) of the IPv4 header without the word and the checksum.
+    /// Folded one's-complement sum (native byte order) of the IPv4 header without what varies.
     pub network_sum: u32,
-    /// Offset of the TCP or UDP checksum.
-    pub transport_checksum_offset: u32,
-    /// Unfolded sum of pseudo header and segment without the word, the port and the checksum.
+    /// Folded sum of pseudo header and segment without what varies.
     pub transport_sum: u32,
-    /// Zero.
-    pub _pad: u32,
-    /// The frame's first bytes.
-    pub frame: [u8; FRAME],
 }
 
-const _: () = assert!(size_of::<Template>() == 8 + 12 * 4 + FRAME);
+const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 8 * 4);
 
 /// Key of the comparison program's flow table.
 #[repr(C)]

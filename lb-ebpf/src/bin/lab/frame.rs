@@ -1,17 +1,6 @@
 //! Access to the packet's bytes.
 
-use aya_ebpf::{
-    bindings::xdp_md,
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
-};
-
-/// Length of the frame in the buffer, from the kernel: the difference of its two ends is something that the compiler
-/// would work out in 32 bits, which the verifier forbids for pointers.
-#[inline(always)]
-pub fn length(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: the kernel gives every XDP program a valid context.
-    unsafe { bpf_xdp_get_buff_len(ctx) as u32 }
-}
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_adjust_head};
 
 /// The frame's first bytes as a `T`, if it has that many. The pointer dies with the next [`move_head`].
 #[inline(always)]

@@ -7,6 +7,7 @@
 //! - `compare`: what the peers do, for comparison; see [`compare`].
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(missing_docs, reason = "the `xdp` macro makes undocumented public symbols of its own")]
 
 mod abi;

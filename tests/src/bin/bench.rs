@@ -1,0 +1,344 @@
+//! What the program costs per packet above a bare MAC swap, by BPF_PROG_TEST_RUN.
+//!
+//! Each row is a stream of packets of so many flows, composed in the kernel by the lab's `restore` program, which then
+//! calls the balancer, the bare floor or the comparison program. Floor and program are measured in turns on the same
+//! stream, so that what else the machine does meets both; a value is the median of the differences.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use lb_common::abi::Forward;
+use lb_tests::kernel::{
+    Kernel, Options, World, action,
+    lab::{Lab, Stream, Varied},
+    packet::{Packet, flag},
+    world::{Backend, CLIENT, Route, Service, ip},
+};
+use lb_userspace::plan::ring::{Member, owners, ring_length};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use serde::Serialize;
+
+/// Measures what lb's program costs per packet.
+#[derive(Parser)]
+struct Args {
+    /// Fewer rounds: less than two minutes
+    #[arg(long)]
+    quick: bool,
+    /// The last line of standard output is one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+const FLOWS: [(u32, &str); 4] = [(1, "1"), (1 << 10, "1Ki"), (1 << 16, "64Ki"), (1 << 20, "1Mi")];
+const BACKENDS: usize = 100;
+/// Entries of the comparison program's flow table: its lists are per CPU, and one CPU's must hold all flows.
+const COMPARE_FLOWS: u32 = 5 << 20;
+
+const FLOOR: u32 = 0;
+const BALANCER: u32 = 1;
+const COMPARE: u32 = 2;
+
+/// At 1 Mi flows a mode may cost this much more than at 1 Ki.
+const GROWTH: f64 = 1.25;
+/// An IPv4-in-IPv4 packet may cost this many floors above the floor: 80 ns where the floor takes 40.
+const TUNNEL: f64 = 2.0;
+
+/// One row of the result.
+#[derive(Serialize)]
+struct Row {
+    group: &'static str,
+    name: String,
+    value: f64,
+    unit: &'static str,
+    min: f64,
+    max: f64,
+    floor: f64,
+    ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<bool>,
+}
+
+/// The whole result.
+#[derive(Serialize)]
+struct Report {
+    rows: Vec<Row>,
+}
+
+/// A row before and while it is measured.
+struct Subject {
+    mode: &'static str,
+    state: &'static str,
+    flows: &'static str,
+    program: u32,
+    moved: u32,
+    expected: u32,
+    stream: Stream,
+    floors: Vec<f64>,
+    differences: Vec<f64>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("some limits do not hold on this machine, see `limit` above");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    stay_on_one_cpu()?;
+    eprintln!("loading the programs ...");
+    let options =
+        Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
+    let mut kernel = Kernel::load(options)?;
+    kernel.enter(world());
+    let mut lab = Lab::load(COMPARE_FLOWS)?;
+    lab.register_own(FLOOR, "floor")?;
+    lab.register(BALANCER, kernel.balancer())?;
+    lab.register_own(COMPARE, "compare")?;
+    let compared: Vec<_> = (0..BACKENDS).map(|n| backend(true, 9, n).address).collect();
+    lab.compare(ip("198.51.100.9"), 80, &compared)?;
+
+    let mut subjects = subjects();
+    let (rounds, packets) = if args.quick { (5, 1 << 18) } else { (15, 1 << 20) };
+    measure(&mut lab, &mut subjects, rounds, packets)?;
+    let rows = rows(&subjects);
+    print_table(&rows);
+    if args.json {
+        println!("{}", serde_json::to_string(&Report { rows })?);
+        return Ok(true);
+    }
+    Ok(rows.iter().all(|row| row.pass != Some(false)))
+}
+
+/// The comparison program's table is per CPU, and so are caches.
+fn stay_on_one_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(nix::sched::sched_getcpu()?)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one CPU")
+}
+
+/// Backend `number` of the service with this digit in its addresses.
+fn backend(is_v4: bool, service: u8, number: usize) -> Backend {
+    let address = match is_v4 {
+        true => format!("10.{service}.0.{}", number + 1),
+        false => format!("fd{service:02x}::{:x}", number + 1),
+    };
+    Backend::new(&address, number as u8)
+}
+
+/// VIP of the service with this digit.
+fn vip(is_v4: bool, service: u8) -> String {
+    if is_v4 { format!("198.51.100.{service}") } else { format!("2001:db8:5::{service}") }
+}
+
+const MODES: [(&str, Forward, bool, bool); 8] = [
+    ("nat4", Forward::Nat, true, true),
+    ("nat6", Forward::Nat, false, false),
+    ("dsr4", Forward::Dsr, true, true),
+    ("dsr6", Forward::Dsr, false, false),
+    ("tunnel-ipip4", Forward::Ipip, true, true),
+    ("tunnel-ipip6", Forward::Ipip, false, false),
+    ("tunnel-4in6", Forward::Ipip, true, false),
+    ("tunnel-6in4", Forward::Ipip, false, true),
+];
+
+/// One service a mode, with 100 backends of equal weight on the ring that lb would make.
+fn world() -> World {
+    let keys = lb_tests::kernel::hash_keys();
+    let services =
+        MODES.iter().enumerate().map(|(index, (_, forward, vip_is_v4, backend_is_v4))| {
+            let digit = index as u8 + 1;
+            let mut service = Service::new(&vip(*vip_is_v4, digit), *forward, &[]);
+            service.backends = (0..BACKENDS).map(|n| backend(*backend_is_v4, digit, n)).collect();
+            let members: Vec<Member> = (service.backends.iter().enumerate())
+                .map(|(index, backend)| Member {
+                    id: lb_common::abi::BackendId(index as u32 + 1),
+                    address: backend.address,
+                    port: backend.port,
+                    configured: 100,
+                    effective: 100,
+                })
+                .collect();
+            let slots = ring_length(members.iter().map(|member| member.configured), None);
+            service.ring = owners(slots, &keys, &members).iter().map(|owner| owner.0 - 1).collect();
+            service
+        });
+    let mut world = World::of(services);
+    let gateway = |address: &str| Some((ip(address), Some(CLIENT)));
+    world.routes = vec![
+        Route { prefix: (ip("0.0.0.0"), 0), gateway: gateway("10.1.0.254"), mtu: 1500 },
+        Route { prefix: (ip("::"), 0), gateway: gateway("fd01::fe"), mtu: 1500 },
+    ];
+    world
+}
+
+fn subjects() -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    let mut add = |mode, state, packet: &Packet, varied, (program, moved), expected| {
+        for (count, flows) in FLOWS {
+            let stream = Stream::new(packet, varied, count);
+            let (floors, differences) = (Vec::new(), Vec::new());
+            subjects.push(Subject {
+                mode,
+                state,
+                flows,
+                program,
+                moved,
+                expected,
+                stream,
+                floors,
+                differences,
+            });
+        }
+    };
+    for (index, (mode, forward, vip_is_v4, backend_is_v4)) in MODES.into_iter().enumerate() {
+        let digit = index as u8 + 1;
+        let moved = match (forward, backend_is_v4) {
+            (Forward::Ipip, true) => 20,
+            (Forward::Ipip, false) => 40,
+            (Forward::Nat | Forward::Dsr, _) => 0,
+        };
+        for (state, flags) in [("established", flag::ACK), ("syn", flag::SYN)] {
+            let packet = request(vip_is_v4, &vip(vip_is_v4, digit), flags);
+            add(mode, state, &packet, Varied::Source, (BALANCER, moved), action::TX);
+        }
+        if forward == Forward::Nat {
+            let backend = backend(backend_is_v4, digit, 7);
+            let packet = reply(&backend);
+            let mode = if vip_is_v4 { "nat4-reply" } else { "nat6-reply" };
+            add(mode, "established", &packet, Varied::Destination, (BALANCER, 0), action::TX);
+        }
+    }
+    let other = request(true, "198.51.100.200", flag::ACK);
+    add("non-vip4", "established", &other, Varied::Source, (BALANCER, 0), action::PASS);
+    for (state, flags) in [("established", flag::ACK), ("syn", flag::SYN)] {
+        let packet = request(true, "198.51.100.9", flags);
+        add("compare-flow-table-ipip4", state, &packet, Varied::Source, (COMPARE, 20), action::TX);
+    }
+    subjects
+}
+
+fn request(is_v4: bool, vip: &str, flags: u8) -> Packet {
+    let client = if is_v4 { "10.64.0.0@1024" } else { "2001:db8:c::@1024" };
+    Packet::tcp(client, &format!("{vip}@80"), flags)
+}
+
+fn reply(backend: &Backend) -> Packet {
+    let client = if backend.address.is_ipv4() { "10.64.0.0@1024" } else { "2001:db8:c::@1024" };
+    Packet::tcp(&format!("{}@{}", backend.address, backend.port), client, flag::ACK)
+}
+
+/// All subjects in turns, `rounds` times after one round that only warms up.
+fn measure(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<()> {
+    for round in 0..=rounds {
+        let count = subjects.len();
+        for (index, subject) in subjects.iter_mut().enumerate() {
+            progress(&format!("round {round} of {rounds}: {} of {count} rows", index + 1));
+            // The warm-up visits every flow once: the comparison program then knows them all.
+            let packets = if round == 0 { subject.stream.flows().max(1 << 12) } else { packets };
+            let Subject { stream, program, moved, expected, .. } = subject;
+            let floor = lab.stream(stream, FLOOR, 0, packets, action::TX)?.as_nanos() as f64;
+            let whole = lab.stream(stream, *program, *moved, packets, *expected);
+            let whole = whole.with_context(|| format!("{}/{}", subject.mode, subject.state))?;
+            if round > 0 {
+                subject.floors.push(floor);
+                subject.differences.push(whole.as_nanos() as f64 - floor);
+            }
+        }
+    }
+    progress("");
+    Ok(())
+}
+
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+        let _ = std::io::stderr().flush();
+    } else if text.contains(": 1 of ") {
+        eprintln!("{text}");
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
+fn rows(subjects: &[Subject]) -> Vec<Row> {
+    let row = |subject: &Subject| {
+        let (floor, value) = (median(&subject.floors), median(&subject.differences));
+        let limit = limit(subject, subjects, floor);
+        let group = if subject.program == COMPARE { "comparison" } else { "program" };
+        Row {
+            group,
+            name: format!("{}/{}/{}", subject.mode, subject.state, subject.flows),
+            value: rounded(value),
+            unit: "ns above floor",
+            min: subject.differences.iter().copied().fold(f64::INFINITY, f64::min),
+            max: subject.differences.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            floor: rounded(floor),
+            ratio: rounded((floor + value) / floor),
+            limit: limit.map(rounded),
+            pass: limit.map(|limit| value <= limit),
+        }
+    };
+    subjects.iter().map(row).collect()
+}
+
+/// What this row may cost, if anything is promised.
+fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
+    if subject.program != BALANCER {
+        return None;
+    }
+    let tunnel = (subject.mode == "tunnel-ipip4").then_some(TUNNEL * floor);
+    let growth = (subject.flows == "1Mi").then(|| {
+        let few = subjects.iter().find(|other| {
+            (other.mode, other.state, other.flows) == (subject.mode, subject.state, "1Ki")
+        });
+        few.map(|few| GROWTH * median(&few.differences))
+    });
+    [tunnel, growth.flatten()].into_iter().flatten().reduce(f64::min)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn print_table(rows: &[Row]) {
+    println!(
+        "{:<42} {:>8} {:>8} {:>8} {:>7} {:>6} {:>7}",
+        "ns above the floor", "median", "min", "max", "floor", "ratio", "limit"
+    );
+    for row in rows {
+        let limit = match (row.limit, row.pass) {
+            (Some(limit), Some(true)) => format!("{limit:>7.0} ok"),
+            (Some(limit), _) => format!("{limit:>7.0} MISSED"),
+            (None, _) => String::new(),
+        };
+        println!(
+            "{:<42} {:>8.0} {:>8.0} {:>8.0} {:>7.0} {:>6.2} {limit}",
+            row.name, row.value, row.min, row.max, row.floor, row.ratio
+        );
+    }
+}
