@@ -15,6 +15,11 @@ pub type HashKeys = [u64; KEYS];
 /// Hash of a flow (client address, VIP, ports, protocol); IPv4 takes three multiplications, IPv6 ten.
 #[inline(always)]
 pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
+    finish(sum(keys, flow))
+}
+
+#[inline(always)]
+fn sum(keys: &HashKeys, flow: &FlowKey) -> u64 {
     let ports = (flow.source_port.raw() as u32) | ((flow.destination_port.raw() as u32) << 16);
     let mut sum = keys[0]
         .wrapping_add(keys[1].wrapping_mul(ports as u64))
@@ -26,7 +31,7 @@ pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
             .wrapping_add(prefix(&keys[4..7], &flow.source))
             .wrapping_add(prefix(&keys[7..10], &flow.destination));
     }
-    finish(sum ^ keys[10])
+    sum ^ keys[10]
 }
 
 #[inline(always)]
@@ -70,3 +75,6 @@ pub(crate) fn split_mix(state: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests;

@@ -332,3 +332,6 @@ fn resolve<P: Pins>(backend: BackendId, owner: BackendId, pins: &P) -> BackendId
 fn usable<P: Pins>(backend: BackendId, pins: &P) -> bool {
     backend.0 != BackendId::NONE.0 && !pins.is_down(backend)
 }
+
+#[cfg(test)]
+mod tests;
