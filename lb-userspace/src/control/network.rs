@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use lb_common::{
     abi::{Address, BackendRow, NextHopRow, backend_flag, nexthop_flag},
     be::Be16,
+    encap::outer_sum,
 };
 
 use super::{Node, loaded::Service, state::Admin};
@@ -43,7 +44,7 @@ impl Node {
         row.service = service.id;
         if service.spec.forward == model::Forward::Ipip {
             row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
-            row.outer_sum = outer_sum(&row);
+            row.outer_sum = outer_sum(&row.source, &row.address, service.key.address.is_ipv6());
         }
         let moves = service.spec.on_marked_down == model::OnMarkedDown::Move;
         let down =
@@ -261,22 +262,6 @@ fn next_hop(loaded: &BackendRow, forward: model::Forward, path: Option<&Path>) -
         },
         None => fresh,
     }
-}
-
-/// See [`BackendRow::outer_sum`]: version and header length, DF, TTL 64, protocol 4 or 41 is the packet's (the program
-/// adds it), source and destination. Zero for an IPv6 outer header, which has no checksum.
-fn outer_sum(row: &BackendRow) -> u32 {
-    if !row.address.is_v4() {
-        return 0;
-    }
-    let mut header = [0u8; 20];
-    header[0] = 0x45;
-    header[6] = 0x40;
-    header[8] = 64;
-    header[9] = lb_common::abi::protocol::IPIP;
-    header[12..16].copy_from_slice(&row.source.words[3].to_host().to_be_bytes());
-    header[16..20].copy_from_slice(&row.address.words[3].to_host().to_be_bytes());
-    header.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]]) as u32).sum()
 }
 
 #[cfg(test)]
