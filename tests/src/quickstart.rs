@@ -68,7 +68,7 @@ pub fn run(config: &Path, limit: Option<Duration>, json: bool) -> anyhow::Result
         eprintln!("{hint}");
     }
     let tty = std::io::stdout().is_terminal() && !json;
-    let mut stopped = vec![false; BACKENDS];
+    let mut stopped = [false; BACKENDS];
     let ended = |began: Instant| limit.is_some_and(|limit| began.elapsed() >= limit);
     while !ended(began) {
         let interrupted = runtime.block_on(async {
