@@ -146,6 +146,19 @@ impl Lab {
         Ok(number)
     }
 
+    /// Attaches the lab's `pass` program to a NIC of lb, as another XDP user would; it is gone when the result is dropped.
+    pub fn attach_pass(&self, nic: &str) -> anyhow::Result<Ebpf> {
+        pass_on(&self.lb, &[nic.to_owned()])
+    }
+
+    /// Makes lb1 (which is gone) anew: another pair under the same name, with its addresses, in the bridge.
+    pub fn rebuild_inner_link(&self) -> anyhow::Result<Ebpf> {
+        self.lb.connect("lb1", &self.switch, "p-lb1", 1600)?;
+        self.switch.ip("link set p-lb1 master br1")?;
+        self.lb.sh("ip addr add 10.77.0.1/24 dev lb1; ip addr add fd77::1/64 dev lb1 nodad")?;
+        pass_on(&self.switch, &["p-lb1".to_owned()])
+    }
+
     /// Stops a backend's server (1 = web1): connections break, new ones are refused.
     pub fn stop_server(&mut self, number: usize) {
         self.servers[number - 1] = None;
