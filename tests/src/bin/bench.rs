@@ -119,11 +119,11 @@ fn run(args: &Args) -> Result<bool> {
     measure(&mut lab, &mut subjects, rounds, packets)?;
     let rows = rows(&subjects);
     print_table(&rows);
+    let all_pass = rows.iter().all(|row| row.pass != Some(false));
     if args.json {
         println!("{}", serde_json::to_string(&Report { rows })?);
-        return Ok(true);
     }
-    Ok(rows.iter().all(|row| row.pass != Some(false)))
+    Ok(all_pass)
 }
 
 /// The comparison program's table is per CPU, and so are caches.
