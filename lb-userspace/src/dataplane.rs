@@ -3,96 +3,76 @@
 //! Program, links and maps are pinned, so that they outlive the daemon; opening adopts what is there, after comparing it
 //! with what this binary expects.
 
+mod allow;
 mod attach;
 mod batch;
 mod bpffs;
+mod clock;
 mod counters;
 pub mod decap;
+mod detach;
+mod error;
 mod foreign;
+mod grace;
 mod layout;
 mod link;
 mod load;
 mod lock;
 mod mapped;
+mod nics;
+mod options;
+mod permission;
+mod pinned;
 mod pins;
+mod prefix;
+mod remove;
 mod routes;
+mod syscall;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{io, net::IpAddr, path::Path};
 
 use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
+    Ebpf,
     maps::{Array, HashMap, MapData, MapError, xdp::DevMapHash},
-    programs::Xdp,
 };
 use ipnet::IpNet;
 use lb_common::{
     abi::{
         Address, BackendCounters, BackendRow, Clock, FlowKey, NextHopRow, Pin, REASONS, ReplyRow,
-        ServiceRow, program,
+        ServiceRow,
     },
     be::Be16,
-    hash::HashKeys,
 };
 
+use self::{
+    allow::Allow,
+    bpffs::{Hold, PinDirectory},
+    counters::Counters,
+    pins::Pins,
+    routes::{Neighbours, Routes},
+    table::ServiceTable,
+};
 pub use self::{
     attach::{AttachError, AttachMode, Attachment},
-    bpffs::detach_all,
-    load::LoadError,
+    detach::detach_all,
+    error::LoadError,
+    grace::grace,
     lock::{Lock, LockError},
-    mapped::{Arena, Table},
+    mapped::{Arena, Row, Table},
+    nics::ProgramInfo,
+    options::{Options, Sizes},
     table::{EntryKey, TableFull},
     wanted::Wanted,
 };
-use self::{
-    bpffs::PinDirectory, counters::Counters, pins::Pins, routes::Routes, table::ServiceTable,
-};
-use crate::config::model::XdpMode;
-
-/// Numbers of entries, fixed while the data plane is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Service ids.
-    pub services: u32,
-    /// Backend ids.
-    pub backends: u32,
-    /// Slots of all rings.
-    pub ring_slots: u32,
-    /// Buckets of the service table; a power of two.
-    pub table_buckets: u32,
-    /// Confirmed pins.
-    pub pins: u32,
-    /// Unconfirmed pins.
-    pub pins_unconfirmed: u32,
-    /// `allow` prefixes.
-    pub allow_prefixes: u32,
-}
-
-/// How to load.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Root of the pins, on a bpffs.
-    pub pin_root: PathBuf,
-    /// Where a verifier log goes.
-    pub run_dir: PathBuf,
-    /// Sizes of maps that do not exist yet; existing ones must be at least as large.
-    pub sizes: Sizes,
-    /// Keys of the flow hash.
-    pub hash_keys: HashKeys,
-    /// Only one NIC is attached.
-    pub single_nic: bool,
-    /// Some service uses nat.
-    pub have_nat: bool,
-    /// IPv6 is parsed.
-    pub have_v6: bool,
-    /// aya-log level of the packet path: 0 = off .. 5 = trace.
-    pub log_level: u8,
-}
 
 /// Everything loaded.
 pub struct Dataplane {
     ebpf: Ebpf,
+    logger: Option<tokio::task::JoinHandle<()>>,
     directory: PinDirectory,
     adopted: bool,
     options: Options,
@@ -107,9 +87,12 @@ pub struct Dataplane {
     pins_new: Pins,
     counters: Counters,
     routes: Routes,
+    neighbours: Neighbours,
+    allow: Allow,
     devices: DevMapHash<MapData>,
     interfaces: HashMap<MapData, u32, u32>,
     clock: Array<MapData, Clock>,
+    _hold: Hold,
 }
 
 impl Dataplane {
@@ -228,12 +211,12 @@ impl Dataplane {
 
     /// Counters of backends, in the order of `ids`.
     pub fn backend_counters(&self, ids: &[u32]) -> Result<Vec<BackendCounters>, MapError> {
-        ids.iter().map(|id| self.counters.backend(*id)).collect()
+        Ok(self.counters.backends(ids)?)
     }
 
     /// Reasons of a service; 0 is the node.
     pub fn reasons(&self, service: u32) -> Result<[u64; REASONS as usize], MapError> {
-        self.counters.reasons(service)
+        Ok(self.counters.reasons(service)?)
     }
 
     /// Zeroes counters and row of a backend id before it is used again.
@@ -258,104 +241,17 @@ impl Dataplane {
         &mut self,
         neighbours: Vec<(u32, IpAddr, [u8; 6])>,
     ) -> Result<(), MapError> {
-        self.routes.set_neighbours(neighbours)
+        self.neighbours.set(neighbours)
     }
 
     /// Fills an allow list that no service refers to yet.
     pub fn set_allow_list(&mut self, list: u32, prefixes: &[IpNet]) -> Result<(), MapError> {
-        self.routes.set_allow(list, prefixes)
+        self.allow.set(list, prefixes)
     }
 
     /// Removes an allow list that no service refers to any more.
     pub fn remove_allow_list(&mut self, list: u32) -> Result<(), MapError> {
-        self.routes.remove_allow(list)
-    }
-
-    /// Makes the tables of NICs hold exactly these (ifindex, number).
-    pub fn set_devices(&mut self, devices: &[(u32, u32)]) -> anyhow::Result<()> {
-        let known: Vec<u32> = self.interfaces.keys().collect::<Result<_, _>>()?;
-        for ifindex in known {
-            if !devices.iter().any(|(wanted, _)| *wanted == ifindex) {
-                missing_is_fine(self.interfaces.remove(&ifindex))?;
-                // The kernel removes the entry of a device that is gone by itself.
-                missing_is_fine(self.devices.remove(ifindex))?;
-            }
-        }
-        for (ifindex, number) in devices {
-            self.interfaces.insert(ifindex, number, 0)?;
-            self.devices.insert(*ifindex, *ifindex, None, 0)?;
-        }
-        Ok(())
-    }
-
-    /// Both clocks at one moment.
-    pub fn clock(&self) -> anyhow::Result<Clock> {
-        let program: &Xdp = self
-            .ebpf
-            .program(program::CLOCK)
-            .ok_or_else(|| anyhow::anyhow!("the object has no program `{}`", program::CLOCK))?
-            .try_into()?;
-        let frame = [0u8; 64];
-        program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() })?;
-        Ok(self.clock.get(&0, 0)?)
-    }
-
-    /// Jiffies per second.
-    pub fn hz(&self) -> anyhow::Result<u64> {
-        let first = self.clock()?;
-        std::thread::sleep(Duration::from_millis(60));
-        let second = self.clock()?;
-        let jiffies = (second.jiffies - first.jiffies) as f64;
-        let seconds = (second.nanoseconds - first.nanoseconds) as f64 / 1e9;
-        let measured = jiffies / seconds;
-        // CONFIG_HZ has only these values; ratios apart far more than one jiffy in 60 ms.
-        let near = |hz: &u64| ((measured / *hz as f64).ln().abs() * 1e6) as u64;
-        Ok([100u64, 250, 300, 1000].into_iter().min_by_key(near).unwrap_or(250))
-    }
-
-    /// Attaches a NIC, or replaces the program that an earlier daemon has left there.
-    pub fn attach(
-        &mut self,
-        ifindex: u32,
-        ifname: &str,
-        mode: XdpMode,
-        force: bool,
-    ) -> Result<AttachMode, AttachError> {
-        let links = self.directory.links();
-        let program = self.balancer().map_err(|error| AttachError::Link {
-            ifname: ifname.to_owned(),
-            verb: "find the program for",
-            reason: error.to_string(),
-        })?;
-        match attach::attach(program, &links, ifindex, ifname, mode) {
-            Err(AttachError::Occupied { program: other, .. }) if force => {
-                tracing::warn!(
-                    interface = ifname,
-                    program = other,
-                    "taking another XDP program off, as --force says"
-                );
-                foreign::remove(ifindex).map_err(|error| AttachError::Link {
-                    ifname: ifname.to_owned(),
-                    verb: "take the other program off",
-                    reason: error.to_string(),
-                })?;
-                attach::attach(program, &links, ifindex, ifname, mode)
-            }
-            other => other,
-        }
-    }
-
-    /// The pinned links, as the kernel sees them now.
-    pub fn attachments(&self) -> Vec<Attachment> {
-        attach::pinned(&self.directory.links(), self.program_id())
-            .into_iter()
-            .map(|(attachment, _)| attachment)
-            .collect()
-    }
-
-    /// Detaches one NIC.
-    pub fn detach(&self, ifname: &str) -> io::Result<()> {
-        attach::detach(&self.directory.links(), ifname)
+        self.allow.remove(list)
     }
 
     /// Whether the pins are still there (`lb detach` may have removed them).
@@ -368,10 +264,12 @@ impl Dataplane {
         load::wanted(&mut self.ebpf)
     }
 
-    /// Prints what the packet path logs, if its level is not 0. Runs until the daemon ends.
+    /// Prints what the packet path logs, if its level is not 0. Needs a tokio runtime.
     pub fn spawn_logger(&mut self) {
-        if self.options.log_level > 0 {
-            load::spawn_logger(&mut self.ebpf);
+        let level = self.options.log_level;
+        let next = if level > 0 { load::spawn_logger(&mut self.ebpf) } else { None };
+        if let Some(previous) = std::mem::replace(&mut self.logger, next) {
+            previous.abort();
         }
     }
 
@@ -382,49 +280,18 @@ impl Dataplane {
             && (loaded.have_v6 || !options.have_v6)
             && (!loaded.single_nic || options.single_nic)
     }
-
-    fn balancer(&mut self) -> anyhow::Result<&mut Xdp> {
-        Ok(self
-            .ebpf
-            .program_mut(program::BALANCER)
-            .ok_or_else(|| anyhow::anyhow!("the object has no program `{}`", program::BALANCER))?
-            .try_into()?)
-    }
-
-    fn program_id(&self) -> Option<u32> {
-        let program: &Xdp = self.ebpf.program(program::BALANCER)?.try_into().ok()?;
-        Some(program.info().ok()?.id())
-    }
 }
 
-/// Removing what is not there (any more): a packet, the kernel or an earlier daemon was faster.
-fn missing_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        if let Some(logger) = self.logger.take() {
+            logger.abort();
         }
-        other => other,
-    }
-}
-
-/// Returns when every packet that was under way has left the program: a membarrier over all CPUs waits for an RCU grace
-/// period (6 to 36 ms); where the kernel does not offer it, one second does.
-pub async fn grace() {
-    let barrier = tokio::task::spawn_blocking(|| {
-        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-        // SAFETY: the system call takes three integers and touches no memory of ours.
-        unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 }
-    });
-    if !barrier.await.unwrap_or(false) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
 /// The links pinned under `pin_root`, as the kernel sees them now; works without a daemon.
-pub fn attachments_of(pin_root: &std::path::Path) -> Vec<Attachment> {
+pub fn attachments_of(pin_root: &Path) -> Vec<Attachment> {
     let links = PinDirectory::new(pin_root).links();
     attach::pinned(&links, None).into_iter().map(|(attachment, _)| attachment).collect()
 }

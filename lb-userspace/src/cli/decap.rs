@@ -1,10 +1,6 @@
 //! `lb decap`
 
-use std::{
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::Context as _;
 use clap::{ArgGroup, Args, ValueEnum};
@@ -19,7 +15,7 @@ use super::{
 };
 use crate::{
     config::model::XdpMode,
-    dataplane::decap::{DecapStatus, decap_attach, decap_detach, decap_status},
+    dataplane::decap::{DecapStatus, decap_attach, decap_detach, decap_interfaces, decap_status},
 };
 
 /// On a backend: take tunnelled packets out of their outer header
@@ -151,23 +147,9 @@ impl Decap {
         if !self.interfaces.is_empty() {
             return Ok(self.interfaces.clone());
         }
-        attached(&self.pin_dir.join("decap"))
+        decap_interfaces(&self.pin_dir)
+            .with_context(|| format!("cannot read {}", self.pin_dir.display()))
     }
-}
-
-/// NICs with a pinned decapsulator.
-fn attached(directory: &Path) -> anyhow::Result<Vec<String>> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", directory.display()));
-        }
-    };
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
-    Ok(names)
 }
 
 /// All addresses of a NIC.

@@ -3,16 +3,20 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use aya::programs::{
-    ProgramError, Xdp, XdpMode as Mode,
+    ProgramError, Xdp, XdpError, XdpMode as Mode,
     links::{FdLink, LinkError, PinnedLink},
     xdp::XdpLink,
 };
 
-use super::link;
+use super::{error::chain, foreign, link};
 use crate::config::model::XdpMode;
+
+/// How long the kernel may take to detach a link that nobody holds any more (some 30 ms when busy).
+const TAKE_OFF: Duration = Duration::from_secs(2);
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +94,19 @@ pub enum AttachError {
     },
 }
 
-/// Path of a link's pin.
+/// Path of a link's pin. Names on a bpffs have no dots, those of NICs (`eth0.100`) no colons.
 fn pin_path(links: &Path, ifname: &str, mode: AttachMode) -> PathBuf {
-    links.join(format!("{ifname}:{mode}"))
+    links.join(format!("{}:{mode}", encoded(ifname)))
+}
+
+/// A NIC's name as a bpffs takes it.
+pub(super) fn encoded(ifname: &str) -> String {
+    ifname.replace('.', "::")
+}
+
+/// The NIC's name back.
+pub(super) fn decoded(file: &str) -> String {
+    file.replace("::", ".")
 }
 
 /// The pinned links of a directory.
@@ -107,7 +121,7 @@ pub(super) fn pinned(links: &Path, program: Option<u32>) -> Vec<(Attachment, Pat
             let (id, ifindex) = link::xdp_link(&entry.path()).ok()?;
             let ours = ifindex != 0 && program.is_none_or(|program| program == id);
             let attachment =
-                Attachment { ifname: ifname.to_owned(), ifindex, mode, program: id, ours };
+                Attachment { ifname: decoded(ifname), ifindex, mode, program: id, ours };
             Some((attachment, entry.path()))
         })
         .collect()
@@ -122,38 +136,81 @@ pub(super) fn attach(
     mode: XdpMode,
 ) -> Result<AttachMode, AttachError> {
     let fail = |verb, reason: String| AttachError::Link { ifname: ifname.to_owned(), verb, reason };
+    let mut other_mode = None;
     for (attachment, path) in pinned(links, None) {
-        if attachment.ifname != ifname && attachment.ifindex != ifindex {
-            continue;
+        if attachment.ifindex == ifindex {
+            if fits(mode, attachment.mode) {
+                replace(program, &path).map_err(|reason| fail("replace", reason))?;
+                return rename(links, &path, ifname, attachment.mode)
+                    .map_err(|error| fail("rename the pin of", error.to_string()));
+            }
+            // The kernel runs one mode at a time: the NIC is without a program for a moment.
+            take_off(&attachment, &path).map_err(|error| fail("detach", error.to_string()))?;
+            other_mode = Some(attachment.mode);
+        } else if attachment.ifname == ifname {
+            // Its NIC is gone, was made anew under another index, or has another name now.
+            fs::remove_file(&path)
+                .map_err(|error| fail("remove the old pin of", error.to_string()))?;
         }
-        if attachment.ifindex == ifindex && attachment.ifname == ifname {
-            return replace(program, &path)
-                .map(|()| attachment.mode)
-                .map_err(|e| fail("replace", e));
-        }
-        // Its NIC is gone, was made anew under another index, or has another name now.
-        fs::remove_file(&path).map_err(|error| fail("remove the old pin of", error.to_string()))?;
     }
-    let native = match mode {
-        XdpMode::Generic => None,
-        XdpMode::Native | XdpMode::Auto => {
-            Some(try_mode(program, links, ifindex, ifname, AttachMode::Native))
+    let result = attach_anew(program, links, ifindex, ifname, mode);
+    if let (Err(error), Some(mode)) = (&result, other_mode) {
+        match try_mode(program, links, ifindex, ifname, mode) {
+            Ok(()) => {
+                tracing::error!(interface = ifname, %error, "the NIC stays in {mode} mode");
+                return Ok(mode);
+            }
+            Err(again) => tracing::error!(
+                interface = ifname,
+                reason = reason(&again),
+                "the NIC could not be put back into {mode} mode"
+            ),
         }
-    };
-    match (native, mode) {
-        (Some(Ok(())), _) => return Ok(AttachMode::Native),
-        (Some(Err(error)), _) if is_busy(&error) => return Err(occupied(ifname, ifindex)),
-        (Some(Err(error)), XdpMode::Native) => {
-            return Err(AttachError::Native { ifname: ifname.to_owned(), reason: reason(&error) });
-        }
-        (Some(Err(error)), _) => {
-            tracing::warn!(
+    }
+    result
+}
+
+/// Whether a link in this mode is what the configuration wants.
+fn fits(wanted: XdpMode, found: AttachMode) -> bool {
+    match wanted {
+        XdpMode::Auto => true,
+        XdpMode::Native => found == AttachMode::Native,
+        XdpMode::Generic => found == AttachMode::Generic,
+    }
+}
+
+/// Gives a pin the name of its NIC, which may have been renamed.
+fn rename(links: &Path, pin: &Path, ifname: &str, mode: AttachMode) -> io::Result<AttachMode> {
+    let wanted = pin_path(links, ifname, mode);
+    if pin != wanted {
+        fs::rename(pin, wanted)?;
+    }
+    Ok(mode)
+}
+
+fn attach_anew(
+    program: &mut Xdp,
+    links: &Path,
+    ifindex: u32,
+    ifname: &str,
+    mode: XdpMode,
+) -> Result<AttachMode, AttachError> {
+    if mode != XdpMode::Generic {
+        match try_mode(program, links, ifindex, ifname, AttachMode::Native) {
+            Ok(()) => return Ok(AttachMode::Native),
+            Err(error) if is_busy(&error) => return Err(occupied(ifname, ifindex)),
+            Err(error) if mode == XdpMode::Native => {
+                return Err(AttachError::Native {
+                    ifname: ifname.to_owned(),
+                    reason: reason(&error),
+                });
+            }
+            Err(error) => tracing::warn!(
                 interface = ifname,
                 reason = reason(&error),
                 "no native XDP, falling back to generic mode"
-            );
+            ),
         }
-        (None, _) => {}
     }
     match try_mode(program, links, ifindex, ifname, AttachMode::Generic) {
         Ok(()) => Ok(AttachMode::Generic),
@@ -168,15 +225,8 @@ fn replace(program: &mut Xdp, path: &Path) -> Result<(), String> {
     let link = PinnedLink::from_pin(path).map_err(|error| error.to_string())?;
     let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| error.to_string())?;
     let id = program.attach_to_link(link).map_err(|error| reason(&error))?;
-    // Taken out of the program, or dropping that would detach it; the pin keeps it.
-    program.take_link(id).map_err(|error| error.to_string()).map(forget)
-}
-
-/// Closes our descriptor of a pinned link without detaching it.
-fn forget(link: XdpLink) {
-    if let Ok(link) = FdLink::try_from(link) {
-        drop(link);
-    }
+    // Taken out of the program, to close our descriptor only: the pin keeps the link.
+    program.take_link(id).map_err(|error| error.to_string()).map(drop)
 }
 
 fn try_mode(
@@ -204,6 +254,7 @@ fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         ProgramError::IOError(error) => error.raw_os_error(),
+        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
         _ => None,
     }
 }
@@ -213,26 +264,45 @@ fn is_busy(error: &ProgramError) -> bool {
 }
 
 fn reason(error: &ProgramError) -> String {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.to_string(),
-        error => error.to_string(),
-    }
+    errno(error)
+        .map_or_else(|| chain(error), |errno| io::Error::from_raw_os_error(errno).to_string())
 }
 
 fn occupied(ifname: &str, ifindex: u32) -> AttachError {
-    let program = match super::foreign::program_on(ifindex) {
-        Some((id, name)) => format!("XDP program {id} ({name})"),
+    let program = match foreign::program_on(ifindex) {
+        Some(found) => format!("XDP program {} ({})", found.id, found.name()),
         None => "an XDP program".to_owned(),
     };
     AttachError::Occupied { ifname: ifname.to_owned(), program }
 }
 
-/// Detaches one NIC.
-pub(super) fn detach(links: &Path, ifname: &str) -> io::Result<()> {
+/// Detaches one NIC, or all.
+pub(super) fn detach(links: &Path, ifname: Option<&str>) -> io::Result<()> {
     for (attachment, path) in pinned(links, None) {
-        if attachment.ifname == ifname {
-            fs::remove_file(path)?;
+        if ifname.is_none_or(|ifname| ifname == attachment.ifname) {
+            take_off(&attachment, &path)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes a link's pin and waits until the kernel, which does it later, has taken the program off.
+fn take_off(attachment: &Attachment, pin: &Path) -> io::Result<()> {
+    fs::remove_file(pin)?;
+    let deadline = Instant::now() + TAKE_OFF;
+    while attachment.ifindex != 0
+        && foreign::program_on(attachment.ifindex).is_some_and(|on| on.id == attachment.program)
+    {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "{} still runs XDP program {}: something else holds the link",
+                    attachment.ifname, attachment.program
+                ),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

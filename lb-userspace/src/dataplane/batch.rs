@@ -1,17 +1,32 @@
-//! `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), which aya does not have: a table of 100,000 entries in 25 syscalls.
+//! Reading many entries by one system call: `BPF_MAP_LOOKUP_BATCH`, which aya does not have (Linux 5.6 for hash maps, 5.13
+//! for per-CPU arrays). A table of 100,000 pins takes 25 calls.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd as _},
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use aya::Pod;
+use aya::{
+    Pod,
+    maps::{MapData, MapType},
+};
+
+use super::syscall;
 
 /// Entries asked for at a time.
-const CHUNK: u32 = 4096;
-const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const CHUNK: usize = 4096;
+/// Entries asked for when those of one hash bucket do not fit.
+const LARGEST_CHUNK: usize = 1 << 20;
 
-/// The part of `union bpf_attr` for batch commands (include/uapi/linux/bpf.h).
+/// A map of `K` to `V`; for a per-CPU map, `V` is what one CPU has, a multiple of 8 bytes.
+pub(super) struct Batch<K, V> {
+    map: OwnedFd,
+    /// Values of one key: the number of possible CPUs for per-CPU maps, else 1.
+    per_key: usize,
+    types: PhantomData<(K, V)>,
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct BatchAttributes {
@@ -25,59 +40,120 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// All entries of a map as they are while the call goes through them. `values_per_key` is the number of possible CPUs
-/// for per-CPU maps, else 1; `V`'s size is a multiple of 8 there.
-pub(super) fn lookup_all<K: Pod + Default, V: Pod + Default>(
-    map: impl AsFd,
-    values_per_key: usize,
-) -> io::Result<Vec<(K, Vec<V>)>> {
-    let mut found = Vec::new();
-    let mut chunk = CHUNK;
-    // The kernel's cursor: the size of a key for arrays, 4 bytes for hash maps.
-    let mut cursor = vec![0u8; size_of::<K>().max(8)];
-    let mut first = true;
-    loop {
-        let mut next = vec![0u8; cursor.len()];
-        let mut keys = vec![K::default(); chunk as usize];
-        let mut values = vec![V::default(); chunk as usize * values_per_key];
+/// Where a lookup goes on, in the first 4 bytes: a hash bucket, or the index of the last entry of an array.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+struct Cursor([u32; 2]);
+
+/// What one call has found.
+struct Found {
+    count: usize,
+    /// No entries are left; else where to go on.
+    next: Option<Cursor>,
+}
+
+impl<K: Pod + Default, V: Pod + Default> Batch<K, V> {
+    /// For a map, if it is one of `K` and `V`.
+    pub(super) fn new(map: &MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        let per_cpu = matches!(info.map_type(), Ok(MapType::PerCpuArray | MapType::PerCpuHash));
+        if info.key_size() as usize != size_of::<K>()
+            || info.value_size() as usize != size_of::<V>()
+            || (per_cpu && !size_of::<V>().is_multiple_of(8))
+        {
+            return Err(io::Error::other(format!(
+                "the map has keys of {} and values of {} bytes, not {} and {}",
+                info.key_size(),
+                info.value_size(),
+                size_of::<K>(),
+                size_of::<V>()
+            )));
+        }
+        let per_key = if per_cpu { aya::util::nr_cpus().map_err(|(_, error)| error)? } else { 1 };
+        let map = map.fd().as_fd().try_clone_to_owned()?;
+        Ok(Self { map, per_key, types: PhantomData })
+    }
+
+    /// One call: fills `keys` and `values` from `cursor` on.
+    fn lookup(
+        &self,
+        cursor: Option<Cursor>,
+        keys: &mut [K],
+        values: &mut [V],
+    ) -> io::Result<Found> {
+        assert_eq!(keys.len() * self.per_key, values.len());
+        let mut next = Cursor::default();
         let mut attributes = BatchAttributes {
-            in_batch: if first { 0 } else { cursor.as_ptr() as u64 },
-            out_batch: next.as_mut_ptr() as u64,
+            in_batch: cursor.as_ref().map_or(0, |cursor| (&raw const *cursor) as u64),
+            out_batch: (&raw mut next) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: chunk,
-            map_fd: map.as_fd().as_raw_fd() as u32,
+            count: keys.len() as u32,
+            map_fd: self.map.as_raw_fd() as u32,
             ..BatchAttributes::default()
         };
-        // SAFETY: every pointer is to a buffer of the size that `count`, the key and the value size of this map (checked
-        // against the program's when it was opened) need, and they outlive the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                BPF_MAP_LOOKUP_BATCH,
-                &raw mut attributes,
-                size_of::<BatchAttributes>(),
-            )
-        };
-        let error = (result < 0).then(io::Error::last_os_error);
+        // SAFETY: the attributes are those of the command. `new` has compared the sizes of key and value with the map's,
+        // so that `count` entries fit the buffers; both take every bit pattern (`Pod`). Array keys and the positions in
+        // a hash map are the 4 bytes that the cursors have room for.
+        let result = unsafe { syscall::bpf(syscall::MAP_LOOKUP_BATCH, &mut attributes) };
         let count = attributes.count as usize;
-        match error.as_ref().and_then(io::Error::raw_os_error) {
-            None | Some(libc::ENOENT) => {}
-            // One bucket has more entries than the chunk.
-            Some(libc::ENOSPC) if chunk < 1 << 20 => {
-                chunk *= 4;
-                continue;
+        match result {
+            Ok(_) => Ok(Found { count, next: Some(next) }),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                Ok(Found { count, next: None })
             }
-            Some(_) => return Err(error.unwrap_or_else(io::Error::last_os_error)),
+            Err(error) => Err(error),
         }
-        let mut values = values.into_iter();
-        for key in keys.into_iter().take(count) {
-            found.push((key, values.by_ref().take(values_per_key).collect()));
+    }
+
+    /// All entries of a hash map, each as it is when the call passes it. Entries that packets add or remove meanwhile may
+    /// be among them or not; every other is, once.
+    pub(super) fn entries(&self) -> io::Result<Vec<(K, V)>> {
+        assert_eq!(self.per_key, 1);
+        let mut all = Vec::new();
+        let mut keys = vec![K::default(); CHUNK];
+        let mut values = vec![V::default(); CHUNK];
+        let mut cursor = None;
+        loop {
+            match self.lookup(cursor, &mut keys, &mut values) {
+                Ok(found) => {
+                    let pairs = keys.iter().copied().zip(values.iter().copied());
+                    all.extend(pairs.take(found.count));
+                    cursor = found.next;
+                    if cursor.is_none() {
+                        return Ok(all);
+                    }
+                }
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC) && keys.len() < LARGEST_CHUNK =>
+                {
+                    keys.resize(keys.len() * 4, K::default());
+                    values.resize(keys.len(), V::default());
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if error.is_some() {
-            return Ok(found);
+    }
+}
+
+impl<V: Pod + Default> Batch<u32, V> {
+    /// The values of `count` entries of an array from `first` on, one entry (all its CPUs) after the other.
+    pub(super) fn range(&self, first: u32, count: usize) -> io::Result<Vec<V>> {
+        let mut keys = vec![0u32; count];
+        let mut values = vec![V::default(); count * self.per_key];
+        let cursor = first.checked_sub(1).map(|last| Cursor([last, 0]));
+        let found = self.lookup(cursor, &mut keys, &mut values)?;
+        if found.count != count {
+            return Err(io::Error::other(format!(
+                "{} of {count} entries from {first} on exist",
+                found.count
+            )));
         }
-        cursor = next;
-        first = false;
+        Ok(values)
+    }
+
+    /// Values of each entry.
+    pub(super) fn per_key(&self) -> usize {
+        self.per_key
     }
 }

@@ -1,4 +1,4 @@
-//! Where pins live: a bpffs that is there, ours alone, and of this layout's version.
+//! Where pins live: a bpffs that is there, ours alone, and of this layout's version (fault-cases F41, S15).
 
 use std::{
     fs, io,
@@ -7,112 +7,143 @@ use std::{
 };
 
 use lb_common::abi::ABI_VERSION;
-use nix::sys::statfs;
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs,
+};
 
 use super::LoadError;
 
+/// Where every distribution mounts it.
+const USUAL: &str = "/sys/fs/bpf";
+/// What `lb decap` has beside the versions.
+pub(super) const DECAP: &str = "decap";
+
 /// The directories of pins under one root.
 #[derive(Clone, Debug)]
-pub struct PinDirectory {
+pub(super) struct PinDirectory {
     root: PathBuf,
 }
 
+/// Held while a daemon uses the pins; the kernel gives it back however the daemon ends.
+pub(super) struct Hold(#[expect(dead_code, reason = "held, not used")] Flock<fs::File>);
+
 impl PinDirectory {
     /// Pins under `root` (`/sys/fs/bpf/lb`).
-    pub fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
     /// `root/v<ABI>`
-    pub fn version(&self) -> PathBuf {
+    pub(super) fn version(&self) -> PathBuf {
         self.root.join(format!("v{ABI_VERSION}"))
     }
 
     /// Map pins.
-    pub fn maps(&self) -> PathBuf {
+    pub(super) fn maps(&self) -> PathBuf {
         self.version().join("maps")
     }
 
     /// Link pins, named by NIC and mode.
-    pub fn links(&self) -> PathBuf {
+    pub(super) fn links(&self) -> PathBuf {
         self.version().join("links")
     }
 
-    /// Checks the file system and makes the directories (0700, root's).
-    pub fn prepare(&self) -> Result<(), LoadError> {
-        let below = self.root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        let kind = statfs::statfs(below).map_err(|error| self.io(below, error.into()))?;
-        if kind.filesystem_type() != statfs::BPF_FS_MAGIC {
-            return Err(LoadError::NoBpffs { path: self.root.clone() });
-        }
+    /// Checks the file system, makes the directories (0700, ours) and takes them for this process.
+    pub(super) fn prepare(&self) -> Result<Hold, LoadError> {
+        require_bpffs(&self.root)?;
         self.refuse_other_versions()?;
         for directory in [self.root.clone(), self.version(), self.maps(), self.links()] {
-            match fs::DirBuilder::new().mode(0o700).create(&directory) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(self.io(&directory, error)),
-            }
-            let owner = fs::metadata(&directory).map_err(|error| self.io(&directory, error))?;
-            if owner.uid() != nix::unistd::geteuid().as_raw() {
-                return Err(LoadError::Foreign { path: directory, uid: owner.uid() });
-            }
-            fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))
-                .map_err(|error| self.io(&directory, error))?;
+            make_private(&directory)?;
         }
-        Ok(())
+        self.hold()
     }
 
     fn refuse_other_versions(&self) -> Result<(), LoadError> {
-        let Ok(entries) = fs::read_dir(&self.root) else { return Ok(()) };
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(LoadError::Pins { path: self.root.clone(), source }),
+        };
         let ours = self.version();
         for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path() != ours && name != "decap" {
+            if entry.path() != ours && entry.file_name() != DECAP {
                 return Err(LoadError::OtherVersion { path: entry.path(), version: ABI_VERSION });
             }
         }
         Ok(())
     }
 
-    fn io(&self, path: &Path, source: io::Error) -> LoadError {
-        LoadError::Pins { path: path.to_owned(), source }
+    fn hold(&self) -> Result<Hold, LoadError> {
+        let path = self.version();
+        let fail = |source| LoadError::Pins { path: path.clone(), source };
+        let directory = fs::File::open(&path).map_err(fail)?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Hold(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(LoadError::InUse { path }),
+            Err((_, errno)) => Err(fail(errno.into())),
+        }
     }
 }
 
-/// Removes everything lb has pinned under `root`, of any version: links first, so that no NIC runs a program whose maps
-/// are going. Works without a daemon; nothing there is no error.
-pub fn detach_all(root: &Path) -> io::Result<()> {
-    let Ok(versions) = fs::read_dir(root) else { return Ok(()) };
-    let versions: Vec<PathBuf> = versions
-        .flatten()
-        .filter(|entry| entry.file_name() != "decap")
-        .map(|entry| entry.path())
-        .collect();
-    for version in versions {
-        if !version.is_dir() {
-            fs::remove_file(&version)?;
-            continue;
-        }
-        for part in ["links", "maps"] {
-            remove_directory(&version.join(part))?;
-        }
-        remove_directory(&version)?;
+/// Makes a directory that nobody else can look into, or makes an existing one so if it is ours.
+pub(super) fn make_private(directory: &Path) -> Result<(), LoadError> {
+    let fail = |source| LoadError::Pins { path: directory.to_owned(), source };
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(fail(error)),
     }
-    match fs::remove_dir(root) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => Ok(()),
-        other => other,
+    // Not through a symbolic link: what it points to is not ours to lock.
+    let found = fs::symlink_metadata(directory).map_err(fail)?;
+    if !found.is_dir() {
+        return Err(fail(io::Error::from_raw_os_error(libc::ENOTDIR)));
     }
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(LoadError::Foreign { path: directory.to_owned(), uid: found.uid() });
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(fail)
 }
 
-fn remove_directory(directory: &Path) -> io::Result<()> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            remove_directory(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
+/// Fails unless `root` is, or would be made, on a bpffs. Mounts one where it belongs if nobody has.
+pub(super) fn require_bpffs(root: &Path) -> Result<(), LoadError> {
+    if is_bpffs(root)? {
+        return Ok(());
     }
-    fs::remove_dir(directory)
+    let usual = Path::new(USUAL);
+    let refused = |hint: String| LoadError::NoBpffs { path: root.to_owned(), hint };
+    if !root.starts_with(usual) || !usual.is_dir() {
+        return Err(refused(String::new()));
+    }
+    if !shares_mounts_with_init() {
+        // It would go, and the pins with it, as soon as the last process of this namespace ends.
+        return Err(refused(
+            " (lb does not mount it itself, as it runs in a mount namespace of its own)".to_owned(),
+        ));
+    }
+    mount_bpffs(usual).map_err(|error| refused(format!(" (mounting it failed: {error})")))?;
+    tracing::info!("mounted a BPF file system on {USUAL}, where there was none");
+    Ok(())
+}
+
+fn is_bpffs(root: &Path) -> Result<bool, LoadError> {
+    let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let found = statfs::statfs(existing)
+        .map_err(|errno| LoadError::Pins { path: existing.to_owned(), source: errno.into() })?;
+    Ok(found.filesystem_type() == statfs::BPF_FS_MAGIC)
+}
+
+fn shares_mounts_with_init() -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    matches!((namespace("thread-self"), namespace("1")), (Ok(ours), Ok(its)) if ours == its)
+}
+
+/// Mounts a bpffs on a directory with nothing in it.
+pub(super) fn mount_bpffs(directory: &Path) -> io::Result<()> {
+    if fs::read_dir(directory)?.next().is_some() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTEMPTY));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("bpf"), directory, Some("bpf"), flags, Some("mode=700"))?)
 }

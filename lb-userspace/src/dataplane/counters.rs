@@ -1,55 +1,87 @@
 //! Counters, summed over CPUs.
 
+use std::io;
+
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::abi::{BackendCounters, REASONS};
 
+use super::batch::Batch;
+
+/// Ids read at a time: what one call has to find room for.
+const SPAN: u32 = 256;
+
 /// The counter maps.
 pub(super) struct Counters {
-    pub(super) backends: PerCpuArray<MapData, BackendCounters>,
-    pub(super) reasons: PerCpuArray<MapData, u64>,
+    backends: PerCpuArray<MapData, BackendCounters>,
+    reasons: PerCpuArray<MapData, u64>,
+    read_backends: Batch<u32, BackendCounters>,
+    read_reasons: Batch<u32, u64>,
+    cpus: usize,
 }
 
 impl Counters {
-    /// One backend's counters.
-    pub(super) fn backend(&self, id: u32) -> Result<BackendCounters, MapError> {
-        let mut sum = BackendCounters::default();
-        for cpu in self.backends.get(&id, 0)?.iter() {
-            sum.packets += cpu.packets;
-            sum.bytes += cpu.bytes;
-            sum.flows += cpu.flows;
-            sum.reply_packets += cpu.reply_packets;
-            sum.reply_bytes += cpu.reply_bytes;
-            sum.reply_resets += cpu.reply_resets;
+    /// Over the maps `COUNTERS` and `REASON_COUNTS`.
+    pub(super) fn new(backends: MapData, reasons: MapData) -> Result<Self, MapError> {
+        Ok(Self {
+            read_backends: Batch::new(&backends)?,
+            read_reasons: Batch::new(&reasons)?,
+            backends: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(backends))?,
+            reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(reasons))?,
+            cpus: aya::util::nr_cpus().map_err(|(_, error)| error)?,
+        })
+    }
+
+    /// Counters of backends, in the order of `ids`.
+    pub(super) fn backends(&self, ids: &[u32]) -> io::Result<Vec<BackendCounters>> {
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|place| ids[*place]);
+        let mut sums = vec![BackendCounters::default(); ids.len()];
+        for together in order.chunk_by(|a, b| ids[*a] / SPAN == ids[*b] / SPAN) {
+            let (first, last) = (ids[together[0]], ids[together[together.len() - 1]]);
+            let count = (last - first + 1) as usize;
+            let values = self.read_backends.range(first, count)?;
+            for place in together {
+                let start = (ids[*place] - first) as usize * self.read_backends.per_key();
+                sums[*place] = sum(&values[start..start + self.read_backends.per_key()]);
+            }
         }
-        Ok(sum)
+        Ok(sums)
     }
 
     /// A service's reasons; service 0 is the node.
-    pub(super) fn reasons(&self, service: u32) -> Result<[u64; REASONS as usize], MapError> {
+    pub(super) fn reasons(&self, service: u32) -> io::Result<[u64; REASONS as usize]> {
+        let values = self.read_reasons.range(service * REASONS, REASONS as usize)?;
         let mut sums = [0; REASONS as usize];
-        for (number, sum) in sums.iter_mut().enumerate() {
-            let index = service * REASONS + number as u32;
-            *sum = self.reasons.get(&index, 0)?.iter().sum();
+        for (sum, cpus) in sums.iter_mut().zip(values.chunks(self.read_reasons.per_key())) {
+            *sum = cpus.iter().sum();
         }
         Ok(sums)
     }
 
     /// Zeroes a backend's counters before its id is used again.
     pub(super) fn clear_backend(&mut self, id: u32) -> Result<(), MapError> {
-        let zero = vec![BackendCounters::default(); cpus()?];
-        self.backends.set(id, PerCpuValues::try_from(zero).map_err(MapError::from)?, 0)
+        let zero = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])?;
+        self.backends.set(id, zero, 0)
     }
 
     /// Zeroes a service's reasons before its id is used again.
     pub(super) fn clear_reasons(&mut self, service: u32) -> Result<(), MapError> {
         for number in 0..REASONS {
-            let zero = PerCpuValues::try_from(vec![0u64; cpus()?]).map_err(MapError::from)?;
+            let zero = PerCpuValues::try_from(vec![0u64; self.cpus])?;
             self.reasons.set(service * REASONS + number, zero, 0)?;
         }
         Ok(())
     }
 }
 
-fn cpus() -> Result<usize, MapError> {
-    aya::util::nr_cpus().map_err(|(_, error)| MapError::from(error))
+fn sum(cpus: &[BackendCounters]) -> BackendCounters {
+    cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
+        packets: sum.packets + cpu.packets,
+        bytes: sum.bytes + cpu.bytes,
+        flows: sum.flows + cpu.flows,
+        reply_packets: sum.reply_packets + cpu.reply_packets,
+        reply_bytes: sum.reply_bytes + cpu.reply_bytes,
+        reply_resets: sum.reply_resets + cpu.reply_resets,
+        _reserved: [0; 2],
+    })
 }

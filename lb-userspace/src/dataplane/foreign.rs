@@ -14,27 +14,57 @@ const NLM_F_ACK: u16 = 4;
 const NLMSG_ERROR: u16 = 2;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_FD: u16 = 1;
+const IFLA_XDP_ATTACHED: u16 = 2;
+const IFLA_XDP_FLAGS: u16 = 3;
 const IFLA_XDP_PROG_ID: u16 = 4;
+const XDP_ATTACHED_SKB: u8 = 2;
+const XDP_ATTACHED_HW: u8 = 3;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+const XDP_FLAGS_HW_MODE: u32 = 1 << 3;
 const NLA_F_NESTED: u16 = 1 << 15;
 const HEADERS: usize = 32;
 
-/// Id and name of the XDP program on a NIC.
-pub(super) fn program_on(ifindex: u32) -> Option<(u32, String)> {
+/// An XDP program on a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OnNic {
+    /// Its id.
+    pub(super) id: u32,
+    /// `XDP_FLAGS_*_MODE` of how it is attached.
+    mode: u32,
+}
+
+impl OnNic {
+    /// The program's name.
+    pub(super) fn name(&self) -> String {
+        aya::programs::loaded_programs()
+            .flatten()
+            .find(|program| program.id() == self.id)
+            .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "unnamed".to_owned())
+    }
+}
+
+/// The XDP program on a NIC.
+pub(super) fn program_on(ifindex: u32) -> Option<OnNic> {
     let answer = ask(RTM_GETLINK, NLM_F_REQUEST, ifindex, &[]).ok()?;
     let xdp = attribute(answer.get(HEADERS..)?, IFLA_XDP)?;
     let id = u32::from_ne_bytes(attribute(xdp, IFLA_XDP_PROG_ID)?.try_into().ok()?);
-    let name = aya::programs::loaded_programs()
-        .flatten()
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
-        .unwrap_or_else(|| "unnamed".to_owned());
-    (id != 0).then_some((id, name))
+    let mode = match attribute(xdp, IFLA_XDP_ATTACHED)?.first() {
+        Some(&XDP_ATTACHED_SKB) => XDP_FLAGS_SKB_MODE,
+        Some(&XDP_ATTACHED_HW) => XDP_FLAGS_HW_MODE,
+        _ => XDP_FLAGS_DRV_MODE,
+    };
+    (id != 0).then_some(OnNic { id, mode })
 }
 
-/// Takes the program off a NIC. Fails with the kernel's word if it is held by a link of its owner.
+/// Takes the program off a NIC. Fails with the kernel's word; `EBUSY` if a link of its owner holds it.
 pub(super) fn remove(ifindex: u32) -> io::Result<()> {
+    let Some(program) = program_on(ifindex) else { return Ok(()) };
     let mut nested = Vec::new();
     put(&mut nested, IFLA_XDP_FD, &(-1i32).to_ne_bytes());
+    put(&mut nested, IFLA_XDP_FLAGS, &program.mode.to_ne_bytes());
     let mut attributes = Vec::new();
     put(&mut attributes, IFLA_XDP | NLA_F_NESTED, &nested);
     ask(RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, ifindex, &attributes).map(drop)

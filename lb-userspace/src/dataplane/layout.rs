@@ -10,6 +10,8 @@ use super::{LoadError, Options};
 
 const MMAPABLE: u32 = 1024;
 const NO_PREALLOC: u32 = 1;
+/// The kernel adds it to every device map.
+const RDONLY_PROG: u32 = 128;
 
 /// Routes mirrored at most; rows are one more.
 pub(super) const ROUTES: u32 = 1024;
@@ -24,11 +26,11 @@ pub(super) struct Wanted {
     pub(super) value: usize,
     pub(super) flags: u32,
     pub(super) entries: u32,
-    /// The key of `limits:` that sizes it.
-    pub(super) limit: &'static str,
+    /// The key of `limits:` that sizes it; `None` = its size is fixed.
+    pub(super) limit: Option<&'static str>,
 }
 
-/// All maps but the aya-log buffer.
+/// All pinned maps: not the buffer of aya-log, nor `LIMITS`, which begin anew with each program.
 pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let sizes = &options.sizes;
     let map = |name, kind, key, value, flags, entries, limit| Wanted {
@@ -50,22 +52,32 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let flow = size_of::<abi::FlowKey>();
     let pin = size_of::<abi::Pin>();
     vec![
-        array(map::SERVICE_TABLE, size_of::<abi::ServiceBucket>(), sizes.table_buckets, "services"),
-        array(map::SERVICES, size_of::<abi::ServiceRow>(), sizes.services * 2 + 1, "services"),
-        array(map::ARENA, 8, sizes.ring_slots, "ring_slots"),
-        array(map::BACKENDS, size_of::<abi::BackendRow>(), sizes.backends, "backends"),
-        array(map::REPLIES, size_of::<abi::ReplyRow>(), sizes.backends, "backends"),
-        array(map::NEXTHOPS, size_of::<abi::NextHopRow>(), ROUTES + 1, "services"),
-        hash(map::PINS, flow, pin, sizes.pins, "pins"),
-        hash(map::PINS_NEW, flow, pin, sizes.pins_unconfirmed, "pins_unconfirmed"),
+        array(
+            map::SERVICE_TABLE,
+            size_of::<abi::ServiceBucket>(),
+            sizes.table_buckets,
+            Some("services"),
+        ),
+        array(
+            map::SERVICES,
+            size_of::<abi::ServiceRow>(),
+            sizes.services * 2 + 1,
+            Some("services"),
+        ),
+        array(map::ARENA, 8, sizes.ring_slots, Some("ring_slots")),
+        array(map::BACKENDS, size_of::<abi::BackendRow>(), sizes.backends, Some("backends")),
+        array(map::REPLIES, size_of::<abi::ReplyRow>(), sizes.backends, Some("backends")),
+        array(map::NEXTHOPS, size_of::<abi::NextHopRow>(), ROUTES + 1, None),
+        hash(map::PINS, flow, pin, sizes.pins, Some("pins")),
+        hash(map::PINS_NEW, flow, pin, sizes.pins_unconfirmed, Some("pins_unconfirmed")),
         hash(
             map::NEIGHBOURS,
             size_of::<abi::NeighbourKey>(),
             size_of::<abi::NeighbourRow>(),
             NEIGHBOURS,
-            "services",
+            None,
         ),
-        hash(map::INTERFACES, 4, 4, 32, "services"),
+        hash(map::INTERFACES, 4, 4, 32, None),
         map(
             map::COUNTERS,
             MapType::PerCpuArray,
@@ -73,7 +85,7 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             size_of::<abi::BackendCounters>(),
             0,
             sizes.backends,
-            "backends",
+            Some("backends"),
         ),
         map(
             map::REASON_COUNTS,
@@ -82,48 +94,50 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             8,
             0,
             sizes.services * REASONS,
-            "services",
+            Some("services"),
         ),
-        map(map::DEVICES, MapType::DevMapHash, 4, 8, 0, 32, "services"),
-        map(map::WANTED, MapType::RingBuf, 0, 0, 0, 65_536, "services"),
-        map(map::CLOCK, MapType::Array, 4, size_of::<abi::Clock>(), 0, 1, "services"),
-        lpm(map::ROUTES, size_of::<abi::RouteKey>(), ROUTES, "services"),
-        lpm(map::ALLOW, size_of::<abi::AllowKey>(), sizes.allow_prefixes, "allow_prefixes"),
+        map(map::DEVICES, MapType::DevMapHash, 4, 8, RDONLY_PROG, 32, None),
+        map(map::WANTED, MapType::RingBuf, 0, 0, 0, 65_536, None),
+        map(map::CLOCK, MapType::Array, 4, size_of::<abi::Clock>(), 0, 1, None),
+        lpm(map::ROUTES, size_of::<abi::RouteKey>(), ROUTES, None),
+        lpm(map::ALLOW, size_of::<abi::AllowKey>(), sizes.allow_prefixes, Some("allow_prefixes")),
     ]
 }
 
 /// Compares an existing pin with what is wanted. Returns its number of entries: at least as many as wanted.
 pub(super) fn compare(path: &Path, wanted: &Wanted) -> Result<u32, LoadError> {
-    let info = MapInfo::from_pin(path)
-        .map_err(|error| LoadError::Map { name: wanted.name.to_owned(), source: error.into() })?;
+    let info = MapInfo::from_pin(path).map_err(|error| LoadError::map(wanted.name, error))?;
     let kind = info.map_type().ok();
-    // The kernel adds flags of its own to some kinds (read-only views); only those that are asked for count.
+    let layout = |found: String, wanted: String| {
+        Err(LoadError::Layout { path: path.to_owned(), found, wanted })
+    };
     let differs = kind != Some(wanted.kind)
         || info.key_size() as usize != wanted.key
         || info.value_size() as usize != wanted.value
-        || info.map_flags() & wanted.flags != wanted.flags;
+        || info.map_flags() != wanted.flags;
     if differs {
-        return Err(LoadError::Layout {
-            path: path.to_owned(),
-            found: format!(
-                "{kind:?}, key {}, value {}, flags {:#x}",
-                info.key_size(),
-                info.value_size(),
-                info.map_flags()
+        let shape = |kind: String, key: usize, value: usize, flags: u32| {
+            format!("{kind} (key of {key} bytes, value of {value}, flags {flags:#x})")
+        };
+        return layout(
+            shape(
+                kind.map_or_else(|| "no map".to_owned(), |kind| format!("{kind:?}")),
+                info.key_size() as usize,
+                info.value_size() as usize,
+                info.map_flags(),
             ),
-            wanted: format!(
-                "{:?}, key {}, value {}, flags {:#x}",
-                wanted.kind, wanted.key, wanted.value, wanted.flags
-            ),
-        });
+            shape(format!("{:?}", wanted.kind), wanted.key, wanted.value, wanted.flags),
+        );
     }
-    if info.max_entries() < wanted.entries {
-        return Err(LoadError::TooSmall {
-            name: wanted.name.to_owned(),
-            found: info.max_entries(),
-            wanted: wanted.entries,
-            limit: wanted.limit,
-        });
+    let (found, entries) = (info.max_entries(), wanted.entries);
+    if wanted.name == map::SERVICE_TABLE && !found.is_power_of_two() {
+        return layout(format!("{found} buckets"), "a power of two".to_owned());
     }
-    Ok(info.max_entries())
+    match wanted.limit {
+        Some(limit) if found < entries => {
+            Err(LoadError::TooSmall { name: wanted.name.to_owned(), found, wanted: entries, limit })
+        }
+        None if found != entries => layout(format!("{found} entries"), format!("{entries}")),
+        _ => Ok(found),
+    }
 }

@@ -7,11 +7,13 @@
 use std::{
     io,
     marker::PhantomData,
-    os::fd::AsFd,
+    mem::offset_of,
+    os::fd::{AsFd, AsRawFd, RawFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::Pod;
+use aya::{Pod, maps::MapData};
+use lb_common::abi::{BackendRow, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// All words of one array map.
@@ -27,7 +29,7 @@ impl Words {
         let page = 4096;
         let raw = MmapOptions::new()
             .len(bytes.next_multiple_of(page))
-            .map_raw(&RawDescriptor(std::os::fd::AsRawFd::as_raw_fd(&map.as_fd())))?;
+            .map_raw(&RawDescriptor(map.as_fd().as_raw_fd()))?;
         Ok(Self { map: raw, words: bytes / 8 })
     }
 
@@ -39,29 +41,70 @@ impl Words {
     }
 }
 
-struct RawDescriptor(std::os::fd::RawFd);
+struct RawDescriptor(RawFd);
 
-impl std::os::fd::AsRawFd for RawDescriptor {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+impl AsRawFd for RawDescriptor {
+    fn as_raw_fd(&self) -> RawFd {
         self.0
     }
 }
 
-/// A mapped array of `T`, whose size is a multiple of 8.
+/// A map value whose size is a multiple of 8.
+pub trait Row: Pod + Default {
+    /// The word that is written after all others: it says that they are valid.
+    const LAST: usize;
+}
+
+impl Row for BackendRow {
+    const LAST: usize = offset_of!(BackendRow, flags) / 8;
+}
+
+impl Row for NextHopRow {
+    const LAST: usize = offset_of!(NextHopRow, flags) / 8;
+}
+
+impl Row for ReplyRow {
+    const LAST: usize = offset_of!(ReplyRow, row) / 8;
+}
+
+impl Row for ServiceBucket {
+    const LAST: usize = size_of::<ServiceBucket>() / 8 - 1;
+}
+
+impl Row for ServiceRow {
+    const LAST: usize = offset_of!(ServiceRow, flags) / 8;
+}
+
+impl Row for Slot {
+    const LAST: usize = 0;
+}
+
+/// A mapped array of `T`.
 pub struct Table<T> {
     words: Words,
     entries: u32,
     value: PhantomData<T>,
 }
 
-impl<T: Pod + Default> Table<T> {
+impl<T: Row> Table<T> {
     const WORDS: usize = {
-        assert!(size_of::<T>().is_multiple_of(8));
+        assert!(size_of::<T>().is_multiple_of(8) && T::LAST < size_of::<T>() / 8);
         size_of::<T>() / 8
     };
 
-    pub(super) fn new(map: impl AsFd, entries: u32) -> io::Result<Self> {
-        Ok(Self { words: Words::new(map, entries, size_of::<T>())?, entries, value: PhantomData })
+    /// Maps an array of `T`.
+    pub(super) fn new(map: &MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        if info.value_size() as usize != size_of::<T>() {
+            return Err(io::Error::other(format!(
+                "the map has values of {} bytes, not {}",
+                info.value_size(),
+                size_of::<T>()
+            )));
+        }
+        let entries = info.max_entries();
+        let words = Words::new(map.fd(), entries, size_of::<T>())?;
+        Ok(Self { words, entries, value: PhantomData })
     }
 
     /// Number of entries.
@@ -84,11 +127,13 @@ impl<T: Pod + Default> Table<T> {
         value
     }
 
-    /// Writes an entry, first word to last; words that do not change are left alone.
+    /// Writes an entry, its words in order but [`Row::LAST`] after all others; words that do not change are left alone.
+    /// A packet on its way may see some words old and some new.
     pub fn set(&self, index: u32, value: &T) {
         assert!(index < self.entries, "entry {index} of {}", self.entries);
         let source = (&raw const *value).cast::<u64>();
-        for word in 0..Self::WORDS {
+        let others = (0..Self::WORDS).filter(|word| *word != T::LAST);
+        for word in others.chain([T::LAST]) {
             // SAFETY: `value` has `WORDS` words, all initialised (`T: Pod` has no padding).
             let stored = unsafe { source.add(word).read_unaligned() };
             let place = self.words.word(index as usize * Self::WORDS + word);
@@ -106,16 +151,16 @@ impl<T: Pod + Default> Table<T> {
 }
 
 /// The arena of slots.
-pub type Arena = Table<lb_common::abi::Slot>;
+pub type Arena = Table<Slot>;
 
 impl Arena {
     /// One slot.
-    pub fn slot(&self, index: u32) -> lb_common::abi::Slot {
-        lb_common::abi::Slot(self.words.word(index as usize).load(Ordering::Acquire))
+    pub fn slot(&self, index: u32) -> Slot {
+        Slot(self.words.word(index as usize).load(Ordering::Acquire))
     }
 
     /// Changes one slot by one store.
-    pub fn set_slot(&self, index: u32, slot: lb_common::abi::Slot) {
+    pub fn set_slot(&self, index: u32, slot: Slot) {
         self.words.word(index as usize).store(slot.0, Ordering::Release);
     }
 }

@@ -1,25 +1,27 @@
 //! The pin tables from the controller's side.
 
-use std::{io, os::fd::OwnedFd};
+use std::io;
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::abi::{FlowKey, Pin};
 
-use super::{batch, missing_is_fine};
+use super::{batch::Batch, remove::missing_is_fine};
 
 /// One of the two pin tables.
 pub(super) struct Pins {
-    /// For reading in batches.
-    pub(super) fd: OwnedFd,
-    /// For single entries.
-    pub(super) map: HashMap<MapData, FlowKey, Pin>,
+    all: Batch<FlowKey, Pin>,
+    map: HashMap<MapData, FlowKey, Pin>,
 }
 
 impl Pins {
+    /// Over one of the maps.
+    pub(super) fn new(map: MapData) -> Result<Self, MapError> {
+        Ok(Self { all: Batch::new(&map)?, map: HashMap::try_from(Map::HashMap(map))? })
+    }
+
     /// All pins, while packets go on changing them.
     pub(super) fn dump(&self) -> io::Result<Vec<(FlowKey, Pin)>> {
-        let entries = batch::lookup_all::<FlowKey, Pin>(&self.fd, 1)?;
-        Ok(entries.into_iter().filter_map(|(key, values)| Some((key, *values.first()?))).collect())
+        self.all.entries()
     }
 
     /// A flow's pin.

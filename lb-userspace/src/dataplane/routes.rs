@@ -1,9 +1,9 @@
-//! The host's routes and neighbours as the program sees them for nat replies, and the allow lists: maps with keys,
-//! changed by difference.
+//! The host's routes and on-link neighbours as the program sees them for nat replies, changed by difference.
 
 use std::{
-    collections::{HashMap as Std, HashSet},
+    collections::{HashMap as Std, HashSet, VecDeque},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use aya::maps::{
@@ -11,100 +11,169 @@ use aya::maps::{
     lpm_trie::{Key, LpmTrie},
 };
 use ipnet::IpNet;
-use lb_common::abi::{Address, AllowKey, NeighbourKey, NeighbourRow, NextHopRow, RouteKey};
+use lb_common::abi::{NeighbourKey, NeighbourRow, NextHopRow, RouteKey};
 
-use super::{mapped::Table, missing_is_fine};
+use super::{
+    mapped::Table,
+    prefix::{mapped_length, prefix_of},
+    remove::missing_is_fine,
+};
 
-/// The maps and what is in them.
+/// A packet that has looked up a row's number has left the program long before this.
+const REST: Duration = Duration::from_secs(1);
+
+/// Routes, and the rows they name.
 pub(super) struct Routes {
-    pub(super) trie: LpmTrie<MapData, RouteKey, u32>,
-    pub(super) rows: Table<NextHopRow>,
-    pub(super) neighbours: HashMap<MapData, NeighbourKey, NeighbourRow>,
-    pub(super) allow: LpmTrie<MapData, AllowKey, u32>,
-    pub(super) known: Std<IpNet, u32>,
-    pub(super) known_neighbours: Std<(u32, IpAddr), [u8; 6]>,
-    pub(super) known_allow: Std<u32, Vec<IpNet>>,
-}
-
-/// Prefix length in the v4-mapped form.
-fn mapped_length(prefix: &IpNet) -> u32 {
-    prefix.prefix_len() as u32 + if prefix.addr().is_ipv4() { 96 } else { 0 }
-}
-
-fn route_key(prefix: &IpNet) -> Key<RouteKey> {
-    Key::new(mapped_length(prefix), RouteKey { destination: Address::from(prefix.network()) })
-}
-
-fn allow_key(list: u32, prefix: &IpNet) -> Key<AllowKey> {
-    Key::new(32 + mapped_length(prefix), AllowKey { list, source: Address::from(prefix.network()) })
+    trie: LpmTrie<MapData, RouteKey, u32>,
+    rows: Table<NextHopRow>,
+    known: Std<IpNet, u32>,
+    /// Rows that no packet can know.
+    free: VecDeque<u32>,
+    /// Rows whose routes were removed then.
+    resting: VecDeque<(Instant, u32)>,
+    overflowing: bool,
 }
 
 impl Routes {
-    /// Makes the maps hold exactly these routes. A row in use changes in place, its resolved flag last.
-    pub(super) fn set(&mut self, routes: Vec<(IpNet, NextHopRow)>) -> Result<(), MapError> {
-        let limit = self.rows.len() - 1;
-        if routes.len() as u32 > limit {
-            // A trie that misses some routes would answer with a shorter prefix: wrong. None at all makes the program
-            // ask the kernel.
-            tracing::warn!(
-                routes = routes.len(),
-                limit,
-                "too many routes to mirror; replies ask the kernel"
-            );
-            return self.set(Vec::new());
-        }
-        let wanted: HashSet<IpNet> = routes.iter().map(|(prefix, _)| *prefix).collect();
-        let gone: Vec<IpNet> =
-            self.known.keys().filter(|prefix| !wanted.contains(*prefix)).copied().collect();
-        for prefix in gone {
-            missing_is_fine(self.trie.remove(&route_key(&prefix)))?;
-            self.known.remove(&prefix);
-        }
-        let mut used: HashSet<u32> = self.known.values().copied().collect();
-        for (prefix, row) in routes {
-            let number = match self.known.get(&prefix) {
-                Some(number) => *number,
-                None => (1..=limit).find(|number| !used.contains(number)).unwrap_or(limit),
-            };
-            used.insert(number);
-            if self.rows.get(number) != row {
-                self.rows.set(number, &row);
+    /// Takes over what an earlier daemon has left.
+    pub(super) fn adopt(
+        trie: LpmTrie<MapData, RouteKey, u32>,
+        rows: Table<NextHopRow>,
+    ) -> Result<Self, MapError> {
+        let mut known = Std::new();
+        for entry in trie.iter() {
+            let (key, number) = entry?;
+            if let Some(prefix) = prefix_of(key.data().destination, key.prefix_len()) {
+                known.insert(prefix, number);
             }
-            if self.known.insert(prefix, number).is_none() {
-                self.trie.insert(&route_key(&prefix), number, 0)?;
+        }
+        let used: HashSet<u32> = known.values().copied().collect();
+        let free = (1..rows.len()).filter(|number| !used.contains(number)).collect();
+        Ok(Self { trie, rows, known, free, resting: VecDeque::new(), overflowing: false })
+    }
+
+    /// Makes the maps hold exactly these routes (the first of each prefix). A row in use changes in place, its flags
+    /// last; a new one is whole before its prefix can be found.
+    ///
+    /// Of more routes than fit, none is kept: a trie that misses some would answer with a shorter prefix, which is wrong,
+    /// while an empty one makes the program ask the kernel.
+    pub(super) fn set(&mut self, routes: Vec<(IpNet, NextHopRow)>) -> Result<(), MapError> {
+        let mut wanted: Std<IpNet, NextHopRow> = Std::with_capacity(routes.len());
+        for (prefix, row) in routes {
+            wanted.entry(prefix.trunc()).or_insert(row);
+        }
+        let limit = self.rows.len() as usize - 1;
+        let overflowing = wanted.len() > limit;
+        if overflowing {
+            if !self.overflowing {
+                tracing::warn!(
+                    routes = wanted.len(),
+                    limit,
+                    "more routes than lb mirrors: nat replies ask the kernel for their way, which costs more"
+                );
+            }
+            wanted.clear();
+        }
+        self.overflowing = overflowing;
+        let gone: Vec<IpNet> =
+            self.known.keys().filter(|prefix| !wanted.contains_key(*prefix)).copied().collect();
+        // New before old, where there is room for both: a reply between two versions of a route finds one of them.
+        let (before, after) = match wanted.len() + gone.len() <= limit {
+            true => (Vec::new(), gone),
+            false => (gone, Vec::new()),
+        };
+        self.remove(before)?;
+        for (prefix, row) in wanted {
+            self.put(prefix, &row)?;
+        }
+        self.remove(after)
+    }
+
+    fn put(&mut self, prefix: IpNet, row: &NextHopRow) -> Result<(), MapError> {
+        if let Some(number) = self.known.get(&prefix) {
+            self.rows.set(*number, row);
+            return Ok(());
+        }
+        let Some(number) = self.allocate() else {
+            return Err(MapError::OutOfBounds {
+                index: self.rows.len(),
+                max_entries: self.rows.len(),
+            });
+        };
+        self.rows.set(number, row);
+        if let Err(error) = self.trie.insert(&key(&prefix), number, 0) {
+            self.free.push_front(number);
+            return Err(error);
+        }
+        self.known.insert(prefix, number);
+        Ok(())
+    }
+
+    fn remove(&mut self, prefixes: Vec<IpNet>) -> Result<(), MapError> {
+        for prefix in prefixes {
+            missing_is_fine(self.trie.remove(&key(&prefix)))?;
+            if let Some(number) = self.known.remove(&prefix) {
+                self.resting.push_back((Instant::now(), number));
             }
         }
         Ok(())
     }
 
-    /// Makes the map hold exactly these neighbours; beyond its size the program asks the kernel.
-    pub(super) fn set_neighbours(
-        &mut self,
-        neighbours: Vec<(u32, IpAddr, [u8; 6])>,
-    ) -> Result<(), MapError> {
-        let key = |ifindex: u32, address: IpAddr| NeighbourKey { address: address.into(), ifindex };
+    /// A row that no packet knows; one that may still be known only where there is no other.
+    fn allocate(&mut self) -> Option<u32> {
+        while self.resting.front().is_some_and(|(since, _)| since.elapsed() >= REST) {
+            self.free.extend(self.resting.pop_front().map(|(_, number)| number));
+        }
+        let resting = &mut self.resting;
+        self.free.pop_front().or_else(|| resting.pop_front().map(|(_, number)| number))
+    }
+}
+
+fn key(prefix: &IpNet) -> Key<RouteKey> {
+    Key::new(mapped_length(prefix), RouteKey { destination: prefix.network().into() })
+}
+
+/// On-link neighbours.
+pub(super) struct Neighbours {
+    map: HashMap<MapData, NeighbourKey, NeighbourRow>,
+    known: Std<(u32, IpAddr), [u8; 6]>,
+}
+
+impl Neighbours {
+    /// Takes over what an earlier daemon has left.
+    pub(super) fn adopt(
+        map: HashMap<MapData, NeighbourKey, NeighbourRow>,
+    ) -> Result<Self, MapError> {
+        let mut known = Std::new();
+        for entry in map.iter() {
+            let (key, row) = entry?;
+            known.insert((key.ifindex, key.address.into()), row.mac);
+        }
+        Ok(Self { map, known })
+    }
+
+    /// Makes the map hold exactly these (ifindex, address, MAC address); for what does not fit the program asks the
+    /// kernel.
+    pub(super) fn set(&mut self, neighbours: Vec<(u32, IpAddr, [u8; 6])>) -> Result<(), MapError> {
+        let key =
+            |(ifindex, address): (u32, IpAddr)| NeighbourKey { address: address.into(), ifindex };
         let wanted: Std<(u32, IpAddr), [u8; 6]> = neighbours
             .into_iter()
             .map(|(ifindex, address, mac)| ((ifindex, address), mac))
             .collect();
-        let gone: Vec<(u32, IpAddr)> = self
-            .known_neighbours
-            .keys()
-            .filter(|key| !wanted.contains_key(*key))
-            .copied()
-            .collect();
-        for (ifindex, address) in gone {
-            missing_is_fine(self.neighbours.remove(&key(ifindex, address)))?;
-            self.known_neighbours.remove(&(ifindex, address));
+        let gone: Vec<(u32, IpAddr)> =
+            self.known.keys().filter(|place| !wanted.contains_key(*place)).copied().collect();
+        for place in gone {
+            missing_is_fine(self.map.remove(&key(place)))?;
+            self.known.remove(&place);
         }
-        for ((ifindex, address), mac) in wanted {
-            if self.known_neighbours.get(&(ifindex, address)) == Some(&mac) {
+        for (place, mac) in wanted {
+            if self.known.get(&place) == Some(&mac) {
                 continue;
             }
-            let row = NeighbourRow { mac, _pad: 0 };
-            match self.neighbours.insert(key(ifindex, address), row, 0) {
+            match self.map.insert(&key(place), &NeighbourRow { mac, _pad: 0 }, 0) {
                 Ok(()) => {
-                    self.known_neighbours.insert((ifindex, address), mac);
+                    self.known.insert(place, mac);
                 }
                 Err(MapError::SyscallError(error))
                     if error.io_error.raw_os_error() == Some(libc::E2BIG) => {}
@@ -113,49 +182,4 @@ impl Routes {
         }
         Ok(())
     }
-
-    /// Fills an allow list that no service refers to yet.
-    pub(super) fn set_allow(&mut self, list: u32, prefixes: &[IpNet]) -> Result<(), MapError> {
-        for prefix in prefixes {
-            self.allow.insert(&allow_key(list, prefix), 1, 0)?;
-        }
-        self.known_allow.insert(list, prefixes.to_vec());
-        Ok(())
-    }
-
-    /// Removes an allow list that no service refers to any more.
-    pub(super) fn remove_allow(&mut self, list: u32) -> Result<(), MapError> {
-        for prefix in self.known_allow.remove(&list).unwrap_or_default() {
-            missing_is_fine(self.allow.remove(&allow_key(list, &prefix)))?;
-        }
-        Ok(())
-    }
-
-    /// Reads back what an earlier daemon has left.
-    pub(super) fn adopt(&mut self) -> Result<(), MapError> {
-        for entry in self.trie.iter() {
-            let (key, number) = entry?;
-            if let Some(prefix) = prefix_of(key.data().destination, key.prefix_len()) {
-                self.known.insert(prefix, number);
-            }
-        }
-        for entry in self.neighbours.iter() {
-            let (key, row) = entry?;
-            self.known_neighbours.insert((key.ifindex, key.address.into()), row.mac);
-        }
-        for entry in self.allow.iter() {
-            let (key, _) = entry?;
-            let data = key.data();
-            if let Some(prefix) = prefix_of(data.source, key.prefix_len().saturating_sub(32)) {
-                self.known_allow.entry(data.list).or_default().push(prefix);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn prefix_of(address: Address, length: u32) -> Option<IpNet> {
-    let address: IpAddr = address.into();
-    let length = if address.is_ipv4() { length.checked_sub(96)? } else { length };
-    IpNet::new(address, length as u8).ok()
 }

@@ -1,0 +1,55 @@
+//! Whether this process may load programs at all (fault-cases F42): asked first, so that the answer is a sentence and not
+//! an errno from somewhere deep.
+
+use std::fs;
+
+use super::{LoadError, syscall};
+
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// Fails with what is missing.
+pub(super) fn check() -> Result<(), LoadError> {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    // Without /proc nothing is known to be missing, and the kernel will say.
+    let missing = missing(effective(&status).unwrap_or(u64::MAX));
+    if !missing.is_empty() {
+        return Err(LoadError::Capability { missing: missing.join(" and ") });
+    }
+    syscall::is_available().map_err(|source| LoadError::Unavailable { source })
+}
+
+/// The effective capabilities in `/proc/<pid>/status`.
+fn effective(status: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
+/// Names of what is needed and not there. CAP_SYS_ADMIN includes CAP_BPF (capabilities(7)).
+fn missing(effective: u64) -> Vec<&'static str> {
+    let has = |capability: u32| effective & (1 << capability) != 0;
+    let mut missing = Vec::new();
+    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_capability_is_named() {
+        let all = effective("Name:\tlb\nCapEff:\t000001ffffffffff\n").unwrap();
+        assert!(missing(all).is_empty());
+        assert_eq!(missing(all & !(1 << CAP_NET_ADMIN)), ["CAP_NET_ADMIN"]);
+        assert_eq!(missing(1 << CAP_NET_ADMIN), ["CAP_BPF"]);
+        assert!(missing(1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN).is_empty());
+        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN"]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The service table against a model, read as the program reads it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use aya::maps::{Array, Map, MapData};
+use lb_common::{
+    abi::{SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, key_kind},
+    be::Be16,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use super::{
+    super::{EntryKey, TableFull, mapped::Table, table::ServiceTable},
+    sandbox::sandbox,
+};
+
+const BUCKETS: u32 = 8;
+const MMAPABLE: u32 = 1024;
+
+/// A map, and two ways to it.
+struct Kernel {
+    map: Array<MapData, ServiceBucket>,
+    path: std::path::PathBuf,
+}
+
+impl Kernel {
+    fn table(&self) -> ServiceTable {
+        let data = MapData::from_pin(&self.path).unwrap();
+        ServiceTable::adopt(Table::new(&data).unwrap())
+    }
+
+    /// What the program finds; also the place.
+    fn lookup(&self, key: EntryKey) -> Option<(u32, (u32, usize))> {
+        let selector = ServiceEntry::selector(Be16::from_host(key.port), key.protocol, key.kind);
+        let number = ServiceEntry::bucket(&key.address, selector, BUCKETS - 1);
+        let bucket = self.map.get(&number, 0).unwrap();
+        let found = bucket.entries.iter().position(|entry| {
+            entry.word as u32 == selector
+                && entry.high == key.address.high()
+                && entry.low == key.address.low()
+        })?;
+        Some(((bucket.entries[found].word >> 32) as u32, (number, found)))
+    }
+}
+
+fn bucket_of(key: EntryKey) -> u32 {
+    let selector = ServiceEntry::selector(Be16::from_host(key.port), key.protocol, key.kind);
+    ServiceEntry::bucket(&key.address, selector, BUCKETS - 1)
+}
+
+fn keys(random: &mut StdRng) -> Vec<EntryKey> {
+    let mut keys = HashSet::new();
+    while keys.len() < 90 {
+        let address = match random.random() {
+            true => IpAddr::from([192, 0, 2, random.random_range(0..9)]),
+            false => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, random.random_range(0..9)]),
+        };
+        keys.insert(match random.random_range(0..3) {
+            0 => {
+                EntryKey { address: address.into(), port: 0, protocol: 0, kind: key_kind::ADDRESS }
+            }
+            kind => EntryKey {
+                address: address.into(),
+                port: [80, 443, 53, 65_535][random.random_range(0..4)],
+                protocol: [6, 17][random.random_range(0..2)],
+                kind: [key_kind::SERVICE, key_kind::REPLY][kind - 1],
+            },
+        });
+    }
+    let mut keys: Vec<EntryKey> = keys.into_iter().collect();
+    keys.sort_by_key(|key| format!("{key:?}"));
+    keys
+}
+
+#[test]
+fn random_changes_agree_with_a_model() {
+    sandbox(|sandbox| {
+        let kernel = Kernel {
+            path: sandbox.bpffs.join("table"),
+            map: {
+                let map = Array::<_, ServiceBucket>::create(BUCKETS, MMAPABLE).unwrap();
+                map.pin(sandbox.bpffs.join("table")).unwrap();
+                let data = MapData::from_pin(sandbox.bpffs.join("table")).unwrap();
+                Array::try_from(Map::from_map_data(data).unwrap()).unwrap()
+            },
+        };
+        let mut random = StdRng::seed_from_u64(11);
+        let keys = keys(&mut random);
+        let mut table = kernel.table();
+        let mut model: HashMap<EntryKey, u32> = HashMap::new();
+        // Places of removed entries: those before a grace period began, and all.
+        let mut resting: Vec<(u32, usize)> = Vec::new();
+        let (mut full, mut waiting) = (0, None);
+        for step in 0..20_000 {
+            let key = keys[random.random_range(0..keys.len())];
+            match random.random_range(0..100) {
+                0..55 => {
+                    let value = random.random();
+                    let bucket = bucket_of(key);
+                    let used = model.keys().filter(|other| bucket_of(**other) == bucket).count()
+                        + resting.iter().filter(|(number, _)| *number == bucket).count();
+                    let room = model.contains_key(&key) || used < SERVICE_BUCKET_ENTRIES;
+                    match table.publish(key, value) {
+                        Ok(()) => {
+                            assert!(room, "step {step}: {key:?} got a place that rests");
+                            model.insert(key, value);
+                        }
+                        Err(TableFull) => {
+                            assert!(!room, "step {step}: {key:?} found no place of {used} used");
+                            full += 1;
+                        }
+                    }
+                }
+                55..90 => {
+                    let place = kernel.lookup(key).map(|(_, place)| place);
+                    table.remove(key);
+                    assert_eq!(model.remove(&key).is_some(), place.is_some(), "step {step}");
+                    resting.extend(place);
+                }
+                90..94 => waiting = Some(table.resting()),
+                94..98 => {
+                    if let Some(count) = waiting.take() {
+                        table.grace_passed(count);
+                        resting.drain(..count);
+                    }
+                }
+                _ => {
+                    // The daemon is killed; starting takes longer than any packet.
+                    table = kernel.table();
+                    resting.clear();
+                    waiting = None;
+                }
+            }
+            assert_eq!(kernel.lookup(key).map(|(value, _)| value), model.get(&key).copied());
+            assert_eq!(table.get(key), model.get(&key).copied(), "step {step}");
+            if step % 100 == 0 {
+                let entries: HashMap<EntryKey, u32> = table.entries().into_iter().collect();
+                assert_eq!(entries, model, "step {step}");
+                for key in &keys {
+                    let found = kernel.lookup(*key).map(|(value, _)| value);
+                    assert_eq!(found, model.get(key).copied(), "step {step}: {key:?}");
+                }
+            }
+        }
+        assert!(full > 100, "buckets were full {full} times");
+    });
+}
