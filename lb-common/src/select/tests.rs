@@ -312,7 +312,7 @@ fn pins_are_written_seldom_but_at_once_when_a_flow_closes_or_goes_on() {
         closing,
     };
     let mut table = Table { confirmed: Some(pin(THIRD)), ..Table::default() };
-    let mut expect = |segment, writes, flags, table: &mut Table| {
+    let expect = |segment, writes, flags, table: &mut Table| {
         let before = table.writes;
         assert_eq!(ask(Phase::Window, segment, table), THIRD);
         let pin = table.confirmed.expect("never removed");

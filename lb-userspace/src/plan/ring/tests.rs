@@ -299,3 +299,16 @@ fn a_base_ring_fits_only_the_members_it_was_made_of() {
     other.reverse();
     assert!(base.fits(1021, &other));
 }
+
+/// Nodes of a cluster must agree whenever they were built: this ring never changes.
+#[test]
+fn rings_are_the_same_in_every_build() {
+    let mut set = members(&[100, 50, 256, 1]);
+    set[3].address = "2001:db8::7".parse().expect("an address");
+    set[1].effective = 10;
+    let owners = owners(4093, &keys(), &set);
+    let digest = owners.iter().fold(0u64, |digest, owner| {
+        digest.wrapping_mul(0x100_0000_01b3).wrapping_add(owner.0 as u64)
+    });
+    assert_eq!(digest, 0x0e67_263c_064d_3bc8, "{digest:#x}");
+}
