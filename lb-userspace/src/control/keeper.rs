@@ -135,6 +135,8 @@ impl Node {
                         census.note(place, pin.backend);
                         left[table as usize] += 1;
                     }
+                    // A packet may have made another pin of it since the table was read.
+                    _ if self.dataplane.pin(table, key)? != Some(*pin) => {}
                     _ => self.dataplane.delete_pin(table, key)?,
                 }
             }
