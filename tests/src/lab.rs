@@ -54,7 +54,8 @@ pub struct Lab {
     pub servers: Vec<Option<Server>>,
     /// lb's NICs.
     pub nics: Vec<&'static str>,
-    switch: Machine,
+    /// What joins them: br0 and, with two arms, br1. Ports that lb does not send to need nothing special.
+    pub switch: Machine,
     arms: Arms,
     way: Return,
     /// The program on far ends of lb's links, without which frames sent by XDP would vanish there.
