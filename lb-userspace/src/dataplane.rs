@@ -65,6 +65,7 @@ pub use self::{
     mapped::{Arena, Row, Table},
     nics::ProgramInfo,
     options::{Options, Sizes},
+    permission::check as check_permission,
     table::{EntryKey, TableFull},
     wanted::Wanted,
 };

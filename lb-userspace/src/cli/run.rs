@@ -16,7 +16,10 @@ use super::{
     output,
     paths::{PinDir, RunDir},
 };
-use crate::control::{self, options::RunOptions};
+use crate::{
+    control::{self, options::RunOptions},
+    dataplane,
+};
 
 /// The configuration file, if none is named.
 pub const CONFIG: &str = "/etc/lb/lb.yaml";
@@ -73,7 +76,8 @@ impl Run {
     /// Does it.
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
         init_log(self.json)?;
-        need_capabilities()?;
+        // Said before anything is tried.
+        dataplane::check_permission()?;
         let options = RunOptions {
             socket: connection.path(&self.run.run_dir),
             config: self.config,
@@ -114,48 +118,9 @@ fn init_log(json: bool) -> anyhow::Result<()> {
     result.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 
-/// Says in one sentence what is missing, before anything is tried.
-fn need_capabilities() -> anyhow::Result<()> {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Ok(()) };
-    let missing = missing_capabilities(&status);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "lb run needs {}: run it as root, or give it the capabilities (systemd: AmbientCapabilities=)",
-        missing.join(" and ")
-    );
-    Err(Coded::error(Exit::Permission, message))
-}
-
-/// What `CapEff` of a `/proc/PID/status` lacks of what loading and attaching need.
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    const NET_ADMIN: u64 = 1 << 12;
-    const SYS_ADMIN: u64 = 1 << 21;
-    const BPF: u64 = 1 << 39;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    let Some(effective) = effective else { return Vec::new() };
-    let needs = [("CAP_NET_ADMIN", NET_ADMIN), ("CAP_BPF", BPF | SYS_ADMIN)];
-    needs.into_iter().filter(|(_, any)| effective & any == 0).map(|(name, _)| name).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        let missing = |hex| missing_capabilities(&format!("Name:\tlb\nCapEff:\t{hex}\nX:\n"));
-        assert!(missing("000001ffffffffff").is_empty());
-        assert_eq!(missing("0000000000000000"), ["CAP_NET_ADMIN", "CAP_BPF"]);
-        assert_eq!(missing("0000008000000000"), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing("0000000000001000"), ["CAP_BPF"]);
-        assert!(missing("0000000000201000").is_empty());
-        assert!(missing_capabilities("Name: lb").is_empty());
-    }
 
     #[test]
     fn levels_are_those_of_the_packet_path() {

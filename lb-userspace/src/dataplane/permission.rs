@@ -7,10 +7,11 @@ use super::{LoadError, syscall};
 
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Fails with what is missing.
-pub(super) fn check() -> Result<(), LoadError> {
+/// Fails with what this process lacks to load and attach programs.
+pub fn check() -> Result<(), LoadError> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     // Without /proc nothing is known to be missing, and the kernel will say.
     let missing = missing(effective(&status).unwrap_or(u64::MAX));
@@ -26,17 +27,19 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(value.trim(), 16).ok()
 }
 
-/// Names of what is needed and not there. CAP_SYS_ADMIN includes CAP_BPF (capabilities(7)).
+/// Names of what is needed and not there. CAP_SYS_ADMIN includes what has been split from it (capabilities(7)); without
+/// CAP_PERFMON the verifier forbids comparing packet pointers, which is how a program stays inside its packet.
 fn missing(effective: u64) -> Vec<&'static str> {
     let has = |capability: u32| effective & (1 << capability) != 0;
-    let mut missing = Vec::new();
-    if !has(CAP_BPF) && !has(CAP_SYS_ADMIN) {
-        missing.push("CAP_BPF");
-    }
-    if !has(CAP_NET_ADMIN) {
-        missing.push("CAP_NET_ADMIN");
-    }
-    missing
+    [
+        ("CAP_BPF", has(CAP_BPF) || has(CAP_SYS_ADMIN)),
+        ("CAP_PERFMON", has(CAP_PERFMON) || has(CAP_SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(CAP_NET_ADMIN)),
+    ]
+    .into_iter()
+    .filter(|(_, there)| !there)
+    .map(|(name, _)| name)
+    .collect()
 }
 
 #[cfg(test)]
@@ -48,8 +51,9 @@ mod tests {
         let all = effective("Name:\tlb\nCapEff:\t000001ffffffffff\n").unwrap();
         assert!(missing(all).is_empty());
         assert_eq!(missing(all & !(1 << CAP_NET_ADMIN)), ["CAP_NET_ADMIN"]);
-        assert_eq!(missing(1 << CAP_NET_ADMIN), ["CAP_BPF"]);
+        assert_eq!(missing(1 << CAP_NET_ADMIN), ["CAP_BPF", "CAP_PERFMON"]);
+        assert!(effective("Name:\tlb\n").is_none());
         assert!(missing(1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN).is_empty());
-        assert_eq!(missing(0), ["CAP_BPF", "CAP_NET_ADMIN"]);
+        assert_eq!(missing(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
     }
 }
