@@ -1,9 +1,12 @@
 //! In the real kernel, as root: each test in a mount and a network namespace of its own (see [`sandbox`]).
 
 mod attach;
+mod bpffs;
 mod decap;
 mod maps;
 mod open;
+mod permission;
 mod pins;
+mod routes;
 mod sandbox;
 mod service_table;

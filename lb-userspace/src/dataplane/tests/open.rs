@@ -1,9 +1,6 @@
-//! Opening: fresh, over what an earlier daemon has left, and what is refused (fault-cases F41, F42, F43, S15).
+//! Opening: fresh, over what an earlier daemon has left, and what is refused (fault-cases F41, F43, S15).
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, chown},
-};
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use aya::{EbpfLoader, maps::Array, programs::Xdp};
 use lb_common::{
@@ -12,13 +9,9 @@ use lb_common::{
     },
     be::Be16,
 };
-use nix::mount::{MsFlags, mount};
 
 use super::{
-    super::{
-        Dataplane, EntryKey, LoadError, Lock, LockError, Options, Sizes, bpffs, detach_all, layout,
-        options,
-    },
+    super::{Dataplane, EntryKey, LoadError, Lock, LockError, Options, Sizes, layout, options},
     sandbox::{names, sandbox, veth},
 };
 use crate::config::model::XdpMode;
@@ -193,105 +186,11 @@ fn a_missing_pin_is_refused_while_a_nic_is_attached_and_else_begins_anew() {
         fs::remove_file(&pin).unwrap();
         let message = sandbox.refused(&sandbox.options()).to_string();
         assert!(message.contains("ARENA") && message.contains("lb detach"), "{message}");
-        sandbox.pins();
         fs::remove_file(sandbox.pins().links().join("nic:native")).unwrap();
         // As a crash leaves it in the middle of the first start.
         let dataplane = sandbox.open();
         assert!(!dataplane.adopted());
         assert_eq!(dataplane.arena().slot(0), Slot::default());
-    });
-}
-
-#[test]
-fn other_versions_and_junk_are_refused_and_detach_removes_only_versions() {
-    sandbox(|sandbox| {
-        let root = sandbox.root();
-        fs::create_dir_all(root.join("v0/maps")).unwrap();
-        Array::<_, u64>::create(1, 0).unwrap().pin(root.join("v0/maps/OLD")).unwrap();
-        let message = sandbox.refused(&sandbox.options()).to_string();
-        assert!(message.contains("lb/v0") && message.contains("lb detach"), "{message}");
-        detach_all(&root).unwrap();
-        assert!(!root.exists());
-
-        fs::create_dir_all(root.join("junk")).unwrap();
-        let message = sandbox.refused(&sandbox.options()).to_string();
-        assert!(message.contains("lb/junk") && message.contains("remove it"), "{message}");
-        detach_all(&root).unwrap();
-        assert_eq!(names(&root), ["junk"]);
-
-        fs::remove_dir(root.join("junk")).unwrap();
-        fs::create_dir(root.join("decap")).unwrap();
-        drop(sandbox.open());
-        detach_all(&root).unwrap();
-        assert_eq!(names(&root), ["decap"]);
-        detach_all(&root.join("nowhere")).unwrap();
-    });
-}
-
-#[test]
-fn junk_in_the_place_of_a_directory_is_refused() {
-    sandbox(|sandbox| {
-        let version = sandbox.pins().version();
-        fs::create_dir(sandbox.root()).unwrap();
-        Array::<_, u64>::create(1, 0).unwrap().pin(&version).unwrap();
-        let message = sandbox.refused(&sandbox.options()).to_string();
-        assert!(message.contains("lb/v1") && message.contains("remove it"), "{message}");
-        detach_all(&sandbox.root()).unwrap();
-        drop(sandbox.open());
-    });
-}
-
-#[test]
-fn somebody_elses_directory_is_refused() {
-    sandbox(|sandbox| {
-        fs::create_dir(sandbox.root()).unwrap();
-        chown(sandbox.root(), Some(12_345), None).unwrap();
-        let message = sandbox.refused(&sandbox.options()).to_string();
-        assert!(message.contains("12345") && message.contains("redirect"), "{message}");
-    });
-}
-
-#[test]
-fn pins_need_a_bpffs_that_can_be_written() {
-    sandbox(|sandbox| {
-        let elsewhere = Options { pin_root: sandbox.directory.join("pins"), ..sandbox.options() };
-        let message = sandbox.refused(&elsewhere).to_string();
-        assert!(message.contains("mount -t bpf bpf /sys/fs/bpf"), "{message}");
-        let none = None::<&str>;
-        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(none, &sandbox.bpffs, none, read_only, none).unwrap();
-        let message = sandbox.refused(&sandbox.options()).to_string();
-        assert!(message.contains("remount,rw"), "{message}");
-    });
-}
-
-#[test]
-fn a_bpffs_is_mounted_only_where_nothing_is_and_where_it_stays() {
-    sandbox(|sandbox| {
-        // The sandbox has a mount namespace of its own and no bpffs in the usual place.
-        let usual = Options { pin_root: "/sys/fs/bpf/lb".into(), ..sandbox.options() };
-        let message = sandbox.refused(&usual).to_string();
-        assert!(message.contains("mount namespace of its own"), "{message}");
-        assert!(message.contains("mount -t bpf bpf /sys/fs/bpf"), "{message}");
-
-        let place = sandbox.directory.join("place");
-        fs::create_dir(&place).unwrap();
-        fs::write(place.join("file"), "").unwrap();
-        let error = bpffs::mount_bpffs(&place).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOTEMPTY));
-        fs::remove_file(place.join("file")).unwrap();
-        bpffs::mount_bpffs(&place).unwrap();
-        let inside = Options { pin_root: place.join("lb"), ..sandbox.options() };
-        Dataplane::open(&inside).unwrap();
-    });
-}
-
-#[test]
-fn names_with_dots_are_explained() {
-    sandbox(|sandbox| {
-        let dotted = Options { pin_root: sandbox.bpffs.join("lb.2"), ..sandbox.options() };
-        let message = sandbox.refused(&dotted).to_string();
-        assert!(message.contains("cannot contain dots"), "{message}");
     });
 }
 
@@ -316,49 +215,4 @@ fn one_daemon_at_a_time() {
         assert!(sandbox.open().adopted());
         Lock::acquire(&run).unwrap();
     });
-}
-
-/// Capability numbers (capabilities(7)) that suffice, and their names.
-const NEEDED: [(u32, &str); 3] = [(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN")];
-
-#[test]
-fn the_named_capabilities_suffice() {
-    sandbox(|sandbox| {
-        let nic = veth("nic", "far");
-        keep_capabilities(&NEEDED.map(|(number, _)| number));
-        let mut dataplane = sandbox.open();
-        dataplane.attach(nic, "nic", XdpMode::Native, false).unwrap();
-        dataplane.clock().unwrap();
-        dataplane.dump_pins(true).unwrap();
-        assert_eq!(dataplane.attachments().len(), 1);
-        drop(dataplane);
-        sandbox.open().attach(nic, "nic", XdpMode::Native, false).unwrap();
-        detach_all(&sandbox.root()).unwrap();
-    });
-}
-
-#[test]
-fn a_missing_capability_is_named() {
-    for (without, name) in NEEDED {
-        sandbox(|sandbox| {
-            let others: Vec<u32> =
-                NEEDED.map(|(number, _)| number).into_iter().filter(|n| *n != without).collect();
-            keep_capabilities(&others);
-            let message = sandbox.refused(&sandbox.options()).to_string();
-            assert!(message.contains(&format!("lb needs {name} to load")), "{message}");
-        });
-    }
-}
-
-/// Gives all other capabilities of this thread away.
-fn keep_capabilities(numbers: &[u32]) {
-    const VERSION_3: u32 = 0x2008_0522;
-    let mask = numbers.iter().fold(0u64, |mask, number| mask | 1 << number);
-    let (low, high) = (mask as u32, (mask >> 32) as u32);
-    let header = [VERSION_3, 0];
-    // Effective, permitted, inheritable: the low halves, then the high ones.
-    let data = [low, low, 0, high, high, 0];
-    // SAFETY: capset(2) reads a header of 8 and data of 24 bytes; it changes this thread only, which ends with the test.
-    let result = unsafe { libc::syscall(libc::SYS_capset, (&raw const header), (&raw const data)) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
