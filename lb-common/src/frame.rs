@@ -113,6 +113,14 @@ impl MacPair {
             && (self.first >> 48) as u16 == u16::from_le_bytes([a, b])
     }
 
+    /// The source.
+    #[inline(always)]
+    pub const fn source(&self) -> Mac {
+        let [.., a, b] = self.first.to_le_bytes();
+        let [c, d, e, f] = self.second.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
     /// The start of a frame.
     #[inline(always)]
     pub const fn ethernet(self, ether_type: [u8; 2]) -> Ethernet {

@@ -21,3 +21,4 @@ pub mod rewrite;
 mod sample;
 pub mod select;
 pub mod tcp_reset;
+pub mod way_back;

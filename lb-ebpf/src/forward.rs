@@ -17,6 +17,7 @@ use crate::{
     nexthop::{self, Hop},
     packet::XdpFrame,
     verdict::{Answer, Verdict},
+    way_back,
 };
 
 /// Forwards a packet to a backend.
@@ -33,6 +34,9 @@ pub fn packet<F: Family>(
     let ethernet = frame.view::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))?;
     if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
         return Err(drop(Reason::LoopSourceMac));
+    }
+    if service.forward == Forward::Nat as u8 {
+        way_back::note(&packet.flow.source, frame.context().ingress(), ethernet.source);
     }
     let is_tunnel = service.forward == Forward::Ipip as u8;
     let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };

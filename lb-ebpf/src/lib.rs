@@ -23,3 +23,4 @@ pub mod service;
 pub mod sum;
 pub mod unserved;
 pub mod verdict;
+pub mod way_back;

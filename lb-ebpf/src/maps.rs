@@ -66,6 +66,9 @@ pub static WANTED: RingBuf = RingBuf::with_byte_size(65_536, 0);
 #[map]
 pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
 
+/// By which MAC address clients' packets last came, see [`lb_common::way_back`].
+#[map]
+pub static WAYS_BACK: Array<u64> = Array::with_max_entries(lb_common::way_back::ENTRIES, 0);
 /// When the limits of [`crate::limit`] were last used, by their numbers.
 #[map]
 pub static LIMITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(crate::limit::LIMITS, 0);

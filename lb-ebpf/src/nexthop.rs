@@ -17,6 +17,7 @@ use lb_common::{
 use crate::{
     config, limit, maps,
     packet::{Context, XdpFrame},
+    way_back,
 };
 
 /// A resolved next hop.
@@ -50,11 +51,21 @@ pub fn to_backend(frame: &XdpFrame, row: &BackendRow) -> Result<Hop, Reason> {
 pub fn to_client<F: Family>(context: Context, hop: &mut Hop) -> u32 {
     let frame = context.frame();
     let Ok(client) = parse::destination::<F>(&frame) else { return 0 };
-    match route(&client, hop) {
-        Route::Resolved => 1,
-        Route::Unresolved(neighbour, ifindex) => {
-            ask_or_want(context, &client, &neighbour, ifindex, hop)
+    let (neighbour, ifindex) = match route(&client, hop) {
+        Route::Resolved => return 1,
+        Route::Unresolved(neighbour, ifindex) => (neighbour, ifindex),
+    };
+    let source = hop.macs.source();
+    if ask_or_want(context, &client, &neighbour, ifindex, hop) != 0 {
+        return 1;
+    }
+    // A client who has just appeared, or whose packets come to this node since a moment: nobody has answered yet.
+    match way_back::look(&client, ifindex) {
+        Some(mac) => {
+            hop.macs = MacPair::new(mac, source);
+            1
         }
+        None => 0,
     }
 }
 
@@ -71,6 +82,7 @@ fn route(client: &Address, hop: &mut Hop) -> Route {
     };
     hop.ifindex = row.ifindex;
     hop.mtu = row.mtu;
+    hop.macs = MacPair::new([0; 6], row.src_mac);
     if row.flags & nexthop_flag::RESOLVED != 0 {
         hop.macs = MacPair::new(row.dst_mac, row.src_mac);
         return Route::Resolved;

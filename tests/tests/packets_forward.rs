@@ -294,6 +294,9 @@ fn replies_find_on_link_clients() {
         check(&mut kernel, &[Case::new(format!("{mode}: known"), packet.bytes(), expected)]);
         world.neighbours.clear();
         kernel.enter(world.clone());
+        // Nor have packets of this client been seen, which would tell the way back.
+        let mut packet = packet;
+        packet.ip.destination = ip(if is_v4(&world) { "192.0.2.249" } else { "2001:db8:c::249" });
         let case = Case::drops(format!("{mode}: unknown"), packet.bytes(), 1, Reason::NoNextHop);
         check(&mut kernel, &[case]);
     }

@@ -212,9 +212,33 @@ fn replies_without_a_route_ask_for_the_gateway() {
         vec![Route { prefix: (ip("0.0.0.0"), 0), gateway: Some((gateway, None)), mtu: 1500 }];
     kernel.enter(world);
     wanted(&mut kernel);
-    let reply = Packet::tcp("10.1.0.1@8080", "192.0.2.33@40001", flag::ACK);
+    // A client who has not been seen: by its requests lb would know a way back.
+    let reply = Packet::tcp("10.1.0.1@8080", "192.0.2.234@40001", flag::ACK);
     check(&mut kernel, &[Case::drops("no MAC", reply.bytes(), 1, Reason::NoNextHop)]);
     assert_eq!(wanted(&mut kernel), [gateway]);
+}
+
+#[test]
+fn the_first_reply_to_a_new_neighbour_goes_the_way_its_request_came() {
+    let mut kernel = Kernel::shared();
+    let mut world = World::of([v4(Forward::Nat), v6(Forward::Nat)]);
+    let on_link = |prefix: &str| Route { prefix: (ip(prefix), 24), gateway: None, mtu: 1500 };
+    world.routes = vec![on_link("192.0.2.0"), on_link("2001:db8:c::")];
+    kernel.enter(world);
+    for (request, client, backend) in [
+        (tcp_v4("192.0.2.201"), "192.0.2.201", "10.1.0.1"),
+        (tcp_v6("2001:db8:c::201"), "2001:db8:c::201", "fd01::1"),
+    ] {
+        let reply = Packet::tcp(&format!("{backend}@8080"), &format!("{client}@1024"), flag::ACK);
+        wanted(&mut kernel);
+        assert_eq!(kernel.run(&reply.bytes()).action, action::DROP, "nobody knows {client}");
+        assert_eq!(wanted(&mut kernel), [ip(client)]);
+        let request = request.bytes();
+        assert_eq!(kernel.run(&request).action, action::TX);
+        let sent = kernel.run(&reply.bytes());
+        assert_eq!(sent.action, action::TX, "{client} has been seen");
+        assert_eq!(sent.frame[..6], request[6..12], "to the MAC address its request came from");
+    }
 }
 
 fn command(line: &str) {
