@@ -34,6 +34,7 @@ use tokio::{
     sync::mpsc,
 };
 
+pub use self::reload::ReloadError;
 use self::{
     alloc::{Numbers, Spans},
     loaded::Service,
@@ -93,6 +94,12 @@ struct Node {
     addresses: HashSet<IpAddr>,
     interfaces: Vec<String>,
     interface_problems: BTreeMap<String, String>,
+    /// NICs with our program at the last look, and their indexes.
+    attached_to: BTreeMap<String, u32>,
+    /// How often somebody took our program off a NIC.
+    taken_off: BTreeMap<String, u64>,
+    /// The XDP mode has changed: NICs attached in another one are attached anew.
+    refit: bool,
     force: bool,
     service_ids: Numbers,
     rows: Numbers,
@@ -297,6 +304,9 @@ impl Node {
             addresses: HashSet::new(),
             interfaces: Vec::new(),
             interface_problems: BTreeMap::new(),
+            attached_to: BTreeMap::new(),
+            taken_off: BTreeMap::new(),
+            refit: true,
             service_ids: Numbers::new(sizes.services),
             rows: Numbers::new(sizes.services * 2),
             backend_ids: Numbers::new(sizes.backends),

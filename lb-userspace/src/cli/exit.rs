@@ -9,6 +9,7 @@ use crate::{
         types::{Failure, FailureKind},
     },
     config,
+    control::ReloadError,
     dataplane::{LoadError, LockError},
 };
 
@@ -82,6 +83,9 @@ fn classify_one(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(coded.exit);
     }
     if cause.is::<config::Errors>() {
+        return Some(Exit::Configuration);
+    }
+    if let Some(ReloadError::Config(_) | ReloadError::Host(_)) = cause.downcast_ref() {
         return Some(Exit::Configuration);
     }
     if let Some(failure) = cause.downcast_ref::<Failure>() {

@@ -60,6 +60,7 @@ impl Node {
     /// Attaches to every configured NIC that exists and is not attached.
     pub(super) fn attach_interfaces(&mut self) {
         self.publish_devices();
+        let refit = std::mem::take(&mut self.refit);
         let mut problems = Vec::new();
         let attachments = self.dataplane.attachments();
         for name in self.interfaces.clone() {
@@ -71,11 +72,23 @@ impl Node {
                 continue;
             };
             let ifindex = link.ifindex;
-            if attachments.iter().any(|a| a.ifname == name && a.ifindex == ifindex && a.ours) {
+            let fits = |found: &Attachment| !refit || found.mode.suits(self.xdp_mode);
+            let found = attachments.iter().find(|a| a.ifname == name && a.ifindex == ifindex);
+            if found.is_some_and(|found| found.ours && fits(found)) {
+                self.attached_to.insert(name, ifindex);
                 continue;
             }
+            let taken_off = found.is_none() && self.attached_to.get(&name) == Some(&ifindex);
             match self.dataplane.attach(ifindex, &name, self.xdp_mode, self.force) {
                 Ok(mode) => {
+                    if taken_off {
+                        *self.taken_off.entry(name.clone()).or_default() += 1;
+                        tracing::error!(
+                            interface = name,
+                            "lb's program was taken off this NIC by somebody else, and is attached again"
+                        );
+                    }
+                    self.attached_to.insert(name.clone(), ifindex);
                     tracing::info!(interface = name, ifindex, %mode, "attached");
                     if mode == AttachMode::Generic && self.xdp_mode != model::XdpMode::Generic {
                         tracing::warn!(
@@ -131,7 +144,7 @@ impl Node {
             .snapshot
             .routes
             .iter()
-            .filter_map(|route| Some((route.destination, self.route_row(route)?)))
+            .map(|route| (route.destination, self.route_row(route)))
             .collect();
         if let Err(error) = self.dataplane.set_routes(routes) {
             tracing::warn!(%error, "the host's routes could not be mirrored; replies ask the kernel");
@@ -155,14 +168,15 @@ impl Node {
         }
     }
 
-    fn route_row(&self, route: &crate::net::Route) -> Option<NextHopRow> {
-        let link = self.snapshot.links.get(&route.ifindex)?;
-        let mut row = NextHopRow {
-            mtu: link.mtu.min(u16::MAX as u32) as u16,
-            src_mac: link.mac,
-            ifindex: route.ifindex,
-            ..NextHopRow::default()
+    fn route_row(&self, route: &crate::net::Route) -> NextHopRow {
+        let mut row = NextHopRow { ifindex: route.ifindex, ..NextHopRow::default() };
+        let Some(link) = self.snapshot.links.get(&route.ifindex) else {
+            // Not left out, or replies would take the next shorter prefix; unresolved, so that they ask the kernel.
+            row.gateway = route.gateway.map(Address::from).unwrap_or_default();
+            return row;
         };
+        row.mtu = link.mtu.min(u16::MAX as u32) as u16;
+        row.src_mac = link.mac;
         match route.gateway {
             None => row.flags = nexthop_flag::ON_LINK,
             Some(gateway) => {
@@ -173,7 +187,7 @@ impl Node {
                 }
             }
         }
-        Some(row)
+        row
     }
 
     fn neighbour_mac(&self, ifindex: u32, address: IpAddr) -> Option<[u8; 6]> {

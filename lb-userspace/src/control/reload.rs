@@ -124,6 +124,7 @@ impl Node {
         let mut changes = Vec::new();
         for name in self.interfaces.clone() {
             if !config.interfaces.contains(&name) {
+                self.attached_to.remove(&name);
                 match self.dataplane.detach(&name) {
                     Ok(()) => changes.push(format!("NIC {name}: detached")),
                     Err(error) => tracing::error!(interface = name, %error, "could not detach"),
@@ -136,6 +137,11 @@ impl Node {
             }
         }
         self.interfaces = config.interfaces.clone();
+        if self.xdp_mode != config.xdp_mode {
+            let modes = format!("xdp_mode: {:?} -> {:?}", self.xdp_mode, config.xdp_mode);
+            changes.push(modes.to_lowercase());
+            self.refit = true;
+        }
         self.xdp_mode = config.xdp_mode;
         changes
     }

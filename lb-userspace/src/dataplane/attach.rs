@@ -27,6 +27,17 @@ pub enum AttachMode {
     Generic,
 }
 
+impl AttachMode {
+    /// Whether a link in this mode is what the configuration wants.
+    pub fn suits(self, wanted: XdpMode) -> bool {
+        match wanted {
+            XdpMode::Auto => true,
+            XdpMode::Native => self == Self::Native,
+            XdpMode::Generic => self == Self::Generic,
+        }
+    }
+}
+
 impl fmt::Display for AttachMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -139,7 +150,7 @@ pub(super) fn attach(
     let mut other_mode = None;
     for (attachment, path) in pinned(links, None) {
         if attachment.ifindex == ifindex {
-            if fits(mode, attachment.mode) {
+            if attachment.mode.suits(mode) {
                 replace(program, &path).map_err(|reason| fail("replace", reason))?;
                 return rename(links, &path, ifname, attachment.mode)
                     .map_err(|error| fail("rename the pin of", error.to_string()));
@@ -168,15 +179,6 @@ pub(super) fn attach(
         }
     }
     result
-}
-
-/// Whether a link in this mode is what the configuration wants.
-fn fits(wanted: XdpMode, found: AttachMode) -> bool {
-    match wanted {
-        XdpMode::Auto => true,
-        XdpMode::Native => found == AttachMode::Native,
-        XdpMode::Generic => found == AttachMode::Generic,
-    }
 }
 
 /// Gives a pin the name of its NIC, which may have been renamed.
