@@ -130,6 +130,16 @@ pub fn requests(machine: &Machine, target: SocketAddr, count: usize, workers: us
     result.recv().unwrap_or_default()
 }
 
+/// Whether one request over a new connection is answered within `limit`.
+pub fn is_answered(machine: &Machine, target: SocketAddr, limit: Duration) -> bool {
+    let (answer, result) = mpsc::channel();
+    in_thread(machine, move || async move {
+        // The caller waits for exactly this.
+        let _ = answer.send(matches!(timeout(limit, request(target)).await, Ok(Ok(_))));
+    });
+    result.recv().unwrap_or(false)
+}
+
 /// `count` datagrams, each from a new socket, each answered before the next, repeated up to three times.
 pub fn datagrams(machine: &Machine, target: SocketAddr, count: usize) -> Tally {
     let (answer, result) = mpsc::channel();
@@ -165,16 +175,27 @@ async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
     bail!("no answer")
 }
 
+/// One request over a new connection. A failure tells how far it came, and from which port, so that its packets can be
+/// found.
 async fn request(target: SocketAddr) -> anyhow::Result<String> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let mut step = "connecting".to_owned();
     let work = async {
-        let mut stream = TcpStream::connect(target).await.context("connect")?;
+        let mut stream = socket.connect(target).await?;
+        let port = stream.local_addr()?.port();
+        step = format!("asking from port {port}");
         let name = ask(&mut stream, true).await?;
+        step = format!("closing from port {port}");
         // Its end has come by now, or comes at once.
         let mut rest = [0u8; 1];
         let _ = stream.read(&mut rest).await;
-        Ok(name)
+        anyhow::Ok(name)
     };
-    timeout(PATIENCE, work).await.context("timed out")?
+    let result = timeout(PATIENCE, work).await;
+    match result {
+        Ok(result) => result.context(step),
+        Err(_) => bail!("{step}: timed out"),
+    }
 }
 
 async fn ask(stream: &mut TcpStream, close: bool) -> anyhow::Result<String> {
@@ -336,6 +357,16 @@ fn in_thread<F: Future<Output = ()>>(machine: &Machine, work: impl FnOnce() -> F
 
 fn lock(tally: &Mutex<Tally>) -> std::sync::MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits for a condition, looking without a pause; panics when it takes longer than `limit`.
+#[track_caller]
+pub fn wait_at_once(what: &str, limit: Duration, mut good: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !good() {
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
+        thread::yield_now();
+    }
 }
 
 /// Waits for a condition; panics with the last thing seen when it takes longer than `limit`.

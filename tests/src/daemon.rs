@@ -22,6 +22,8 @@ pub struct Daemon<'a> {
     pub config: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Further arguments of `lb run`.
+    pub arguments: Vec<&'static str>,
     nics: Vec<String>,
     child: Option<Child>,
     _temporary: Option<tempfile::TempDir>,
@@ -59,6 +61,7 @@ impl<'a> Daemon<'a> {
             machine,
             config: directory.join("lb.yaml"),
             socket: directory.join("run/lb.sock"),
+            arguments: Vec::new(),
             nics: nics.iter().map(|nic| (*nic).to_owned()).collect(),
             directory: directory.to_owned(),
             child: None,
@@ -85,6 +88,7 @@ impl<'a> Daemon<'a> {
         for nic in &self.nics {
             command.args(["--iface", nic]);
         }
+        command.args(&self.arguments);
         command
     }
 
@@ -102,20 +106,25 @@ impl<'a> Daemon<'a> {
 
     /// Starts the daemon without waiting.
     pub fn launch(&mut self) -> anyhow::Result<()> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.run_command();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(self.machine.spawn(command)?);
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    fn log_file(&self) -> PathBuf {
         self.directory.join("lb.log")
+    }
+
+    /// All it has said so far, in all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// The end of the daemon's log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

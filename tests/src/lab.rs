@@ -152,6 +152,23 @@ impl Lab {
         pass_on(&self.lb, &[nic.to_owned()])
     }
 
+    /// The same on a NIC of the client.
+    pub fn attach_pass_to_client(&self, nic: &str) -> anyhow::Result<Ebpf> {
+        pass_on(&self.client, &[nic.to_owned()])
+    }
+
+    /// On a NIC of lb, but without a link, as `ip link set xdp` does it: it stays when the result is dropped.
+    pub fn attach_pass_by_netlink(&self, nic: &str) -> anyhow::Result<()> {
+        self.lb.run(|| {
+            let mut ebpf = load_pass()?;
+            pass_program(&mut ebpf)?.pin("/sys/fs/bpf/pass").context("pin the program")
+        })?;
+        self.lb.sh(&format!(
+            "ip link set dev {nic} xdp pinned /sys/fs/bpf/pass; rm /sys/fs/bpf/pass"
+        ))?;
+        Ok(())
+    }
+
     /// Makes lb1 (which is gone) anew: another pair under the same name, with its addresses, in the bridge.
     pub fn rebuild_inner_link(&self) -> anyhow::Result<Ebpf> {
         self.lb.connect("lb1", &self.switch, "p-lb1", 1600)?;
@@ -187,16 +204,24 @@ impl Lab {
 fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf> {
     let nics = nics.to_vec();
     machine.run(move || {
-        let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/lab");
-        let mut ebpf = EbpfLoader::new()
-            .load_file(object)
-            .with_context(|| format!("load {object} (`cargo xtask build` makes it)"))?;
-        let program: &mut Xdp =
-            ebpf.program_mut("pass").context("the object has no program `pass`")?.try_into()?;
-        program.load()?;
+        let mut ebpf = load_pass()?;
+        let program = pass_program(&mut ebpf)?;
         for nic in nics {
             program.attach(&nic, XdpMode::Driver).with_context(|| format!("attach to {nic}"))?;
         }
         Ok(ebpf)
     })
+}
+
+fn load_pass() -> anyhow::Result<Ebpf> {
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/lab");
+    let mut ebpf = EbpfLoader::new()
+        .load_file(object)
+        .with_context(|| format!("load {object} (`cargo xtask build` makes it)"))?;
+    pass_program(&mut ebpf)?.load()?;
+    Ok(ebpf)
+}
+
+fn pass_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    Ok(ebpf.program_mut("pass").context("the object has no program `pass`")?.try_into()?)
 }

@@ -5,10 +5,12 @@
 //! vanish with it, however it ends. Daemons started in a machine are killed by the kernel with the thread that
 //! started them.
 
+mod bpf;
 pub mod client;
 pub mod daemon;
 pub mod kernel;
 pub mod lab;
 pub mod machine;
 pub mod quickstart;
+pub mod recovery;
 pub mod server;

@@ -64,16 +64,42 @@ fn two_thousand_connections_outlive_add_drain_and_remove() {
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(&[1, 2])).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["UP"]);
-    let held = Held::open(&lab.client, target(), 2000).unwrap();
     let load = Load::start(&lab.client, &[target()], 4, Duration::from_millis(5));
 
+    let held = Held::open(&lab.client, target(), 2000).unwrap();
     daemon.write(&yaml(&[1, 2, 3])).unwrap();
     daemon.wait("web3 takes flows", MINUTE, |status| {
         backend(status, "web", "web3").is_some_and(|web3| web3.state == "UP" && web3.slots > 300)
     });
-    assert_eq!(held.broken(), [""; 0], "{}", daemon.log_tail());
-    settle(&daemon, &held, "after adding web3");
+    outlive(&daemon, held, "the addition of web3");
 
+    let held = Held::open(&lab.client, target(), 2000).unwrap();
+    drain_web1(&lab, &daemon);
+    outlive(&daemon, held, "the draining of web1");
+
+    daemon.must(&["ready", "web/web1"]);
+    daemon.wait("web1 takes flows again", MINUTE, |status| {
+        backend(status, "web", "web1").is_some_and(|web1| web1.slots > 300)
+    });
+    let held = Held::open(&lab.client, target(), 2000).unwrap();
+    assert!(held.count()["web1"] > 300, "{:?}", held.count());
+    drain_web1(&lab, &daemon);
+    daemon.write(&yaml(&[2, 3])).unwrap();
+    daemon.wait("web1 is removed", MINUTE, |status| {
+        backend(status, "web", "web1").is_none_or(|web1| web1.admin == "removed")
+    });
+    outlive(&daemon, held, "the removal of web1");
+    let status = daemon.status();
+    assert!(
+        backend(&status, "web", "web1").is_none(),
+        "web1 is gone once nothing names it: {status:#?}"
+    );
+    let tally = load.finish();
+    assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
+}
+
+#[track_caller]
+fn drain_web1(lab: &Lab, daemon: &Daemon<'_>) {
     daemon.must(&["drain", "web/web1"]);
     daemon.wait("web1 owns no slot", MINUTE, |status| {
         backend(status, "web", "web1").is_some_and(|web1| web1.admin == "drain" && web1.slots == 0)
@@ -84,33 +110,17 @@ fn two_thousand_connections_outlive_add_drain_and_remove() {
         !tally.answered.contains_key("web1"),
         "a drained backend got new connections: {tally:?}"
     );
-    assert_eq!(held.broken(), [""; 0], "{}", daemon.log_tail());
-    settle(&daemon, &held, "after draining web1");
-
-    daemon.write(&yaml(&[2, 3])).unwrap();
-    daemon.wait("web1 is removed", MINUTE, |status| {
-        backend(status, "web", "web1").is_none_or(|web1| web1.admin == "removed")
-    });
-    assert_eq!(held.broken(), [""; 0], "{}", daemon.log_tail());
-    settle(&daemon, &held, "after removing web1");
-    let tally = load.finish();
-    assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
-    assert_eq!(held.broken(), [""; 0], "{}", daemon.log_tail());
-
-    drop(held);
-    daemon.wait_settled(MINUTE);
-    let status = daemon.status();
-    assert!(
-        backend(&status, "web", "web1").is_none(),
-        "web1 is gone once nothing names it: {status:#?}"
-    );
 }
 
-/// Window and harvest pass; the flows that a pin keeps where they are stay PINNED, all others settle.
+/// The connections live through the window, the harvest and what follows; once they have closed, every slot settles and no pin is
+/// left.
 #[track_caller]
-fn settle(daemon: &Daemon<'_>, held: &Held, when: &str) {
-    daemon.wait(&format!("window and harvest are over {when}"), MINUTE, |status| {
+fn outlive(daemon: &Daemon<'_>, held: Held, what: &str) {
+    assert_eq!(held.broken(), [""; 0], "{what}: {}", daemon.log_tail());
+    daemon.wait(&format!("window and harvest are over after {what}"), MINUTE, |status| {
         status.services.iter().all(|service| service.slots.window + service.slots.harvest == 0)
     });
-    assert_eq!(held.broken(), [""; 0], "{when}: {}", daemon.log_tail());
+    assert_eq!(held.broken(), [""; 0], "{what}, after the harvest: {}", daemon.log_tail());
+    drop(held);
+    daemon.wait_settled(MINUTE);
 }

@@ -13,6 +13,7 @@ use lb_tests::{
     client::{requests, wait_for},
     daemon::Daemon,
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
+    recovery::detach_by_hand,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -59,11 +60,28 @@ fn f41_pins_need_a_bpf_file_system_of_their_own() {
 }
 
 #[test]
+fn f41_pins_of_somebody_else_are_left_alone() {
+    let lab = lab();
+    let daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
+    lab.lb.sh("mkdir /sys/fs/bpf/lb && chown 1234 /sys/fs/bpf/lb").unwrap();
+    assert_says(&refused(&lab, &daemon), 1, &["/sys/fs/bpf/lb belongs to user 1234"]);
+    lab.lb.sh("test $(stat -c %u /sys/fs/bpf/lb) = 1234 && rmdir /sys/fs/bpf/lb").unwrap();
+    lab.lb.sh("mount -o remount,ro /sys/fs/bpf").unwrap();
+    assert_says(&refused(&lab, &daemon), 1, &["mount -o remount,rw /sys/fs/bpf"]);
+    let nic = lab.lb.ip("link show lb0").unwrap();
+    assert!(!nic.contains("xdp"), "attached, though nothing could be pinned: {nic}");
+}
+
+#[test]
 fn f42_a_missing_capability_is_named() {
     let lab = lab();
     let daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
     let run = daemon.run_command();
-    for (drop, name) in [("-net_admin", "CAP_NET_ADMIN"), ("-bpf,-sys_admin", "CAP_BPF")] {
+    for (drop, name) in [
+        ("-net_admin", "CAP_NET_ADMIN"),
+        ("-bpf,-sys_admin", "CAP_BPF"),
+        ("-perfmon,-sys_admin", "CAP_PERFMON"),
+    ] {
         let mut command = Command::new("setpriv");
         command
             .args(["--bounding-set", drop, "--inh-caps", drop])
@@ -87,12 +105,32 @@ fn f43_a_second_instance_is_told_who_runs() {
 fn f44_another_xdp_program_is_not_replaced() {
     let lab = lab();
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
-    let _other = lab.attach_pass("lb0").unwrap();
+    let other = lab.attach_pass("lb0").unwrap();
     let said = refused(&lab, &daemon);
     assert_says(&said, 1, &["lb0", "pass", "--force"]);
-    drop(_other);
+    drop(other);
     daemon.start().unwrap();
     assert_eq!(daemon.status().interfaces[0].mode, "native");
+}
+
+#[test]
+fn f44_force_takes_the_place_of_a_program_that_nobody_holds() {
+    let lab = lab();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
+    lab.attach_pass_by_netlink("lb0").unwrap();
+    assert_says(&refused(&lab, &daemon), 1, &["lb0", "pass", "--force"]);
+    daemon.arguments = vec!["--force"];
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    let tally = requests(&lab.client, SocketAddr::new(VIP4, PORT), 20, 5);
+    assert_eq!(tally.failures(), 0, "{tally:?}");
+    drop(daemon);
+    // What somebody's link holds is not even taken by force.
+    let mut other = Daemon::new(&lab.client, &["c0"], &yaml()).unwrap();
+    other.arguments = vec!["--force"];
+    let _held = lab.attach_pass_to_client("c0").unwrap();
+    let said = said(lab.client.output(other.run_command()).unwrap());
+    assert_says(&said, 1, &["c0", "a BPF link of its owner holds it"]);
 }
 
 #[test]
@@ -101,19 +139,25 @@ fn f45_a_program_detached_by_hand_comes_back() {
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["NOLB"]);
-    lab.lb.sh("rm /sys/fs/bpf/lb/v*/links/*").unwrap();
-    lab.lb.sh("ip link show lb0").unwrap();
-    let look = || lab.lb.sh("ls /sys/fs/bpf/lb/v*/links; ip link show lb0").unwrap();
-    wait_for("attached again", Duration::from_secs(20), look, |seen| {
-        seen.contains("lb0:native") && seen.contains("xdp")
-    });
     let target = SocketAddr::new(VIP4, PORT);
-    wait_for(
-        "traffic",
-        MINUTE,
-        || requests(&lab.client, target, 20, 5),
-        |tally| tally.failures() == 0,
-    );
+    let by_link = |lab: &Lab| detach_by_hand(lab, "lb0").unwrap();
+    let by_pin = |lab: &Lab| drop(lab.lb.sh("rm /sys/fs/bpf/lb/v*/links/*").unwrap());
+    for (times, detach) in [by_link as fn(&Lab), by_pin as fn(&Lab)].into_iter().enumerate() {
+        detach(&lab);
+        let alarm = format!("taken off {} time", times + 1);
+        daemon.wait("the alarm", MINUTE, |status| {
+            status.warnings.iter().any(|warning| warning.contains(&alarm))
+        });
+        let status = daemon.status();
+        assert_eq!(status.interfaces[0].mode, "native", "{status:#?}");
+        wait_for(
+            "traffic",
+            MINUTE,
+            || requests(&lab.client, target, 20, 5),
+            |tally| tally.failures() == 0,
+        );
+    }
+    assert!(daemon.log().contains("was taken off this NIC"), "{}", daemon.log_tail());
 }
 
 #[test]
@@ -130,6 +174,20 @@ fn f46_generic_mode_only_if_allowed() {
     let status = daemon.status();
     assert_eq!(status.interfaces[0].mode, "generic", "{status:#?}");
     assert!(status.warnings.iter().any(|warning| warning.contains("generic")), "{status:#?}");
+}
+
+#[test]
+fn a_changed_xdp_mode_takes_effect_at_once() {
+    let lab = lab();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml()).unwrap();
+    daemon.start().unwrap();
+    for mode in ["generic", "native"] {
+        daemon.write(&format!("xdp_mode: {mode}\n{}", yaml())).unwrap();
+        let said = daemon.must(&["reload"]);
+        assert!(said.contains("xdp_mode: "), "{said}");
+        assert_eq!(daemon.status().interfaces[0].mode, mode);
+    }
+    assert_eq!(daemon.status().warnings, [""; 0]);
 }
 
 #[test]
@@ -161,7 +219,7 @@ fn s22_the_hosts_own_address_is_not_a_service() {
     let lab = lab();
     let mut daemon =
         Daemon::new(&lab.lb, &lab.nics, &yaml().replace("10.77.0.80", "10.77.1.1")).unwrap();
-    assert_says(&refused(&lab, &daemon), 1, &["lb.yaml:3:", "10.77.1.1", "force: true"]);
+    assert_says(&refused(&lab, &daemon), 3, &["lb.yaml:3:", "10.77.1.1", "force: true"]);
     daemon.must(&["detach"]);
     daemon
         .write(&yaml().replace("address: 10.77.0.80", "force: true, address: 10.77.1.1"))
@@ -186,7 +244,7 @@ fn s23_the_host_stays_reachable() {
     });
     let conflict = yaml().replace(&format!("port: {PORT}}}"), "port: 22}");
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &conflict).unwrap();
-    assert_says(&refused(&lab, &daemon), 1, &["10.77.0.80:22", "listens", "force: true"]);
+    assert_says(&refused(&lab, &daemon), 3, &["10.77.0.80:22", "listens", "force: true"]);
     daemon.must(&["detach"]);
     daemon.write(&yaml()).unwrap();
     daemon.start().unwrap();

@@ -163,6 +163,37 @@ fn f49_the_mtu_changes() {
     daemon.wait("the MTU is known", MINUTE, |status| status.interfaces[0].mtu == 1600);
 }
 
+#[test]
+fn f49_packets_that_no_longer_fit_are_answered_with_the_new_limit() {
+    let lab = Lab::new(Arms::Two, Return::Direct, 3).unwrap();
+    let mut yaml = yaml(&[1, 2, 3]).replace("forward: nat", "forward: tunnel\n    encap: ipip");
+    yaml = yaml.replace(", port: 8080}", ", port: 8080, protocol: udp}");
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    let sent = || daemon.stats().services[0].reasons.get("ptb_sent").copied().unwrap_or(0);
+    lab.lb.ip("link set lb1 mtu 1400").unwrap();
+    daemon.wait("the MTU is known", MINUTE, |status| status.interfaces[1].mtu == 1400);
+    wait_for(
+        "the client is told the new limit",
+        MINUTE,
+        || {
+            let _ = big_datagram(&lab);
+            sent()
+        },
+        |sent| *sent > 0,
+    );
+    let route = lab.client.ip("route get 10.77.0.80").unwrap();
+    assert!(route.contains("mtu 1380"), "the path MTU is the NIC's less the outer header: {route}");
+    // The driver refuses an MTU with which it could not run the program: nothing changes, and lb says what the driver said
+    // when it is asked to attach to such a NIC (F46).
+    let refused = lab.lb.ip("link set lb1 mtu 9000");
+    let error = refused.expect_err("a veth with a program takes no MTU of 9,000").to_string();
+    println!("the driver's refusal: {error}");
+    let status = daemon.status();
+    assert_eq!((status.interfaces[1].mtu, status.interfaces[1].mode.as_str()), (1400, "native"));
+}
+
 /// A datagram of 1,500 bytes with DF to the VIP.
 fn big_datagram(lab: &Lab) -> std::io::Result<()> {
     lab.client.run(|| {

@@ -11,10 +11,12 @@ use lb_userspace::api::types::Counters;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 20;
+/// Long enough for an apply to take milliseconds.
+const SLOTS: u32 = 65_537;
 
 fn yaml(weight: u16) -> String {
     let mut yaml = format!(
-        "services:\n  - name: web\n    listen: {{address: 10.77.0.80, port: {PORT}}}\n    forward: nat\n    ring_size: 4093\n    \
+        "services:\n  - name: web\n    listen: {{address: 10.77.0.80, port: {PORT}}}\n    forward: nat\n    ring_size: {SLOTS}\n    \
          window: 2s\n    timeouts: {{tcp: 5s, tcpfin: 1s}}\n    check: {{type: tcp}}\n    \
          backend_defaults: {{inter: 300ms, fastinter: 100ms, fall: 3, timeout: 2s}}\n    backends:\n"
     );
@@ -39,12 +41,14 @@ fn twenty_kills_lose_nothing() {
     let load = Load::start(&lab.client, &[target], 4, Duration::from_millis(4));
     let mut last = Counters::default();
     let mut phases_seen = [false; 4];
+    let mut inside_apply = 0;
     for round in 0..ROUNDS {
         // A change of weights opens a window; every third round the daemon dies while it applies one.
-        let weight = [100, 20, 60, 150][round % 4];
+        let weight = [20, 100, 60, 150][round % 4];
         daemon.write(&yaml(weight)).unwrap();
         if round % 3 == 0 {
-            daemon.kill().unwrap();
+            kill_inside_apply(&mut daemon, &yaml(weight));
+            inside_apply += usize::from(!has_applied(&daemon, round));
         } else {
             let pause = [0, 400, 2500, 5000][round % 4];
             std::thread::sleep(Duration::from_millis(pause));
@@ -78,7 +82,7 @@ fn twenty_kills_lose_nothing() {
         // What an interrupted apply has left undone is done by the next start.
         daemon.wait("the weight of the file is in force", MINUTE, |status| {
             let web1 = &status.services[0].backends[0];
-            let share = web1.slots as f64 / 4093.0;
+            let share = web1.slots as f64 / SLOTS as f64;
             let wanted = weight as f64 / (weight as f64 + 200.0);
             web1.weight == weight && (share - wanted).abs() < 0.01
         });
@@ -90,6 +94,26 @@ fn twenty_kills_lose_nothing() {
         phases_seen[1] && phases_seen[2],
         "no kill met a window and a harvest: {phases_seen:?}"
     );
+    assert!(inside_apply > 0, "no kill met an apply");
     drop(held);
     daemon.wait_settled(MINUTE);
+}
+
+/// An apply writes down what it is about to make true before it begins: as soon as that is seen, the daemon dies.
+fn kill_inside_apply(daemon: &mut Daemon<'_>, yaml: &str) {
+    let state = daemon.directory.join("run/state.json");
+    lb_tests::client::wait_at_once("the apply begins", MINUTE, || {
+        let text = std::fs::read_to_string(&state).unwrap_or_default();
+        let state: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        state["config_text"] == yaml
+    });
+    daemon.kill().unwrap();
+}
+
+/// Whether the log of the daemon's last life tells of a finished apply (it does so after the last step).
+fn has_applied(daemon: &Daemon<'_>, round: usize) -> bool {
+    let log = daemon.log();
+    let life = log.rsplit("lb is running").next().unwrap_or_default();
+    println!("round {round}: the daemon's last words:\n{life}");
+    life.contains("slots change hands")
 }

@@ -12,7 +12,8 @@ use crate::{build, command, host, workspace};
 /// Builds and becomes the benchmark; returns only if that fails.
 pub fn run(quick: bool, json: bool) -> Result<ExitCode> {
     host::require("measuring the program")?;
-    build::release_binaries(&["lb-tests"], &["bench"])?;
+    // The daemon beside it is what recovers.
+    build::release_binaries(&["lb-tests", "lb-userspace"], &["bench", "lb"])?;
     let mut bench = Command::new(workspace::cargo_target().join("release/bench"));
     bench.args(quick.then_some("--quick")).args(json.then_some("--json"));
     let error = bench.exec();

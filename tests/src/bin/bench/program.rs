@@ -4,13 +4,7 @@
 //! calls the balancer, the bare floor or the comparison program. Floor and program are measured in turns on the same
 //! stream, so that what else the machine does meets both; a value is the median of the differences.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    process::ExitCode,
-};
-
 use anyhow::{Context as _, Result};
-use clap::Parser;
 use lb_common::abi::Forward;
 use lb_tests::kernel::{
     Kernel, Options, World, action,
@@ -23,18 +17,11 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
 };
-use serde::Serialize;
 
-/// Measures what lb's program costs per packet.
-#[derive(Parser)]
-struct Args {
-    /// Fewer rounds: less than two minutes
-    #[arg(long)]
-    quick: bool,
-    /// The last line of standard output is one JSON object
-    #[arg(long)]
-    json: bool,
-}
+use crate::{
+    progress,
+    row::{Row, median},
+};
 
 const FLOWS: [(u32, &str); 4] = [(1, "1"), (1 << 10, "1Ki"), (1 << 16, "64Ki"), (1 << 20, "1Mi")];
 const BACKENDS: usize = 100;
@@ -50,29 +37,6 @@ const GROWTH: f64 = 1.25;
 /// An IPv4-in-IPv4 packet may cost this many floors above the floor: 80 ns where the floor takes 40.
 const TUNNEL: f64 = 2.0;
 
-/// One row of the result.
-#[derive(Serialize)]
-struct Row {
-    group: &'static str,
-    name: String,
-    value: f64,
-    unit: &'static str,
-    min: f64,
-    max: f64,
-    floor: f64,
-    ratio: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pass: Option<bool>,
-}
-
-/// The whole result.
-#[derive(Serialize)]
-struct Report {
-    rows: Vec<Row>,
-}
-
 /// A row before and while it is measured.
 struct Subject {
     mode: &'static str,
@@ -86,21 +50,8 @@ struct Subject {
     differences: Vec<f64>,
 }
 
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            eprintln!("some limits do not hold on this machine, see `limit` above");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(args: &Args) -> Result<bool> {
+/// All rows.
+pub fn measure(quick: bool) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
     eprintln!("loading the programs ...");
     let options =
@@ -115,15 +66,9 @@ fn run(args: &Args) -> Result<bool> {
     lab.compare(ip("198.51.100.9"), 80, &compared)?;
 
     let mut subjects = subjects();
-    let (rounds, packets) = if args.quick { (5, 1 << 18) } else { (15, 1 << 20) };
-    measure(&mut lab, &mut subjects, rounds, packets)?;
-    let rows = rows(&subjects);
-    print_table(&rows);
-    let all_pass = rows.iter().all(|row| row.pass != Some(false));
-    if args.json {
-        println!("{}", serde_json::to_string(&Report { rows })?);
-    }
-    Ok(all_pass)
+    let (rounds, packets) = if quick { (5, 1 << 18) } else { (15, 1 << 20) };
+    stream_all(&mut lab, &mut subjects, rounds, packets)?;
+    Ok(rows(&subjects))
 }
 
 /// The comparison program's table is per CPU, and so are caches.
@@ -245,7 +190,7 @@ fn reply(backend: &Backend) -> Packet {
 }
 
 /// All subjects in turns, `rounds` times after one round that only warms up.
-fn measure(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<()> {
+fn stream_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<()> {
     for round in 0..=rounds {
         let count = subjects.len();
         for (index, subject) in subjects.iter_mut().enumerate() {
@@ -266,42 +211,13 @@ fn measure(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -
     Ok(())
 }
 
-fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{text}");
-        let _ = std::io::stderr().flush();
-    } else if text.contains(": 1 of ") {
-        eprintln!("{text}");
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() % 2 {
-        1 => values[middle],
-        _ => (values[middle - 1] + values[middle]) / 2.0,
-    }
-}
-
 fn rows(subjects: &[Subject]) -> Vec<Row> {
     let row = |subject: &Subject| {
-        let (floor, value) = (median(&subject.floors), median(&subject.differences));
+        let floor = median(&subject.floors);
         let limit = limit(subject, subjects, floor);
         let group = if subject.program == COMPARE { "comparison" } else { "program" };
-        Row {
-            group,
-            name: format!("{}/{}/{}", subject.mode, subject.state, subject.flows),
-            value: rounded(value),
-            unit: "ns above floor",
-            min: subject.differences.iter().copied().fold(f64::INFINITY, f64::min),
-            max: subject.differences.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            floor: rounded(floor),
-            ratio: rounded((floor + value) / floor),
-            limit: limit.map(rounded),
-            pass: limit.map(|limit| value <= limit),
-        }
+        let name = format!("{}/{}/{}", subject.mode, subject.state, subject.flows);
+        Row::new(group, name, "ns above floor", &subject.differences, limit).above(floor)
     };
     subjects.iter().map(row).collect()
 }
@@ -319,26 +235,4 @@ fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
         few.map(|few| GROWTH * median(&few.differences))
     });
     [tunnel, growth.flatten()].into_iter().flatten().reduce(f64::min)
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
-fn print_table(rows: &[Row]) {
-    println!(
-        "{:<42} {:>8} {:>8} {:>8} {:>7} {:>6} {:>7}",
-        "ns above the floor", "median", "min", "max", "floor", "ratio", "limit"
-    );
-    for row in rows {
-        let limit = match (row.limit, row.pass) {
-            (Some(limit), Some(true)) => format!("{limit:>7.0} ok"),
-            (Some(limit), _) => format!("{limit:>7.0} MISSED"),
-            (None, _) => String::new(),
-        };
-        println!(
-            "{:<42} {:>8.0} {:>8.0} {:>8.0} {:>7.0} {:>6.2} {limit}",
-            row.name, row.value, row.min, row.max, row.floor, row.ratio
-        );
-    }
 }

@@ -1,0 +1,59 @@
+//! What lb costs and how soon it is itself again: rows of figures, some with a limit.
+
+mod program;
+mod recovery;
+mod row;
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Measures what lb's program costs per packet, and how long recoveries take.
+#[derive(Parser)]
+struct Args {
+    /// Fewer rounds: some three minutes
+    #[arg(long)]
+    quick: bool,
+    /// The last line of standard output is one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("some limits do not hold on this machine, see `limit` above");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    // First: afterwards this process stays on one CPU.
+    let mut rows = recovery::measure(if args.quick { 1 } else { 5 })?;
+    rows.extend(program::measure(args.quick)?);
+    row::print_table(&rows);
+    let all_pass = rows.iter().all(|row| row.pass != Some(false));
+    if args.json {
+        println!("{}", serde_json::to_string(&row::Report { rows })?);
+    }
+    Ok(all_pass)
+}
+
+fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+        let _ = std::io::stderr().flush();
+    } else if text.contains(": 1 of ") {
+        eprintln!("{text}");
+    }
+}
