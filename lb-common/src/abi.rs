@@ -30,8 +30,8 @@ pub use service::{
 };
 pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v1`).
-pub const ABI_VERSION: u32 = 1;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v2`).
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All are pinned by the controller.
 pub mod map {

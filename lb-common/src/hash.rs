@@ -18,18 +18,6 @@ pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
     finish(sum(keys, flow))
 }
 
-/// Hash of an address on a NIC (ifindex, host order).
-#[inline(always)]
-pub fn address_hash(keys: &HashKeys, address: &Address, ifindex: u32) -> u32 {
-    let mut sum = keys[0]
-        .wrapping_add(keys[1].wrapping_mul(ifindex as u64))
-        .wrapping_add(keys[2].wrapping_mul(address.words[3].raw() as u64));
-    if !address.is_v4() {
-        sum = sum.wrapping_add(prefix(&keys[4..7], address));
-    }
-    finish(sum ^ keys[10])
-}
-
 #[inline(always)]
 fn sum(keys: &HashKeys, flow: &FlowKey) -> u64 {
     let ports = (flow.source_port.raw() as u32) | ((flow.destination_port.raw() as u32) << 16);

@@ -5,10 +5,11 @@
 //! the client and the NIC: a stranger's word is taken for one's own once in 2^16 collisions, and then a frame goes to
 //! the wrong host of the right network, which drops it.
 
-use crate::{abi::Address, frame::Mac, hash::HashKeys, hash::address_hash};
+use crate::{abi::Address, frame::Mac};
 
-/// Words of the table, a power of two; 128 KiB in all.
-pub const ENTRIES: u32 = 1 << 14;
+/// Words of the table; 128 KiB in all.
+pub const ENTRIES: u32 = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 14;
 
 /// Where a client's word stands, and the tag it bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,15 @@ pub struct Place {
 
 impl Place {
     /// The place of a client on a NIC (ifindex, host order).
+    ///
+    /// A multiplicative hash without a key: whoever makes addresses collide makes lb forget ways back, which is what it did
+    /// before it knew any.
     #[inline(always)]
-    pub fn of(keys: &HashKeys, client: &Address, ifindex: u32) -> Self {
-        let hash = address_hash(keys, client, ifindex);
-        Self { index: hash & (ENTRIES - 1), tag: (hash >> 16) as u16 }
+    pub const fn of(client: &Address, ifindex: u32) -> Self {
+        let [a, b, c, d] = client.words;
+        let folded = a.raw() ^ b.raw() ^ c.raw() ^ d.raw() ^ ifindex.rotate_left(16);
+        let hash = folded.wrapping_mul(0x9E37_79B1);
+        Self { index: hash >> (u32::BITS - INDEX_BITS), tag: (hash >> 2) as u16 }
     }
 
     /// The word that remembers `mac`. Never 0, which is an empty word: no station has the MAC address 0.
@@ -45,13 +51,12 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::expand_seed;
 
     const MAC: Mac = [2, 0, 0, 0xab, 0xcd, 0xef];
 
     fn place(address: &str, ifindex: u32) -> Place {
         let address: core::net::IpAddr = address.parse().unwrap();
-        Place::of(&expand_seed(&[7; 32]), &address.into(), ifindex)
+        Place::of(&address.into(), ifindex)
     }
 
     #[test]

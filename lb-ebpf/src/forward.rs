@@ -35,9 +35,6 @@ pub fn packet<F: Family>(
     if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
         return Err(drop(Reason::LoopSourceMac));
     }
-    if service.forward == Forward::Nat as u8 {
-        way_back::note(&packet.flow.source, frame.context().ingress(), ethernet.source);
-    }
     let is_tunnel = service.forward == Forward::Ipip as u8;
     let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
@@ -66,6 +63,8 @@ fn direct<F: Family>(
 ) -> Option<XdpFrame> {
     match to {
         Some((address, port)) => {
+            let from = frame.view::<Ethernet>(0)?.source;
+            way_back::note(&packet.flow.source, frame.context().ingress(), from);
             translate::<F>(&mut frame, packet, End::Destination, address, port)?;
         }
         None => frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit(),

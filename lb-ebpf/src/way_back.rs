@@ -2,12 +2,12 @@
 
 use lb_common::{abi::Address, frame::Mac, way_back::Place};
 
-use crate::{config, maps::WAYS_BACK};
+use crate::maps::WAYS_BACK;
 
 /// Notes where a client's packet came from.
 #[inline(always)]
 pub fn note(client: &Address, ifindex: u32, mac: Mac) {
-    let place = Place::of(&config::hash_keys(!client.is_v4()), client, ifindex);
+    let place = Place::of(client, ifindex);
     let Some(entry) = WAYS_BACK.get_ptr_mut(place.index) else { return };
     let word = place.word(mac);
     // SAFETY: the pointer is to a map's value, one aligned word that everybody reads and writes whole. It is written
@@ -22,7 +22,7 @@ pub fn note(client: &Address, ifindex: u32, mac: Mac) {
 /// Where the client's packets last came from.
 #[inline(always)]
 pub fn look(client: &Address, ifindex: u32) -> Option<Mac> {
-    let place = Place::of(&config::hash_keys(!client.is_v4()), client, ifindex);
+    let place = Place::of(client, ifindex);
     let entry = WAYS_BACK.get_ptr(place.index)?;
     // SAFETY: as above.
     place.mac(unsafe { entry.read_volatile() })

@@ -41,7 +41,7 @@ fn all_answered(what: &str, tally: &Tally, wanted: usize, daemon: &Daemon<'_>) {
     assert_eq!(tally.answered.len(), 3, "{}", context());
 }
 
-/// Asks over both protocols and VIPs. The very first connection may meet a neighbour that nobody has asked for yet.
+/// Asks over both protocols and VIPs.
 fn ask_everything(lab: &Lab, daemon: &Daemon<'_>) {
     for vip in [VIP4, VIP6] {
         let target = SocketAddr::new(vip, PORT);
@@ -60,10 +60,16 @@ fn nat_with_one_nic() {
     daemon.start().unwrap();
     daemon.wait_ready(&["UP", "NOLB"]);
     ask_everything(&lab, &daemon);
-    // lb has seen both directions, and counted each request's answer.
+    saw_both_directions(&daemon);
+}
+
+/// lb has counted each request's answer, and lost none, not even the first to a client that no table knew yet.
+#[track_caller]
+fn saw_both_directions(daemon: &Daemon<'_>) {
     let stats = daemon.stats();
     for service in &stats.services {
         assert!(service.total.packets_out >= REQUESTS as u64, "{service:#?}");
+        assert_eq!(service.reasons.get("no_nexthop"), None, "{service:#?}");
     }
 }
 
@@ -75,6 +81,7 @@ fn nat_with_two_nics() {
     daemon.start().unwrap();
     daemon.wait_ready(&["UP", "NOLB"]);
     ask_everything(&lab, &daemon);
+    saw_both_directions(&daemon);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A backend as the packet path sees it.
 
+use core::mem::offset_of;
+
 use super::Address;
 use crate::be::Be16;
 
@@ -23,14 +25,20 @@ pub mod backend_flag {
     pub const RESOLVED: u32 = 2;
 }
 
-/// One entry of `BACKENDS`, one cache line. Every field group changes by one aligned 8-byte store.
+/// One entry of `BACKENDS`, one cache line. Every field group changes by one aligned 8-byte store: each MAC address with
+/// what stands beside it, the NIC with the flags, and an IPv4 `source` (its last word) with the `outer_sum` over it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendRow {
     /// The backend's address: nat's new destination, the tunnel's outer destination.
     pub address: Address,
+    /// The service's id (stable, not its row).
+    pub service: u32,
     /// The tunnel's outer source (an address of this node); zero in nat and dsr.
     pub source: Address,
+    /// Unfolded one's-complement sum (RFC 1071, native byte order of raw 16-bit words) of the constant part of the
+    /// tunnel's outer IPv4 header: everything but TOS, total length and checksum (which count as zero).
+    pub outer_sum: u32,
     /// Next hop's MAC address.
     pub dst_mac: [u8; 6],
     /// The backend's port (nat).
@@ -43,14 +51,11 @@ pub struct BackendRow {
     pub ifindex: u32,
     /// Bits of [`backend_flag`].
     pub flags: u32,
-    /// The service's id (stable, not its row).
-    pub service: u32,
-    /// Unfolded one's-complement sum (RFC 1071, native byte order of raw 16-bit words) of the constant part of the
-    /// tunnel's outer IPv4 header: everything but TOS, total length and checksum (which count as zero).
-    pub outer_sum: u32,
 }
 
 const _: () = assert!(size_of::<BackendRow>() == 64);
+const _: () = assert!(offset_of!(BackendRow, source) + 12 == 32, "the last word of the source");
+const _: () = assert!(offset_of!(BackendRow, outer_sum) == 36, "is in one store with the sum");
 
 /// One entry of `REPLIES`: what a nat reply of this backend is rewritten to.
 #[repr(C, align(8))]

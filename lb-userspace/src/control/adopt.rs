@@ -85,6 +85,7 @@ impl Node {
             row: number,
             ring,
             old_ring,
+            base_ring: None,
             allow_list: row.allow_list,
             backends: Vec::new(),
             retired: Default::default(),

@@ -12,6 +12,7 @@ use lb_common::{
         service_flag,
     },
     be::Be16,
+    hash::HashKeys,
 };
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
     config::model,
     plan::{
         phases::{self, OldRing},
-        ring,
+        ring::{self, BaseRing},
     },
 };
 
@@ -149,7 +150,10 @@ impl Node {
         };
         // Nobody to move to: the slots stay as they are, for the flows of drained backends.
         let keep = !grown && members.iter().all(|member| member.effective == 0);
-        let owners = if keep { Vec::new() } else { ring::owners(slots, &self.keys, &members) };
+        let owners = match keep {
+            true => Vec::new(),
+            false => owners(&mut service.base_ring, slots, &self.keys, &members),
+        };
         let first = service.ring.slots == 0;
         let mut moved = 0;
         let mut phases = PhaseCount::default();
@@ -387,6 +391,7 @@ impl Node {
             row: 0,
             ring: Span::default(),
             old_ring: None,
+            base_ring: None,
             allow_list: 0,
             backends: Vec::new(),
             retired: Default::default(),
@@ -424,6 +429,25 @@ impl Node {
             slots: 0,
         })
     }
+}
+
+/// Slots of a ring from which on its base ring is kept: 8 bytes for each, which many short rings are not worth.
+const LONG_RING: u32 = 16_381;
+
+/// The owner of every slot, by the kept base ring if it is still the right one.
+fn owners(
+    kept: &mut Option<BaseRing>,
+    slots: u32,
+    keys: &HashKeys,
+    members: &[ring::Member],
+) -> Vec<BackendId> {
+    let base = match kept.take().filter(|base| base.fits(slots, members)) {
+        Some(base) => base,
+        None => BaseRing::new(slots, keys, members),
+    };
+    let owners = base.owners(members);
+    *kept = (slots >= LONG_RING).then_some(base);
+    owners
 }
 
 /// Whether every backend that is not administratively out gets traffic because none is UP.

@@ -14,6 +14,7 @@ use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
     health::{Health, TargetKey},
+    plan::ring::BaseRing,
 };
 
 /// What makes a service the same service across reloads, whatever its name.
@@ -57,6 +58,8 @@ pub struct Service {
     pub ring: Span,
     /// The ring before its length changed, while slots still ask it.
     pub old_ring: Option<Span>,
+    /// The base ring of a long ring, kept because making it is most of the work of a change.
+    pub base_ring: Option<BaseRing>,
     /// Number in `ALLOW`; 0 = everybody may in.
     pub allow_list: u32,
     /// Backends; removed ones until nothing names them.
