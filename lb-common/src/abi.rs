@@ -7,6 +7,7 @@
 mod address;
 mod backend;
 mod counters;
+mod dropped;
 mod flow;
 mod nexthop;
 mod pin;
@@ -17,6 +18,7 @@ mod slot;
 pub use address::Address;
 pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
 pub use counters::BackendCounters;
+pub use dropped::{DroppedSample, SAMPLE_BYTES};
 pub use flow::{FlowKey, protocol};
 pub use nexthop::{
     AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
@@ -67,6 +69,8 @@ pub mod map {
     pub const DEVICES: &str = "DEVICES";
     /// `RingBuf` of [`super::NeighbourWanted`]: neighbours that packets needed and nobody had resolved.
     pub const WANTED: &str = "WANTED";
+    /// `RingBuf` of [`super::DroppedSample`]: some of the packets that were dropped.
+    pub const SAMPLES: &str = "SAMPLES";
     /// `Array<Clock>`, one entry, written by the `clock` program: relates jiffies to nanoseconds.
     pub const CLOCK: &str = "CLOCK";
 }

@@ -18,6 +18,7 @@ pub mod options;
 pub mod packet;
 pub mod pin;
 pub mod reply;
+pub mod sample;
 pub mod select;
 pub mod service;
 pub mod sum;

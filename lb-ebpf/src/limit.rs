@@ -1,7 +1,10 @@
 //! Rate limits per CPU, so that nobody makes lb flood others with ICMP or the controller with wishes.
 
 use aya_ebpf::helpers::generated;
-use lb_common::{abi::Address, limit::Limit};
+use lb_common::{
+    abi::{Address, REASONS},
+    limit::Limit,
+};
 
 use crate::maps;
 
@@ -10,14 +13,23 @@ const ICMP: Limit = Limit { interval: 10_000_000, burst: 50 };
 /// Wishes for neighbours of one class: ten a second. One neighbour asked for without end takes no more than its class.
 const WANTED: Limit = Limit { interval: 100_000_000, burst: 2 };
 
+/// Samples of drops for one reason: ten a second.
+const SAMPLES: Limit = Limit { interval: 100_000_000, burst: 3 };
+
 const WANTED_CLASSES: u32 = 64;
-/// Length of the map: ICMP, then the classes.
-pub const LIMITS: u32 = 1 + WANTED_CLASSES;
+/// Length of the map: ICMP, then the classes, then the reasons.
+pub const LIMITS: u32 = 1 + WANTED_CLASSES + REASONS;
 
 /// Whether an ICMP error may be sent now.
 #[inline(always)]
 pub fn may_send_icmp() -> bool {
     admit(0, &ICMP)
+}
+
+/// Whether a packet dropped for this reason may be shown to the controller now.
+#[inline(always)]
+pub fn may_sample(reason: u32) -> bool {
+    admit(1 + WANTED_CLASSES + (reason & (REASONS - 1)), &SAMPLES)
 }
 
 /// Whether the controller may be told now that `neighbour` is wanted.

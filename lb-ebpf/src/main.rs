@@ -11,8 +11,8 @@ use lb_common::{
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
-    admit, answer, config, count, forward, maps, packet::Context, select, service, unserved,
-    verdict::Verdict,
+    admit, answer, config, count, forward, maps, packet::Context, sample, select, service,
+    unserved, verdict::Verdict,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -28,9 +28,11 @@ pub fn balancer(context: XdpContext) -> u32 {
     verdict.action()
 }
 
-/// Logs a drop; nothing at all, and no instruction left, at level 0.
+/// Shows a drop to the controller, if not many others were, and logs it (nothing at all, and no instruction left, at
+/// level 0).
 #[inline(never)]
 fn report(context: Context, verdict: Verdict) {
+    sample::dropped(context, verdict);
     let (reason, service) = (verdict.reason().unwrap_or(0), verdict.service());
     debug!(&XdpContext::new(context.pointer()), "dropped: reason {}, service {}", reason, service);
 }

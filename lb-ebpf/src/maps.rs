@@ -62,6 +62,9 @@ pub static DEVICES: DevMapHash = DevMapHash::with_max_entries(32, 0);
 /// Neighbours that packets needed and nobody had resolved.
 #[map]
 pub static WANTED: RingBuf = RingBuf::with_byte_size(65_536, 0);
+/// Some of the packets that were dropped.
+#[map]
+pub static SAMPLES: RingBuf = RingBuf::with_byte_size(65_536, 0);
 /// Relates jiffies to nanoseconds.
 #[map]
 pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);

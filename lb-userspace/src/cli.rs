@@ -19,6 +19,7 @@ mod status;
 mod target;
 mod units;
 mod weight;
+mod why;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ enum Verb {
     Maint(admin::Maint),
     Weight(weight::Weight),
     Lookup(lookup::Lookup),
+    Why(why::Why),
     Reload(reload::Reload),
     Detach(detach::Detach),
     Decap(decap::Decap),
@@ -84,6 +86,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Ready(ready) => ready.execute(connection),
         Verb::Maint(maint) => maint.execute(connection),
         Verb::Weight(weight) => weight.execute(connection),
+        Verb::Why(why) => why.execute(connection),
         Verb::Lookup(lookup) => lookup.execute(connection),
         Verb::Reload(reload) => reload.execute(connection),
         Verb::Detach(detach) => detach.execute(connection),

@@ -19,6 +19,7 @@ mod retire;
 mod seed;
 pub mod state;
 mod watch;
+mod why;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -28,7 +29,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_common::{abi::NeighbourWanted, hash::HashKeys};
+use lb_common::{
+    abi::{DroppedSample, NeighbourWanted},
+    hash::HashKeys,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -70,6 +74,8 @@ enum Event {
     Reload,
     /// A packet needs this neighbour.
     Wanted(NeighbourWanted),
+    /// A packet was dropped.
+    Dropped(Box<DroppedSample>),
 }
 
 /// Everything one lb knows.
@@ -96,6 +102,8 @@ struct Node {
     interface_problems: BTreeMap<String, String>,
     /// NICs with our program at the last look, and their indexes.
     attached_to: BTreeMap<String, u32>,
+    /// Packets that were dropped lately.
+    samples: why::Samples,
     /// How often somebody took our program off a NIC.
     taken_off: BTreeMap<String, u64>,
     /// The XDP mode has changed: NICs attached in another one are attached anew.
@@ -162,6 +170,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     node.dataplane.spawn_logger();
     let wanted = node.dataplane.wanted()?;
     tokio::spawn(forward_wanted(wanted, events.clone()));
+    tokio::spawn(forward_dropped(node.dataplane.samples()?, events.clone()));
     tracing::info!(socket = %node.options.socket.display(), "lb is running");
 
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -246,6 +255,17 @@ async fn forward_wanted(
     }
 }
 
+async fn forward_dropped(
+    mut samples: crate::dataplane::Samples,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    while let Some(sample) = samples.next().await {
+        if events.send(Event::Dropped(Box::new(sample))).is_err() {
+            return;
+        }
+    }
+}
+
 impl Node {
     fn load(
         options: RunOptions,
@@ -306,6 +326,7 @@ impl Node {
             interface_problems: BTreeMap::new(),
             attached_to: BTreeMap::new(),
             taken_off: BTreeMap::new(),
+            samples: why::Samples::default(),
             refit: true,
             service_ids: Numbers::new(sizes.services),
             rows: Numbers::new(sizes.services * 2),
@@ -355,6 +376,7 @@ impl Node {
         match event {
             Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
+            Event::Dropped(sample) => self.samples.add(*sample),
             Event::Reload => {
                 // Errors are in the log and in `lb status`.
                 let _ = self.reload();

@@ -27,6 +27,7 @@ mod pins;
 mod prefix;
 mod remove;
 mod routes;
+mod samples;
 mod syscall;
 mod table;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use self::{
     nics::ProgramInfo,
     options::{Options, Sizes},
     permission::check as check_permission,
+    samples::Samples,
     table::{EntryKey, TableFull},
     wanted::Wanted,
 };
@@ -263,6 +265,11 @@ impl Dataplane {
     /// Neighbours that packets need; once per load.
     pub fn wanted(&mut self) -> anyhow::Result<Wanted> {
         load::wanted(&mut self.ebpf)
+    }
+
+    /// Packets that are dropped, as far as the program shows them; once per load.
+    pub fn samples(&mut self) -> anyhow::Result<Samples> {
+        load::samples(&mut self.ebpf)
     }
 
     /// Prints what the packet path logs, if its level is not 0. Needs a tokio runtime.

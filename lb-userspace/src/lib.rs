@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod explain;
 pub mod health;
 pub mod net;
 pub mod plan;

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status};
+use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status, Why};
 use crate::config::model::Protocol;
 
 /// Longest answer that is read, bytes.
@@ -114,6 +114,13 @@ impl Client {
         let protocol = protocol.name();
         let query = format!("source={source}&destination={destination}&protocol={protocol}");
         self.send(Method::GET, &format!("/v1/lookup?{query}"), Bytes::new()).await
+    }
+
+    /// Why packets were dropped: of one service (its name, VIP or `VIP:port`), or of all.
+    pub async fn why(&self, service: Option<&str>) -> Result<Why, ClientError> {
+        let query = service.map(|service| format!("?service={}", percent_encode(service)));
+        let path = format!("/v1/why{}", query.unwrap_or_default());
+        self.send(Method::GET, &path, Bytes::new()).await
     }
 
     /// Sets a backend's administrative state or weight.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status};
+use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status, Why};
 use crate::config::model::Protocol;
 
 /// Where the controller puts its answer.
@@ -28,6 +28,13 @@ pub enum Command {
         protocol: Protocol,
         /// The answer.
         reply: Answer<Lookup>,
+    },
+    /// `GET /v1/why`
+    Why {
+        /// A service's name, VIP or `VIP:port`, not known to exist; `None` = all.
+        service: Option<String>,
+        /// The answer.
+        reply: Answer<Why>,
     },
     /// `POST /v1/backends/{service}/{backend}`
     SetBackend {

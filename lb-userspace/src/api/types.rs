@@ -181,6 +181,56 @@ pub struct Counters {
     pub resets: u64,
 }
 
+/// `GET /v1/why`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Why {
+    /// Services.
+    pub services: Vec<WhyService>,
+    /// What belongs to no service.
+    pub node: Vec<WhyReason>,
+}
+
+/// One service's reasons.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WhyService {
+    /// Name.
+    pub name: String,
+    /// `192.0.2.10:80/tcp`
+    pub listen: String,
+    /// Drops first, then the most frequent.
+    pub reasons: Vec<WhyReason>,
+}
+
+/// One reason that has been counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WhyReason {
+    /// Its name in counters.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+    /// The packets were dropped (else answered, passed or noted).
+    pub drop: bool,
+    /// What it means.
+    pub text: String,
+    /// What can be done; may be empty.
+    pub remedy: String,
+    /// The last such packets that were shown (a few a second are), the latest first; drops only.
+    pub samples: Vec<WhySample>,
+}
+
+/// One dropped packet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WhySample {
+    /// When, before this answer.
+    pub seconds_ago: f64,
+    /// NIC it came in by.
+    pub interface: String,
+    /// Length of the frame, bytes.
+    pub length: u16,
+    /// `192.0.2.7:4711 > 192.0.2.10:80 TCP SYN, ttl 63`
+    pub packet: String,
+}
+
 /// `GET /v1/lookup?source=..&destination=..&protocol=..`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lookup {

@@ -354,6 +354,7 @@ impl Node {
         });
         self.grace_wanted = true;
         self.sweep_due = Instant::now();
+        self.samples.retain(|id| id != service.id);
     }
 
     /// Replies of this backend are no longer ours, unless another service has taken over its address and port.

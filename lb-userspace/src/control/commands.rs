@@ -20,6 +20,9 @@ impl Node {
             Command::Lookup { source, destination, protocol, reply } => {
                 let _ = reply.send(self.lookup(source, destination, protocol));
             }
+            Command::Why { service, reply } => {
+                let _ = reply.send(self.why(service.as_deref()));
+            }
             Command::SetBackend { service, backend, set, reply } => {
                 let _ = reply.send(self.set_backend(&service, &backend, &set));
             }
@@ -112,6 +115,6 @@ fn refused(error: ReloadError) -> Failure {
     Failure::new(FailureKind::Configuration, error.to_string())
 }
 
-fn failure(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failure(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Internal, format!("{error:#}"))
 }

@@ -15,7 +15,7 @@ pub enum LoadError {
         "lb needs {missing} to load its program: run it as root, or give it these capabilities (systemd: AmbientCapabilities=)"
     )]
     Capability {
-        /// Those of `CAP_BPF and CAP_PERFMON and CAP_NET_ADMIN` that are not there.
+        /// Those of CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN that are not there.
         missing: String,
     },
     /// The kernel has no BPF, or something keeps us from it in spite of our capabilities.

@@ -98,6 +98,7 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
         ),
         map(map::DEVICES, MapType::DevMapHash, 4, 8, RDONLY_PROG, 32, None),
         map(map::WANTED, MapType::RingBuf, 0, 0, 0, 65_536, None),
+        map(map::SAMPLES, MapType::RingBuf, 0, 0, 0, 65_536, None),
         map(map::CLOCK, MapType::Array, 4, size_of::<abi::Clock>(), 0, 1, None),
         lpm(map::ROUTES, size_of::<abi::RouteKey>(), ROUTES, None),
         lpm(map::ALLOW, size_of::<abi::AllowKey>(), sizes.allow_prefixes, Some("allow_prefixes")),

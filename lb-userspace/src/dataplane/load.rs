@@ -13,7 +13,7 @@ use aya::{
 use lb_common::abi::{REASONS, global, map, program};
 
 use super::{
-    Dataplane, LoadError, Options, Sizes, Wanted,
+    Dataplane, LoadError, Options, Samples, Sizes, Wanted,
     allow::Allow,
     bpffs::PinDirectory,
     counters::Counters,
@@ -192,6 +192,12 @@ fn unexpected(name: &str, map: &Map) -> LoadError {
 pub(super) fn wanted(ebpf: &mut Ebpf) -> anyhow::Result<Wanted> {
     let ring: RingBuf<MapData> = take(ebpf, map::WANTED)?;
     Ok(Wanted::new(ring)?)
+}
+
+/// See [`Dataplane::samples`].
+pub(super) fn samples(ebpf: &mut Ebpf) -> anyhow::Result<Samples> {
+    let ring: RingBuf<MapData> = take(ebpf, map::SAMPLES)?;
+    Ok(Samples::new(ring)?)
 }
 
 /// See [`Dataplane::spawn_logger`].

@@ -16,9 +16,18 @@ pub fn check() -> Result<(), LoadError> {
     // Without /proc nothing is known to be missing, and the kernel will say.
     let missing = missing(effective(&status).unwrap_or(u64::MAX));
     if !missing.is_empty() {
-        return Err(LoadError::Capability { missing: missing.join(" and ") });
+        return Err(LoadError::Capability { missing: listed(&missing) });
     }
     syscall::is_available().map_err(|source| LoadError::Unavailable { source })
+}
+
+/// `a`, `a and b`, `a, b and c`
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
 }
 
 /// The effective capabilities in `/proc/<pid>/status`.
@@ -55,5 +64,7 @@ mod tests {
         assert!(effective("Name:\tlb\n").is_none());
         assert!(missing(1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN).is_empty());
         assert_eq!(missing(0), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert_eq!(listed(&missing(0)), "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
+        assert_eq!(listed(&missing(1 << CAP_NET_ADMIN)), "CAP_BPF and CAP_PERFMON");
     }
 }

@@ -34,6 +34,7 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/status", get(async |s: Commands| ask(s, Command::Status).await))
         .route("/v1/stats", get(async |s: Commands| ask(s, Command::Stats).await))
         .route("/v1/lookup", get(lookup))
+        .route("/v1/why", get(why))
         .route("/v1/backends/{service}/{backend}", post(set_backend))
         .route("/v1/reload", post(async |s: Commands| ask(s, Command::Reload).await))
         .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
@@ -61,6 +62,20 @@ async fn lookup(
         return Err(invalid("source and destination are not of the same address family"));
     }
     ask(commands, |reply| Command::Lookup { source, destination, protocol, reply }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    service: Option<String>,
+}
+
+async fn why(
+    commands: Commands,
+    query: Result<Query<WhyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(WhyQuery { service }) = query.map_err(|error| invalid(error.body_text()))?;
+    ask(commands, |reply| Command::Why { service, reply }).await
 }
 
 async fn set_backend(
@@ -121,10 +136,11 @@ async fn ask<T: Serialize>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 6] = [
+    const PATHS: [&str; 7] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
+        "/v1/why",
         "/v1/backends/{service}/{backend}",
         "/v1/reload",
         "/v1/detach",
@@ -133,7 +149,8 @@ async fn unknown_path(uri: Uri) -> Failure {
 }
 
 async fn wrong_method() -> Response {
-    let error = "this path knows another method: GET status, stats and lookup, POST the others";
+    let error =
+        "this path knows another method: GET status, stats, lookup and why, POST the others";
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 

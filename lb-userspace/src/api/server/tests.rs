@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     api::{
         client::{Client, ClientError},
-        types::{Done, Failure, FailureKind, Lookup, SetBackend, Stats, Status},
+        types::{Done, Failure, FailureKind, Lookup, SetBackend, Stats, Status, Why, WhyService},
     },
     config::model::Protocol,
 };
@@ -42,6 +42,10 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
             Command::Lookup { source, destination, protocol, reply } => {
                 let why = format!("{source} {destination} {}", protocol.name());
                 drop(reply.send(Ok(Lookup { why, ..Lookup::default() })));
+            }
+            Command::Why { service, reply } => {
+                let service = WhyService { name: format!("{service:?}"), ..WhyService::default() };
+                drop(reply.send(Ok(Why { services: vec![service], node: vec![] })));
             }
             Command::SetBackend { service, backend, set, reply } => {
                 let answer = match service.as_str() {
@@ -89,6 +93,9 @@ async fn every_request_reaches_the_controller_and_comes_back() {
     let (source, vip) = ("[2001:db8::1]:1234", "[2001:db8::80]:443");
     let lookup = client.lookup(source.parse().unwrap(), vip.parse().unwrap(), Protocol::Udp).await;
     assert_eq!(lookup.unwrap().why, format!("{source} {vip} udp"));
+    let why = client.why(Some("192.0.2.1:80")).await.unwrap();
+    assert_eq!(why.services[0].name, "Some(\"192.0.2.1:80\")");
+    assert_eq!(client.why(None).await.unwrap().services[0].name, "None");
     let set = SetBackend { admin: Some("drain".into()), weight: Some(256) };
     let done = client.set_backend("web", "w 1/x", &set).await.unwrap();
     assert_eq!(done.changes, ["w 1/x Some(\"drain\") Some(256)"]);

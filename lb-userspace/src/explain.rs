@@ -1,0 +1,4 @@
+//! Words for what the packet path did: a dropped packet in one line, and what an operator can do about a reason. Pure.
+
+pub mod packet;
+pub mod remedy;

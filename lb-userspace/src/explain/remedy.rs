@@ -1,0 +1,73 @@
+//! What an operator can do about packets that were counted under a reason.
+
+use lb_common::abi::Reason;
+
+/// One sentence; empty if there is nothing to be done.
+pub const fn of(reason: Reason) -> &'static str {
+    use Reason as R;
+    match reason {
+        R::L3Truncated | R::L3Length | R::L4Truncated | R::IpVersion | R::IpHeaderLength => {
+            "Broken packets: look at the sender, or at a NIC or switch on the way that damages them."
+        }
+        R::SourceRoute => "Source routing is an attack or an old test tool; nothing needs it.",
+        R::Ttl => {
+            "A few are traceroutes; many are a routing loop in front of lb, or clients with a very small TTL."
+        }
+        R::Martian => "Spoofed or misrouted: filter such sources at the border (BCP 38).",
+        R::Fragment => "Lower the sender's datagram size below the path MTU.",
+        R::ExtensionHeader => "See which client sends them; most networks drop them, too.",
+        R::TcpFlags | R::TcpOffset | R::UdpLength | R::UdpNoChecksum | R::PortZero => {
+            "No stack sends that: a scan or an attack; nothing needs to be done."
+        }
+        R::NoService => {
+            "Clients use a port or protocol of the VIP that no service has: add the service, or tell the clients."
+        }
+        R::NotAllowed => "If the client should get in, add its prefix to the service's `allow`.",
+        R::NoBackend => {
+            "See `lb status`: bring a backend back (`lb ready`, its health), or let `on_all_down: fail_open` try them all."
+        }
+        R::NoNextHop => {
+            "If it goes on: see `lb status` for unresolved next hops, and whether that host answers ARP or neighbour solicitations."
+        }
+        R::IcmpError => {
+            "Path MTU discovery of these flows does not work through the VIP; keep the MTU on the way the same."
+        }
+        R::IcmpChecksum => "Echo requests damaged on the way.",
+        R::TooBig => {
+            "The sender learns the size by itself; for tunnels raise the MTU towards the backends by the outer header (20 or 40 bytes)."
+        }
+        R::EncapFailed => {
+            "The driver leaves no headroom for the outer header: use `xdp_mode: generic` on this NIC."
+        }
+        R::BadSlot => "A fault of lb: please report it with `lb status --json` and the log.",
+        R::LoopSourceMac => "A switch sends lb's own frames back: look for a loop in layer 2.",
+        R::BadTunnel => "Name every balancer's outer source with `lb decap --from`.",
+        R::EgressFailed => "Name the NIC towards the backends under `interfaces`.",
+        R::PinRefused => {
+            "Many flows opened within one window: raise `limits.pins` and `limits.pins_unconfirmed`."
+        }
+        R::IcmpLimited => "More answers are wanted than the rate limit allows: a scan, or a loop.",
+        R::Reject => {
+            "The service has no usable backend and says so to its clients: see `lb status`."
+        }
+        R::Echo
+        | R::TooBigSent
+        | R::TimeExceededSent
+        | R::Passed
+        | R::NoServicePassed
+        | R::Transmitted
+        | R::Pinned => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drop_has_a_remedy() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.is_drop()) {
+            assert!(of(*reason).ends_with('.'), "{}", reason.name());
+        }
+    }
+}
