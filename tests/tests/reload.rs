@@ -56,7 +56,7 @@ fn two_hundred_reloads_lose_nothing() {
     daemon.start().unwrap();
     daemon.wait_ready(&["NOLB"]);
     let load =
-        Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 2, Duration::from_millis(10));
+        Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 8, Duration::from_millis(2));
     let mut in_force = None;
     for number in 0..RELOADS {
         let good = random.random_bool(0.6);

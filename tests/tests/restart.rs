@@ -38,7 +38,7 @@ fn twenty_kills_lose_nothing() {
     daemon.wait_ready(&["UP"]);
     let target = SocketAddr::new(VIP4, PORT);
     let held = Held::open(&lab.client, target, 200).unwrap();
-    let load = Load::start(&lab.client, &[target], 4, Duration::from_millis(4));
+    let load = Load::start(&lab.client, &[target], 8, Duration::from_millis(2));
     let mut last = Counters::default();
     let mut phases_seen = [false; 4];
     let mut inside_apply = 0;
