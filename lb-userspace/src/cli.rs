@@ -11,6 +11,7 @@ mod health;
 mod lookup;
 mod output;
 mod paths;
+mod plan;
 mod reload;
 mod run;
 mod schema;
@@ -45,6 +46,7 @@ pub struct Cli {
 enum Verb {
     Run(run::Run),
     Check(check::Check),
+    Plan(plan::Plan),
     Schema(schema::Schema),
     Status(status::Show),
     Stats(stats::Show),
@@ -79,6 +81,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
     match verb {
         Verb::Run(run) => run.execute(connection),
         Verb::Check(check) => check.execute(),
+        Verb::Plan(plan) => plan.execute(connection),
         Verb::Schema(schema) => schema.execute(),
         Verb::Status(show) => show.execute(connection),
         Verb::Stats(show) => show.execute(connection),

@@ -8,6 +8,7 @@ mod adopt;
 mod alloc;
 mod apply;
 mod commands;
+mod forecast;
 mod host;
 mod keeper;
 mod loaded;

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status, Why};
+use super::types::{Done, Draft, Failure, Lookup, Plan, SetBackend, Stats, Status, Why};
 use crate::config::model::Protocol;
 
 /// Longest answer that is read, bytes.
@@ -121,6 +121,12 @@ impl Client {
         let query = service.map(|service| format!("?service={}", percent_encode(service)));
         let path = format!("/v1/why{}", query.unwrap_or_default());
         self.send(Method::GET, &path, Bytes::new()).await
+    }
+
+    /// What a configuration would change.
+    pub async fn plan(&self, draft: &Draft) -> Result<Plan, ClientError> {
+        let body = serde_json::to_vec(draft).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/plan", body.into()).await
     }
 
     /// Sets a backend's administrative state or weight.

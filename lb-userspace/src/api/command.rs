@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::types::{Done, Failure, Lookup, SetBackend, Stats, Status, Why};
+use super::types::{Done, Draft, Failure, Lookup, Plan, SetBackend, Stats, Status, Why};
 use crate::config::model::Protocol;
 
 /// Where the controller puts its answer.
@@ -35,6 +35,13 @@ pub enum Command {
         service: Option<String>,
         /// The answer.
         reply: Answer<Why>,
+    },
+    /// `POST /v1/plan`
+    Plan {
+        /// What to compare with what is loaded.
+        draft: Draft,
+        /// The answer.
+        reply: Answer<Plan>,
     },
     /// `POST /v1/backends/{service}/{backend}`
     SetBackend {

@@ -23,6 +23,8 @@ use super::Command;
 pub const MAX_CONNECTIONS: usize = 64;
 /// Longest request body, bytes.
 pub const MAX_BODY: usize = 1 << 20;
+/// Longest body that holds a configuration, bytes.
+pub const MAX_DRAFT: usize = 64 << 20;
 /// Time a client has to send its whole request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time one connection may take in all; a client that does not read its answer holds nothing longer.

@@ -181,6 +181,46 @@ pub struct Counters {
     pub resets: u64,
 }
 
+/// Body of `POST /v1/plan`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// Where the text is from, for messages.
+    pub path: String,
+    /// A configuration.
+    pub text: String,
+}
+
+/// `POST /v1/plan`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// What would change for the whole node, in words.
+    pub node: Vec<String>,
+    /// Services: those that would go first, then in the order of the file.
+    pub services: Vec<PlanService>,
+}
+
+/// What would change for one service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PlanService {
+    /// Its name in the file.
+    pub name: String,
+    /// `192.0.2.10:80/tcp`
+    pub listen: String,
+    /// `added`, `removed`, `changed` or `none`.
+    pub change: String,
+    /// In words.
+    pub lines: Vec<String>,
+    /// Length of its ring then.
+    pub slots: u32,
+    /// Slots that would change their owner.
+    pub moved_slots: u32,
+    /// Share of new flows that would reach another backend than now, 0..=1.
+    pub moved_share: f64,
+    /// Open flows would move with them (UDP).
+    pub open_flows_move: bool,
+}
+
 /// `GET /v1/why`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Why {

@@ -100,28 +100,7 @@ impl Node {
     fn fill_ring(&mut self, index: usize) -> Result<u32, ApplyError> {
         let now = monotonic_seconds();
         let service = &mut self.services[index];
-        let usable = service.backends.iter().any(|backend| backend.usable_weight() > 0);
-        let wanted = service.backends.iter().any(|backend| backend.wanted_weight() > 0);
-        let everything = service.ring.slots == 0 && !wanted;
-        let fall_back = !usable && wanted;
-        let members: Vec<ring::Member> = service
-            .backends
-            .iter()
-            .filter(|backend| !backend.removed)
-            .map(|backend| ring::Member {
-                id: backend.id,
-                address: backend.spec.address,
-                port: backend.spec.port,
-                configured: backend.spec.weight,
-                effective: if everything {
-                    backend.spec.weight.max(1)
-                } else if fall_back {
-                    backend.wanted_weight()
-                } else {
-                    backend.usable_weight()
-                },
-            })
-            .collect();
+        let members = ring_members(service);
         let slots = ring::ring_length(
             members.iter().map(|member| member.configured),
             service.spec.ring_size,
@@ -451,8 +430,31 @@ fn owners(
     owners
 }
 
+/// The backends of a service as its ring sees them: by health, unless that leaves nobody; while the ring is new and nobody is
+/// wanted, by what the file says, so that drained backends have their places.
+pub(super) fn ring_members(service: &Service) -> Vec<ring::Member> {
+    let usable = service.backends.iter().any(|backend| backend.usable_weight() > 0);
+    let wanted = service.backends.iter().any(|backend| backend.wanted_weight() > 0);
+    let everything = service.ring.slots == 0 && !wanted;
+    let effective = |backend: &Backend| match (everything, usable) {
+        (true, _) => backend.spec.weight.max(1),
+        (false, true) => backend.usable_weight(),
+        (false, false) => backend.wanted_weight(),
+    };
+    let members = service.backends.iter().filter(|backend| !backend.removed);
+    members
+        .map(|backend| ring::Member {
+            id: backend.id,
+            address: backend.spec.address,
+            port: backend.spec.port,
+            configured: backend.spec.weight,
+            effective: effective(backend),
+        })
+        .collect()
+}
+
 /// Whether every backend that is not administratively out gets traffic because none is UP.
-fn fails_open(service: &Service) -> bool {
+pub(super) fn fails_open(service: &Service) -> bool {
     service.spec.on_all_down == model::OnAllDown::FailOpen
         && service.backends.iter().all(|backend| backend.usable_weight() == 0)
         && service.backends.iter().any(|backend| backend.wanted_weight() > 0)

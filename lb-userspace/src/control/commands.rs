@@ -3,8 +3,9 @@
 use super::{Node, reload::ReloadError, state::Admin};
 use crate::api::{
     Command,
-    types::{Done, Failure, FailureKind, SetBackend},
+    types::{Done, Draft, Failure, FailureKind, Plan, SetBackend},
 };
+use crate::config;
 
 impl Node {
     /// Answers one command; true if the node is detached and the daemon has to end.
@@ -23,6 +24,9 @@ impl Node {
             Command::Why { service, reply } => {
                 let _ = reply.send(self.why(service.as_deref()));
             }
+            Command::Plan { draft, reply } => {
+                let _ = reply.send(self.plan(draft).map_err(refused));
+            }
             Command::SetBackend { service, backend, set, reply } => {
                 let _ = reply.send(self.set_backend(&service, &backend, &set));
             }
@@ -37,6 +41,11 @@ impl Node {
             }
         }
         false
+    }
+
+    fn plan(&self, draft: Draft) -> Result<Plan, ReloadError> {
+        let source = config::Source { path: draft.path.into(), text: draft.text };
+        self.forecast(&config::parse(&source)?)
     }
 
     fn set_backend(

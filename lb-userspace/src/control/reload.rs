@@ -75,22 +75,28 @@ impl Node {
                 .map(|conflict| {
                     let path = format!("services[{}].listen.address", conflict.service);
                     let (line, column) = parsed.locate(&path);
-                    let file = self.options.config.display();
+                    let file = parsed.source().path.display();
                     format!("{file}:{line}:{column}: {}", conflict.message)
                 })
                 .collect();
         if text.is_empty() { Ok(()) } else { Err(ReloadError::Host(text.join("\n"))) }
     }
 
+    /// With the NICs of the command line, if it names any.
+    pub(super) fn with_interfaces(&self, config: model::Config) -> model::Config {
+        match self.options.interfaces.is_empty() {
+            true => config,
+            false => model::Config { interfaces: self.options.interfaces.clone(), ..config },
+        }
+    }
+
     /// Makes a checked configuration true.
     pub(super) fn apply_config(
         &mut self,
-        mut config: model::Config,
+        config: model::Config,
         text: String,
     ) -> Result<Vec<String>, ReloadError> {
-        if !self.options.interfaces.is_empty() {
-            config.interfaces = self.options.interfaces.clone();
-        }
+        let config = self.with_interfaces(config);
         self.check_capacity(&config)?;
         let same = self.config.as_ref() == Some(&config);
         if !same {
@@ -171,9 +177,7 @@ impl Node {
         self.change_allow_list(index, spec)?;
         let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
         let mut lines = self.change_backends(index, spec)?;
-        if !fresh && before != *spec && lines.is_empty() {
-            lines.push("settings changed".to_owned());
-        }
+        lines.extend(super::forecast::settings(&before, spec));
         let length = self.services[index].ring.slots;
         let moved = self.reconcile(index)?;
         let service = &self.services[index];
@@ -280,7 +284,7 @@ impl Node {
     }
 
     /// Everything that has a limit, before anything is touched.
-    fn check_capacity(&self, config: &model::Config) -> Result<(), ApplyError> {
+    pub(super) fn check_capacity(&self, config: &model::Config) -> Result<(), ApplyError> {
         let known: HashMap<ListenKey, usize> =
             self.services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
         let (mut services, mut backends, mut slots) = (0u64, 0u64, 0u64);
@@ -406,6 +410,6 @@ pub(super) fn identity(backend: &Backend) -> String {
     std::net::SocketAddr::new(backend.spec.address, backend.spec.port).to_string()
 }
 
-fn same(known: &Backend, wanted: &model::Backend) -> bool {
+pub(super) fn same(known: &Backend, wanted: &model::Backend) -> bool {
     known.spec.address == wanted.address && known.spec.port == wanted.port
 }

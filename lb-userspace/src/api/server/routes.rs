@@ -14,10 +14,10 @@ use axum::{
     routing::{get, post},
 };
 use http_body_util::{BodyExt as _, Limited};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{MAX_BODY, REQUEST_TIMEOUT};
+use super::{MAX_BODY, MAX_DRAFT, REQUEST_TIMEOUT};
 use crate::{
     api::{
         Answer, Command,
@@ -35,6 +35,7 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(async |s: Commands| ask(s, Command::Stats).await))
         .route("/v1/lookup", get(lookup))
         .route("/v1/why", get(why))
+        .route("/v1/plan", post(plan))
         .route("/v1/backends/{service}/{backend}", post(set_backend))
         .route("/v1/reload", post(async |s: Commands| ask(s, Command::Reload).await))
         .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
@@ -78,13 +79,18 @@ async fn why(
     ask(commands, |reply| Command::Why { service, reply }).await
 }
 
+async fn plan(commands: Commands, body: Body) -> Result<Response, Failure> {
+    let draft = read(body, MAX_DRAFT).await?;
+    ask(commands, |reply| Command::Plan { draft, reply }).await
+}
+
 async fn set_backend(
     commands: Commands,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Body,
 ) -> Result<Response, Failure> {
     let Path((service, backend)) = path.map_err(|error| invalid(error.body_text()))?;
-    let set = read(body).await?;
+    let set = read(body, MAX_BODY).await?;
     check(&set)?;
     ask(commands, |reply| Command::SetBackend { service, backend, set, reply }).await
 }
@@ -107,8 +113,8 @@ fn check(set: &SetBackend) -> Result<(), Failure> {
 }
 
 /// The whole body, bounded in size and time.
-async fn read(body: Body) -> Result<SetBackend, Failure> {
-    let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_BODY).collect());
+async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
+    let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, limit).collect());
     let bytes = match whole.await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) => return Err(invalid(format!("the request's body: {error}"))),
@@ -136,11 +142,12 @@ async fn ask<T: Serialize>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 7] = [
+    const PATHS: [&str; 8] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
         "/v1/why",
+        "/v1/plan",
         "/v1/backends/{service}/{backend}",
         "/v1/reload",
         "/v1/detach",

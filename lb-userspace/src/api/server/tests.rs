@@ -10,7 +10,10 @@ use super::*;
 use crate::{
     api::{
         client::{Client, ClientError},
-        types::{Done, Failure, FailureKind, Lookup, SetBackend, Stats, Status, Why, WhyService},
+        types::{
+            Done, Draft, Failure, FailureKind, Lookup, Plan, SetBackend, Stats, Status, Why,
+            WhyService,
+        },
     },
     config::model::Protocol,
 };
@@ -46,6 +49,9 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
             Command::Why { service, reply } => {
                 let service = WhyService { name: format!("{service:?}"), ..WhyService::default() };
                 drop(reply.send(Ok(Why { services: vec![service], node: vec![] })));
+            }
+            Command::Plan { draft, reply } => {
+                drop(reply.send(Ok(Plan { node: vec![draft.path, draft.text], services: vec![] })));
             }
             Command::SetBackend { service, backend, set, reply } => {
                 let answer = match service.as_str() {
@@ -96,6 +102,8 @@ async fn every_request_reaches_the_controller_and_comes_back() {
     let why = client.why(Some("192.0.2.1:80")).await.unwrap();
     assert_eq!(why.services[0].name, "Some(\"192.0.2.1:80\")");
     assert_eq!(client.why(None).await.unwrap().services[0].name, "None");
+    let draft = Draft { path: "a.yaml".into(), text: "x".repeat(2 << 20) };
+    assert_eq!(client.plan(&draft).await.unwrap().node, [draft.path, draft.text]);
     let set = SetBackend { admin: Some("drain".into()), weight: Some(256) };
     let done = client.set_backend("web", "w 1/x", &set).await.unwrap();
     assert_eq!(done.changes, ["w 1/x Some(\"drain\") Some(256)"]);
