@@ -87,6 +87,8 @@ struct Node {
     state: State,
     /// The first apply is done: the state describes what is loaded.
     started: bool,
+    /// A new data plane whose first checks have not all been answered.
+    starting: bool,
     state_error: Option<String>,
     config: Option<Config>,
     xdp_mode: XdpMode,
@@ -312,6 +314,7 @@ impl Node {
             keys,
             state,
             started: false,
+            starting: !dataplane.adopted(),
             state_error: None,
             config: None,
             xdp_mode: config.xdp_mode,
@@ -458,6 +461,8 @@ impl Node {
             }
         }
         self.apply_health();
+        // Once ready, a node stays so, whatever services come later.
+        self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
         self.keep();
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;

@@ -23,6 +23,9 @@ pub struct Status {
     pub config_error: Option<String>,
     /// Fingerprint of the seed of the flow hash; the same on nodes of a cluster.
     pub seed_fingerprint: String,
+    /// A new data plane whose first checks have not all been answered: not yet a node to send traffic to.
+    #[serde(default)]
+    pub starting: bool,
     /// NICs.
     pub interfaces: Vec<InterfaceStatus>,
     /// Things that need attention, each with a remedy.
@@ -72,6 +75,12 @@ pub struct ServiceStatus {
     pub forward: String,
     /// `UP`, `DOWN` (no usable backend) or `FAIL-OPEN`.
     pub state: String,
+    /// Digest of who owns which slot; the same on nodes whose rings are.
+    #[serde(default)]
+    pub ring: String,
+    /// Whether this host has the VIP's address: of a keepalived pair, the node that is MASTER.
+    #[serde(default)]
+    pub vip_on_host: bool,
     /// Slots of its ring by phase.
     pub slots: PhaseCount,
     /// Backends, those on their way out included.

@@ -22,8 +22,9 @@ use crate::{
 /// Tell a VRRP or BGP daemon whether this node forwards
 ///
 /// Prints one line and exits with 0: forwarding, and the daemon controls it; 1: not forwarding; 2: the daemon is away
-/// or hangs, but packets are still forwarded (links are pinned); 5: may not look. Made for keepalived's track_script
-/// and BIRD's watchers: it never takes longer than the timeout.
+/// or hangs, but packets are still forwarded (links are pinned); 5: may not look. A new data plane counts as not
+/// forwarding until the first checks of its backends have been answered. Made for keepalived's track_script and BIRD's
+/// watchers: it never takes longer than the timeout.
 #[derive(Debug, Args)]
 pub struct Health {
     #[command(flatten)]
@@ -31,6 +32,9 @@ pub struct Health {
     /// Seconds the daemon has to answer
     #[arg(long, value_name = "INTERVAL", default_value = "2s", value_parser = super::units::parse_interval)]
     timeout: Duration,
+    /// Exit with 0 for as long as packets are forwarded, whether or not the daemon is there
+    #[arg(long)]
+    forwarding: bool,
     /// Print JSON: {"state", "detail"}
     #[arg(long)]
     json: bool,
@@ -68,6 +72,7 @@ impl Health {
         Ok(match verdict.state {
             State::Controlled => Exit::Ok,
             State::NotForwarding => Exit::Failure,
+            State::Uncontrolled if self.forwarding => Exit::Ok,
             State::Uncontrolled => Exit::Usage,
         })
     }
@@ -90,6 +95,10 @@ fn judge(status: &Status) -> Verdict {
         .collect();
     if attached.is_empty() {
         let detail = "not forwarding: no NIC is attached and up".to_owned();
+        return Verdict { state: State::NotForwarding, detail };
+    }
+    if status.starting {
+        let detail = "not forwarding yet: the first checks have not all been answered".to_owned();
         return Verdict { state: State::NotForwarding, detail };
     }
     let detail = format!("forwarding on {}, controlled by pid {}", attached.join(", "), status.pid);
@@ -132,6 +141,8 @@ mod tests {
         assert_eq!(judge(&status("generic", "down")).state, State::NotForwarding);
         assert_eq!(judge(&status("detached", "up")).state, State::NotForwarding);
         assert_eq!(judge(&Status::default()).state, State::NotForwarding);
+        let starting = Status { starting: true, ..status("native", "up") };
+        assert_eq!(judge(&starting).state, State::NotForwarding);
     }
 
     #[test]

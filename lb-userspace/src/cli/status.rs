@@ -14,7 +14,8 @@ use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Status};
 ///
 /// For each backend: operational state (UP, DOWN, `UP 1/3` on the way), administrative state, weight, slots of the ring
 /// it owns, pinned flows, next hop, the last check in HAProxy's words, and the time in this state. An invalid
-/// configuration file and everything else that needs attention stands above.
+/// configuration file and everything else that needs attention stands above. Nodes of a cluster show the same seed
+/// fingerprint, and the same ring for each service.
 #[derive(Debug, Args)]
 pub struct Show {
     /// Print JSON
@@ -95,11 +96,13 @@ fn interfaces(status: &Status, style: Style) -> String {
 
 fn render_service(service: &ServiceStatus, style: Style) -> String {
     let mut text = format!(
-        "{}  {}  {}  {}{}\n",
+        "{}  {}  {}  {}  ring {}{}{}\n",
         clean(&service.name),
         clean(&service.listen),
         clean(&service.forward),
         style.state(&service.state),
+        clean(&service.ring),
+        if service.vip_on_host { "  VIP on this host" } else { "" },
         unsettled(service.slots),
     );
     let headings = [
@@ -207,6 +210,7 @@ mod tests {
             revision: 3,
             config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
             seed_fingerprint: "a1b2c3d4".into(),
+            starting: false,
             interfaces: vec![InterfaceStatus {
                 name: "eth0".into(),
                 ifindex: Some(2),
@@ -220,6 +224,8 @@ mod tests {
                 listen: "192.0.2.10:80/tcp".into(),
                 forward: "nat".into(),
                 state: "UP".into(),
+                ring: "0a1b2c3d".into(),
+                vip_on_host: true,
                 slots: PhaseCount { settled: 1001, window: 20, harvest: 0, pinned: 0 },
                 backends: vec![up, down],
             }],
@@ -248,7 +254,7 @@ Warnings:
 NIC   INDEX  XDP     MTU   LINK
 eth0      2  native  1500  up
 
-web  192.0.2.10:80/tcp  nat  UP  slots: 20 WINDOW of 1021
+web  192.0.2.10:80/tcp  nat  UP  ring 0a1b2c3d  VIP on this host  slots: 20 WINDOW of 1021
   BACKEND  ADDRESS       STATE     ADMIN  WEIGHT         SLOTS  PINS  SINCE  CHECK                              NEXT HOP
   web1     10.0.0.11:80  UP        ready  50 (file 100)    680    12  2h03m  L7OK 200 in 1.2ms                  eth0 via 10.0.0.1 02:00:00:00:00:01
   web2     10.0.0.12:80  DOWN 1/2  drain            100    341     0     5s  L7STS 503 \\u{1b}[31mgone\\u{1b}[0m  unresolved
@@ -262,7 +268,7 @@ web  192.0.2.10:80/tcp  nat  UP  slots: 20 WINDOW of 1021
         let mut status = sample();
         status.services[0].slots = PhaseCount { settled: 1021, ..PhaseCount::default() };
         let plain = render(&status, Style::PLAIN);
-        assert!(plain.contains("  nat  UP\n"), "{plain}");
+        assert!(plain.contains("  nat  UP  ring 0a1b2c3d  VIP on this host\n"), "{plain}");
         let coloured = render(&status, Style { colour: true });
         assert!(coloured.contains("\x1b[32mUP\x1b[0m"), "{coloured}");
         // Only colours of ours: the probe's are escaped.

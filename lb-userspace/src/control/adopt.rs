@@ -90,6 +90,7 @@ impl Node {
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
+            ring_digest: 0,
             phases,
             refused: (0, None),
             fail_open: false,

@@ -4,7 +4,11 @@
 //! out the reverse, with numbers and ranges reused only after a grace period. A crash between any two steps leaves
 //! whole slots, and the next start runs the same code over what it finds.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lb_common::{
     abi::{
@@ -172,12 +176,19 @@ impl Node {
 
     fn count_slots(&mut self, index: usize) {
         let service = &mut self.services[index];
-        let mut owned = std::collections::HashMap::<BackendId, u32>::new();
-        for number in 0..service.ring.slots {
-            *owned
-                .entry(self.dataplane.arena().slot(service.ring.offset + number).owner())
-                .or_default() += 1;
+        let arena = self.dataplane.arena();
+        let owners =
+            (0..service.ring.slots).map(|number| arena.slot(service.ring.offset + number).owner());
+        let mut owned = HashMap::<BackendId, u32>::new();
+        for owner in owners.clone() {
+            *owned.entry(owner).or_default() += 1;
         }
+        let names: HashMap<BackendId, (IpAddr, u16)> = service
+            .backends
+            .iter()
+            .map(|backend| (backend.id, (backend.spec.address, backend.spec.port)))
+            .collect();
+        service.ring_digest = ring::digest(owners.map(|owner| names.get(&owner)));
         for backend in &mut service.backends {
             backend.slots = owned.get(&backend.id).copied().unwrap_or(0);
         }
@@ -274,7 +285,7 @@ impl Node {
 
     /// VIP and host addresses in the service table: what is answered, passed or dropped without a service.
     pub(super) fn publish_addresses(&mut self) -> Result<(), ApplyError> {
-        let mut wanted: std::collections::HashMap<std::net::IpAddr, u32> = self
+        let mut wanted: HashMap<IpAddr, u32> = self
             .snapshot
             .addresses
             .iter()
@@ -376,6 +387,7 @@ impl Node {
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
+            ring_digest: 0,
             phases: PhaseCount::default(),
             refused: (0, None),
             fail_open: false,

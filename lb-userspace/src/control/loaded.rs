@@ -68,6 +68,8 @@ pub struct Service {
     pub retired: Counters,
     /// Their ids, until the rows are cleared.
     pub retired_ids: Vec<u32>,
+    /// [`ring::digest`](crate::plan::ring::digest) of the owners, at the last apply.
+    pub ring_digest: u32,
     /// Slots by phase, at the last look.
     pub phases: PhaseCount,
     /// `pin_refused` at the last look, and when it last rose.

@@ -30,6 +30,7 @@ impl Node {
             revision: self.state.revision,
             config_error: self.config_error.clone(),
             seed_fingerprint: self.seed.fingerprint(),
+            starting: self.starting,
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
             warnings: self.warnings(),
             services: self.services.iter().map(|service| self.service_status(service)).collect(),
@@ -107,6 +108,8 @@ impl Node {
             listen: service.key.to_string(),
             forward: forward_name(service.spec.forward).to_owned(),
             state: service.state().to_owned(),
+            ring: format!("{:08x}", service.ring_digest),
+            vip_on_host: self.snapshot.is_local(service.key.address),
             slots: service.phases,
             backends: service.backends.iter().map(|b| self.backend_status(service, b)).collect(),
         }

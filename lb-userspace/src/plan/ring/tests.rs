@@ -312,3 +312,16 @@ fn rings_are_the_same_in_every_build() {
     });
     assert_eq!(digest, 0x0e67_263c_064d_3bc8, "{digest:#x}");
 }
+
+#[test]
+fn a_digest_tells_rings_apart() {
+    let one = ("10.0.0.1".parse().expect("an address"), 80);
+    let other = ("10.0.0.1".parse().expect("an address"), 81);
+    let of = |owners: &[Option<&(IpAddr, u16)>]| digest(owners.iter().copied());
+    let ring = [Some(&one), Some(&other), None];
+    assert_eq!(of(&ring), of(&[Some(&one.clone()), Some(&other.clone()), None]));
+    for another in [[Some(&other), Some(&one), None], [Some(&one), Some(&other), Some(&one)]] {
+        assert_ne!(of(&ring), of(&another));
+    }
+    assert_ne!(of(&ring), of(&ring[..2]));
+}
