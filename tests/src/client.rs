@@ -177,7 +177,7 @@ async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
 
 /// One request over a new connection. A failure tells how far it came, and from which port, so that its packets can be
 /// found.
-async fn request(target: SocketAddr) -> anyhow::Result<String> {
+pub async fn request(target: SocketAddr) -> anyhow::Result<String> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     let mut step = "connecting".to_owned();
     let work = async {
@@ -346,7 +346,10 @@ async fn speak_all(held: &mut Vec<Connection>, broken: &mut Vec<String>) {
     }
 }
 
-fn in_thread<F: Future<Output = ()>>(machine: &Machine, work: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_thread<F: Future<Output = ()>>(
+    machine: &Machine,
+    work: impl FnOnce() -> F + Send + 'static,
+) {
     machine.run(move || {
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

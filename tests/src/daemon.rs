@@ -113,6 +113,11 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
+    /// The NICs it is told to attach to.
+    pub fn nics(&self) -> &[String] {
+        &self.nics
+    }
+
     fn log_file(&self) -> PathBuf {
         self.directory.join("lb.log")
     }

@@ -201,7 +201,7 @@ impl Lab {
 }
 
 /// Attaches the lab's `pass` program to NICs of a machine.
-fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf> {
+pub(crate) fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf> {
     let nics = nics.to_vec();
     machine.run(move || {
         let mut ebpf = load_pass()?;

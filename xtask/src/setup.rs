@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: finds what building and testing need and installs what is missing.
 //!
 //! Three things beyond cargo itself: a compiler for the BPF target with the source of `core` ([`compiler`]), bpf-linker
-//! for the same major version of LLVM ([`linker`]), and a few programs that the tests call ([`packages`]). Whatever is
+//! for the same major version of LLVM ([`linker`]), and programs that the labs and the tests call ([`packages`]). Whatever is
 //! there already is used as it is.
 
 pub mod compiler;
@@ -41,6 +41,7 @@ pub fn run() -> Result<Tools> {
 pub fn run_for_tests() -> Result<Tools> {
     let tools = run()?;
     compiler::install_components()?;
+    packages::install(&packages::missing(&packages::FOR_TESTS))?;
     Ok(tools)
 }
 
@@ -71,7 +72,7 @@ pub fn check() -> Result<ExitCode> {
         linker::find().map(|path| path.display().to_string()),
         "`cargo xtask setup` builds it into target/tools",
     );
-    for package in &packages::FOR_LAB {
+    for package in packages::FOR_LAB.iter().chain(&packages::FOR_TESTS) {
         row(package.name, package.found(), "`cargo xtask setup` installs it");
     }
     for component in compiler::COMPONENTS {

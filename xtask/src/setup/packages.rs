@@ -10,6 +10,10 @@ use crate::{command, host};
 pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
+/// Programs of other projects that the tests run in their labs.
+pub const FOR_TESTS: [Package; 2] =
+    [Package::program("keepalived", "keepalived"), Package::program("nftables", "nft")];
+
 /// A Debian package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Package {
@@ -105,10 +109,11 @@ pub fn install(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
-/// apt-get that asks nothing and removes nothing.
+/// apt-get that asks nothing, removes nothing and starts no service: labs run programs in namespaces of their own.
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.args(["--yes", "--quiet", "--no-remove"]).env("DEBIAN_FRONTEND", "noninteractive");
+    command.env("SYSTEMD_OFFLINE", "1");
     command
 }
 

@@ -1,0 +1,216 @@
+//! A pair of nodes with keepalived: what a failover costs. Order and counts are asserted, times are reported.
+
+use std::time::Duration;
+
+use lb_tests::{
+    client::{Held, request, wait_for},
+    node::Node,
+    pair::{Pair, VIPS, targets},
+    pulse::{Beats, Pulse},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Enough for one repeated SYN: a node that has just taken over does not know the clients on its link yet.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Long-lived connections to each VIP.
+const EACH: usize = 75;
+
+/// Both nodes, started; lb-a has the VIPs.
+fn started(pair: &Pair) -> [Node<'_>; 2] {
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    for node in &mut nodes {
+        node.start().unwrap();
+    }
+    wait_active(&nodes, 0);
+    nodes
+}
+
+/// Waits until all VIPs and the backends' gateway are on one node and nowhere else.
+#[track_caller]
+fn wait_active(nodes: &[Node<'_>; 2], active: usize) {
+    let addresses: Vec<&str> =
+        VIPS.map(|(_, vip)| vip).into_iter().chain(["10.77.0.1", "fd77::1"]).collect();
+    let look =
+        || [0, 1].map(|node| addresses.iter().map(|vip| nodes[node].has(vip)).collect::<Vec<_>>());
+    wait_for(
+        &format!("every virtual address is on {} alone", nodes[active].machine.name),
+        MINUTE,
+        look,
+        |seen| seen[active].iter().all(|has| *has) && !seen[1 - active].contains(&true),
+    );
+}
+
+/// Connections to every VIP that stay open.
+fn hold(pair: &Pair) -> Vec<(&'static str, Held)> {
+    let open = |(name, target)| (name, Held::open(&pair.client, target, EACH).unwrap());
+    targets().map(open).into()
+}
+
+#[track_caller]
+fn all_alive(held: &[(&'static str, Held)], when: &str) {
+    for (name, held) in held {
+        assert_eq!(held.broken(), [""; 0], "{name}, {when}");
+    }
+}
+
+/// A request every 25 ms to the VIPs in turn.
+fn pulse(pair: &Pair) -> Pulse {
+    let targets = targets().map(|(_, target)| target);
+    Pulse::start(&pair.client, Duration::from_millis(25), PATIENCE, move |number| {
+        request(targets[number % targets.len()])
+    })
+}
+
+fn report(what: &str, beats: &Beats) {
+    println!(
+        "{what}: {} answered, {} failed, longest gap {} ms",
+        beats.ok(),
+        beats.failures(),
+        beats.longest_gap.as_millis()
+    );
+}
+
+fn takeovers(nodes: &[Node<'_>; 2]) -> [usize; 2] {
+    [0, 1].map(|node: usize| nodes[node].takeovers())
+}
+
+/// Waits until the pulse has had so many more answers.
+#[track_caller]
+fn wait_for_answers(pulse: &Pulse, more: u64) {
+    let goal = pulse.look().ok() + more;
+    wait_for("requests are answered", MINUTE, || pulse.look(), |beats| beats.ok() >= goal);
+}
+
+#[test]
+fn the_same_rings_on_both_nodes() {
+    let pair = Pair::new().unwrap();
+    let nodes = started(&pair);
+    let [a, b] = [nodes[0].daemon.status(), nodes[1].daemon.status()];
+    assert_eq!(a.seed_fingerprint, b.seed_fingerprint);
+    for (one, other) in a.services.iter().zip(&b.services) {
+        assert_eq!((&one.name, &one.ring), (&other.name, &other.ring));
+        assert!(one.vip_on_host && !other.vip_on_host, "{one:#?}\n{other:#?}");
+    }
+    for port in 20_000..20_040 {
+        let [one, other] = [&nodes[0], &nodes[1]].map(|node| {
+            node.daemon.lookup(&format!("10.77.1.2:{port}"), "10.77.1.80:8080").backend
+        });
+        assert_eq!(one, other, "port {port}");
+    }
+}
+
+#[test]
+fn a_killed_daemon_moves_nothing_and_costs_nothing() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = started(&pair);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    nodes[0].daemon.kill().unwrap();
+    assert_eq!(nodes[0].health(&[]), Some(2), "forwarding, daemon away");
+    assert_eq!(nodes[0].health(&["--forwarding"]), Some(0));
+    // Several rounds of the track script.
+    wait_for_answers(&pulse, 200);
+    nodes[0].daemon.start().unwrap();
+    assert_eq!(nodes[0].health(&[]), Some(0));
+    wait_for_answers(&pulse, 50);
+    let beats = pulse.finish();
+    report("daemon killed", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    assert_eq!(takeovers(&nodes), before);
+    all_alive(&held, "after the death of the active node's daemon");
+}
+
+#[test]
+fn a_killed_node_breaks_no_connection_and_neither_does_its_return() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = started(&pair);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    wait_for_answers(&pulse, 50);
+    pulse.take();
+
+    nodes[0].crash().unwrap();
+    wait_active_alone(&nodes[1]);
+    wait_for_answers(&pulse, 100);
+    all_alive(&held, "after the death of the active node");
+    assert_eq!(takeovers(&nodes), [before[0], before[1] + 1], "one move, to the other node");
+    let beats = pulse.take();
+    report("node killed", &beats);
+    // Requests that fell into the gap waited in vain; nobody was refused, reset or answered by a stranger.
+    assert!(beats.failed.keys().all(|reason| reason == "timed out"), "{beats:#?}");
+    assert_eq!(beats.answered.len(), 3, "{beats:#?}");
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.take();
+    assert_eq!(beats.failures(), 0, "the new active node is in full work: {beats:#?}");
+
+    nodes[0].boot().unwrap();
+    wait_active(&nodes, 0);
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.finish();
+    report("node back", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    assert_eq!(takeovers(&nodes), [before[0] + 1, before[1] + 1], "one move back");
+    all_alive(&held, "after the return of the preferred node");
+}
+
+/// The dead node cannot be asked for its addresses.
+#[track_caller]
+fn wait_active_alone(node: &Node<'_>) {
+    wait_for(
+        &format!("the VIPs are on {}", node.machine.name),
+        MINUTE,
+        || VIPS.map(|(_, vip)| node.has(vip)),
+        |seen| !seen.contains(&false),
+    );
+}
+
+#[test]
+fn a_node_that_does_not_forward_hands_over() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = started(&pair);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    wait_for_answers(&pulse, 50);
+    nodes[0].daemon.must(&["detach"]);
+    wait_for("lb has ended", MINUTE, || nodes[0].health(&[]), |code| *code == Some(1));
+    assert_eq!(nodes[0].health(&["--forwarding"]), Some(1));
+    wait_active(&nodes, 1);
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.take();
+    report("lb detach on the active node", &beats);
+    assert_eq!(takeovers(&nodes), [before[0], before[1] + 1]);
+    // What the host gets for a VIP it drops (no_accept), so clients repeat it instead of being reset.
+    assert!(beats.failed.keys().all(|reason| reason == "timed out"), "{beats:#?}");
+    all_alive(&held, "after lb was detached on the active node");
+
+    // It had ended by itself.
+    nodes[0].daemon.kill().unwrap();
+    nodes[0].daemon.start().unwrap();
+    wait_active(&nodes, 0);
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.finish();
+    report("lb started again", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    all_alive(&held, "after the return of the preferred node");
+}
+
+#[test]
+fn moved_by_hand_first_nothing_is_lost() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = started(&pair);
+    let held = hold(&pair);
+    let pulse = pulse(&pair);
+    wait_for_answers(&pulse, 50);
+    nodes[0].stop_keepalived().unwrap();
+    wait_active(&nodes, 1);
+    wait_for_answers(&pulse, 50);
+    nodes[0].daemon.must(&["detach"]);
+    wait_for_answers(&pulse, 50);
+    let beats = pulse.finish();
+    report("keepalived stopped, then lb detach", &beats);
+    assert!(beats.failed.keys().all(|reason| reason == "timed out"), "{beats:#?}");
+    all_alive(&held, "after a node was taken out in order");
+}
