@@ -8,9 +8,11 @@ mod address;
 mod backend;
 mod counters;
 mod dropped;
+mod few_routes;
 mod flow;
 mod nexthop;
 mod pin;
+mod presence;
 mod reason;
 mod service;
 mod slot;
@@ -19,12 +21,14 @@ pub use address::Address;
 pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
 pub use counters::BackendCounters;
 pub use dropped::{DroppedSample, SAMPLE_BYTES};
+pub use few_routes::{FEW, FewRoute, FewRoutes, FewTables};
 pub use flow::{FlowKey, protocol};
 pub use nexthop::{
     AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
     NextHopRow, RouteKey, nexthop_flag,
 };
 pub use pin::{Pin, pin_flag};
+pub use presence::{PRESENCE_BITS, Presence};
 pub use reason::{REASONS, Reason};
 pub use service::{
     Forward, OnAllDown, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow,
@@ -55,6 +59,10 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
     /// `PerCpuArray<u64>`, indexed by `service id * REASONS + reason`; service id 0 is "no service".
     pub const REASON_COUNTS: &str = "REASON_COUNTS";
+    /// `Array<u64>`, MMAPABLE: the bits of [`super::Presence`].
+    pub const PRESENCE: &str = "PRESENCE";
+    /// `Array<FewTables>`, MMAPABLE, one entry a family: the host's routes once more, if they are few.
+    pub const FEW_ROUTES: &str = "FEW_ROUTES";
     /// `LpmTrie<RouteKey, u32>`: the host's routes, for nat replies; the value is an index into `NEXTHOPS`.
     pub const ROUTES: &str = "ROUTES";
     /// `Array<NextHopRow>`, MMAPABLE.
@@ -117,6 +125,7 @@ mod pod {
         BackendCounters,
         BackendRow,
         Clock,
+        FewTables,
         FlowKey,
         NeighbourKey,
         NeighbourRow,

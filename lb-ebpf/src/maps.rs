@@ -7,9 +7,9 @@ use aya_ebpf::{
     maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FlowKey, NeighbourKey,
-    NeighbourRow, NextHopRow, Pin, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES,
-    ServiceBucket, ServiceRow, Slot,
+    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FewTables, FlowKey,
+    NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow,
+    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot,
 };
 
 use crate::lpm::longest_match;
@@ -17,6 +17,9 @@ use crate::lpm::longest_match;
 /// VIP entries, VIP addresses and nat reply entries.
 #[map]
 pub static SERVICE_TABLE: Array<ServiceBucket> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// Addresses that `SERVICE_TABLE` may know.
+#[map]
+pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_BITS / 64, BPF_F_MMAPABLE);
 /// Services by row.
 #[map]
 pub static SERVICES: Array<ServiceRow> = Array::with_max_entries(64, BPF_F_MMAPABLE);
@@ -44,6 +47,9 @@ pub static REASON_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(64 * 
 /// The host's routes.
 #[map]
 pub static ROUTES: LpmTrie<RouteKey, u32> = LpmTrie::with_max_entries(1_024, 0);
+/// The same where they are few, by family.
+#[map]
+pub static FEW_ROUTES: Array<FewTables> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 /// Next hops of `ROUTES`.
 #[map]
 pub static NEXTHOPS: Array<NextHopRow> = Array::with_max_entries(256, BPF_F_MMAPABLE);
@@ -128,9 +134,29 @@ pub fn neighbour(key: &NeighbourKey) -> Option<NeighbourRow> {
     NEIGHBOURS.get_ptr(key).map(|row| unsafe { *row })
 }
 
+/// Whether `SERVICE_TABLE` may have an entry of this address; false is sure.
+#[inline(always)]
+pub fn may_know(address: &Address) -> bool {
+    let place = Presence::of(address);
+    // SAFETY: the pointer is to a map's value, one word, which the controller stores whole.
+    PRESENCE
+        .get_ptr(place.word)
+        .is_some_and(|word| unsafe { word.read_volatile() } & place.mask != 0)
+}
+
 /// The row in `NEXTHOPS` of the route to a client.
 #[inline(always)]
 pub fn route(client: &Address) -> Option<u32> {
+    // The controller fills the table that is not active, so the active one does not change under a packet's eyes.
+    let few = FEW_ROUTES.get(u32::from(!client.is_v4()))?;
+    // SAFETY: a word of a map's value, which the controller stores whole.
+    let active = unsafe { (&raw const few.active).read_volatile() };
+    if active != 0 {
+        return match few.tables[(active as usize - 1) & 1].find(client) {
+            0 => None,
+            row => Some(row),
+        };
+    }
     let [a, b, c, d] = client.words.map(|word| word.raw());
     longest_match(&ROUTES, [128, a, b, c, d])
 }

@@ -11,7 +11,7 @@ use lb_common::{
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{
-    config, options,
+    config, maps, options,
     packet::{Context, XdpFrame},
     reply, service, sum,
     verdict::Verdict,
@@ -25,12 +25,21 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
         Ok(destination) => destination,
         Err(reason) => return Verdict::drop(reason, 0),
     };
-    match service::address(&destination) {
+    // Most packets that are for no service have nothing to do with any.
+    let value = if maps::may_know(&destination) { service::address(&destination) } else { None };
+    match value {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),
-        None if config::HAVE_NAT.load() != 0 => reply::packet::<F>(context),
+        None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
+            reply::packet::<F>(context)
+        }
         _ => Verdict::pass(Reason::Passed),
     }
+}
+
+#[inline(always)]
+fn may_be_reply<F: Family>(frame: &XdpFrame) -> bool {
+    frame.view::<F::Header>(NETWORK).is_some_and(|header| maps::may_know(&header.source()))
 }
 
 /// A packet to a VIP. `is_local`: the VIP is this host's address, too.

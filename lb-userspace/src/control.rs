@@ -464,6 +464,7 @@ impl Node {
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
         self.keep();
+        self.dataplane.settle_routes();
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;
             self.attach_interfaces();

@@ -12,6 +12,7 @@ mod counters;
 pub mod decap;
 mod detach;
 mod error;
+mod few_routes;
 mod foreign;
 mod grace;
 mod layout;
@@ -25,6 +26,7 @@ mod permission;
 mod pinned;
 mod pins;
 mod prefix;
+mod presence;
 mod remove;
 mod routes;
 mod samples;
@@ -237,6 +239,11 @@ impl Dataplane {
     /// Mirrors the host's routes for nat replies.
     pub fn set_routes(&mut self, routes: Vec<(IpNet, NextHopRow)>) -> Result<(), MapError> {
         self.routes.set(routes)
+    }
+
+    /// Finishes changes of routes that had to wait for packets under way; to be called now and then.
+    pub fn settle_routes(&mut self) {
+        self.routes.settle();
     }
 
     /// Mirrors on-link neighbours for nat replies.

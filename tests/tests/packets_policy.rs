@@ -219,6 +219,48 @@ fn replies_without_a_route_ask_for_the_gateway() {
 }
 
 #[test]
+fn few_routes_and_the_trie_give_replies_the_same_way() {
+    let mut kernel = Kernel::shared();
+    let route = |prefix: &str, bits, last| Route {
+        prefix: (ip(prefix), bits),
+        gateway: Some((
+            ip(if prefix.contains(':') { "fd01::fe" } else { "10.1.0.254" }),
+            Some([2, 0, 0, 0, 0, last]),
+        )),
+        mtu: 1500,
+    };
+    let mut world = World::of([v4(Forward::Nat), v6(Forward::Nat)]);
+    world.routes = vec![
+        route("0.0.0.0", 0, 1),
+        route("192.0.0.0", 9, 2),
+        route("192.0.2.128", 25, 3),
+        route("192.0.2.200", 32, 4),
+        route("2001:db8::", 33, 5),
+        route("2001:db8:c:1::", 64, 6),
+    ];
+    let replies = [
+        ("10.1.0.1", "192.0.2.200", Some(4)),
+        ("10.1.0.1", "192.0.2.201", Some(3)),
+        ("10.1.0.1", "192.0.2.7", Some(2)),
+        ("10.1.0.1", "192.128.0.1", Some(1)),
+        ("fd01::1", "2001:db8:c:1::9", Some(6)),
+        ("fd01::1", "2001:db8:c:2::9", Some(5)),
+        ("fd01::1", "2001:db8:8000::9", None),
+    ];
+    for ask_trie in [false, true] {
+        world.ask_trie = ask_trie;
+        kernel.enter(world.clone());
+        for (backend, client, last) in replies {
+            let reply =
+                Packet::tcp(&format!("{backend}@8080"), &format!("{client}@1024"), flag::ACK);
+            let sent = kernel.run(&reply.bytes());
+            let way = (sent.action == action::TX).then(|| sent.frame[5]);
+            assert_eq!(way, last, "to {client}, trie: {ask_trie}");
+        }
+    }
+}
+
+#[test]
 fn the_first_reply_to_a_new_neighbour_goes_the_way_its_request_came() {
     let mut kernel = Kernel::shared();
     let mut world = World::of([v4(Forward::Nat), v6(Forward::Nat)]);

@@ -67,6 +67,8 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
         array(map::ARENA, 8, sizes.ring_slots, Some("ring_slots")),
         array(map::BACKENDS, size_of::<abi::BackendRow>(), sizes.backends, Some("backends")),
         array(map::REPLIES, size_of::<abi::ReplyRow>(), sizes.backends, Some("backends")),
+        array(map::PRESENCE, 8, abi::PRESENCE_BITS / 64, None),
+        array(map::FEW_ROUTES, size_of::<abi::FewTables>(), 2, None),
         array(map::NEXTHOPS, size_of::<abi::NextHopRow>(), ROUTES + 1, None),
         hash(map::PINS, flow, pin, sizes.pins, Some("pins")),
         hash(map::PINS_NEW, flow, pin, sizes.pins_unconfirmed, Some("pins_unconfirmed")),

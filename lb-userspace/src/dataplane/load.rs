@@ -18,10 +18,12 @@ use super::{
     bpffs::PinDirectory,
     counters::Counters,
     error::chain,
+    few_routes::Few,
     layout,
-    mapped::{Row, Table},
+    mapped::{Row, Table, Words},
     permission, pinned,
     pins::Pins,
+    presence::Filter,
     routes::{Neighbours, Routes},
     table::ServiceTable,
 };
@@ -35,9 +37,12 @@ impl Dataplane {
         let hold = directory.prepare()?;
         let (sizes, adopted) = pinned::examine(&directory, options)?;
         let mut ebpf = load(&directory.maps(), options, &sizes)?;
-        let routes =
-            Routes::adopt(take(&mut ebpf, map::ROUTES)?, mapped(&mut ebpf, map::NEXTHOPS)?)
-                .map_err(|error| LoadError::map(map::ROUTES, error))?;
+        let routes = Routes::adopt(
+            take(&mut ebpf, map::ROUTES)?,
+            mapped(&mut ebpf, map::NEXTHOPS)?,
+            Few::adopt(mapped(&mut ebpf, map::FEW_ROUTES)?),
+        )
+        .map_err(|error| LoadError::map(map::ROUTES, error))?;
         let neighbours = Neighbours::adopt(take(&mut ebpf, map::NEIGHBOURS)?)
             .map_err(|error| LoadError::map(map::NEIGHBOURS, error))?;
         let allow = Allow::adopt(take(&mut ebpf, map::ALLOW)?)
@@ -47,7 +52,10 @@ impl Dataplane {
             services: mapped(&mut ebpf, map::SERVICES)?,
             backends: mapped(&mut ebpf, map::BACKENDS)?,
             replies: mapped(&mut ebpf, map::REPLIES)?,
-            table: ServiceTable::adopt(mapped(&mut ebpf, map::SERVICE_TABLE)?),
+            table: ServiceTable::adopt(
+                mapped(&mut ebpf, map::SERVICE_TABLE)?,
+                Filter::new(words(&mut ebpf, map::PRESENCE)?),
+            ),
             resting: 0,
             pins: pins(&mut ebpf, map::PINS)?,
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
@@ -164,6 +172,13 @@ fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
 fn mapped<T: Row>(ebpf: &mut Ebpf, name: &str) -> Result<Table<T>, LoadError> {
     match take_map(ebpf, name)? {
         Map::Array(data) => Table::new(&data).map_err(|error| LoadError::map(name, error)),
+        other => Err(unexpected(name, &other)),
+    }
+}
+
+fn words(ebpf: &mut Ebpf, name: &str) -> Result<Words, LoadError> {
+    match take_map(ebpf, name)? {
+        Map::Array(data) => Words::of_map(&data).map_err(|error| LoadError::map(name, error)),
         other => Err(unexpected(name, &other)),
     }
 }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use aya::{Pod, maps::MapData};
-use lb_common::abi::{BackendRow, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot};
+use lb_common::abi::{
+    BackendRow, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot,
+};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// All words of one array map.
@@ -41,6 +43,31 @@ impl Words {
     }
 }
 
+impl Words {
+    /// Maps an array of words.
+    pub(super) fn of_map(map: &MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        if info.value_size() != 8 {
+            let size = info.value_size();
+            return Err(io::Error::other(format!("the map has values of {size} bytes, not 8")));
+        }
+        Self::new(map.fd(), info.max_entries(), 8)
+    }
+
+    /// Number of words.
+    pub(super) fn len(&self) -> usize {
+        self.words
+    }
+
+    /// Writes one word, if it changes.
+    pub(super) fn store(&self, index: usize, value: u64) {
+        let word = self.word(index);
+        if word.load(Ordering::Relaxed) != value {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
+
 struct RawDescriptor(RawFd);
 
 impl AsRawFd for RawDescriptor {
@@ -57,6 +84,10 @@ pub trait Row: Pod + Default {
 
 impl Row for BackendRow {
     const LAST: usize = offset_of!(BackendRow, flags) / 8;
+}
+
+impl Row for FewTables {
+    const LAST: usize = offset_of!(FewTables, active) / 8;
 }
 
 impl Row for NextHopRow {

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use lb_common::abi::{NeighbourKey, NeighbourRow, NextHopRow, RouteKey};
 
 use super::{
+    few_routes::Few,
     mapped::Table,
     prefix::{mapped_length, prefix_of},
     remove::missing_is_fine,
@@ -26,6 +27,7 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Routes {
     trie: LpmTrie<MapData, RouteKey, u32>,
     rows: Table<NextHopRow>,
+    few: Few,
     known: Std<IpNet, u32>,
     /// Rows that no packet can know.
     free: VecDeque<u32>,
@@ -39,6 +41,7 @@ impl Routes {
     pub(super) fn adopt(
         trie: LpmTrie<MapData, RouteKey, u32>,
         rows: Table<NextHopRow>,
+        few: Few,
     ) -> Result<Self, MapError> {
         let mut known = Std::new();
         for entry in trie.iter() {
@@ -49,7 +52,7 @@ impl Routes {
         }
         let used: HashSet<u32> = known.values().copied().collect();
         let free = (1..rows.len()).filter(|number| !used.contains(number)).collect();
-        Ok(Self { trie, rows, known, free, resting: VecDeque::new(), overflowing: false })
+        Ok(Self { trie, rows, few, known, free, resting: VecDeque::new(), overflowing: false })
     }
 
     /// Makes the maps hold exactly these routes (the first of each prefix). A row in use changes in place, its flags
@@ -82,11 +85,22 @@ impl Routes {
             true => (Vec::new(), gone),
             false => (gone, Vec::new()),
         };
+        if !before.is_empty() {
+            self.few.stop();
+        }
         self.remove(before)?;
         for (prefix, row) in wanted {
             self.put(prefix, &row)?;
         }
+        // Rows that only the few routes named may be used again only once those do not name them any more.
+        let staying = self.known.iter().filter(|(prefix, _)| !after.contains(prefix));
+        self.few.set(staying);
         self.remove(after)
+    }
+
+    /// To be called now and then.
+    pub(super) fn settle(&mut self) {
+        self.few.settle();
     }
 
     fn put(&mut self, prefix: IpNet, row: &NextHopRow) -> Result<(), MapError> {

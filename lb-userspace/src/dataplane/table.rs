@@ -7,7 +7,7 @@ use lb_common::{
     be::Be16,
 };
 
-use super::mapped::Table;
+use super::{mapped::Table, presence::Filter};
 
 /// Words of an entry.
 const WORDS: usize = 3;
@@ -36,6 +36,7 @@ type Place = (u32, usize);
 /// The table, and where each key stands.
 pub struct ServiceTable {
     buckets: Table<ServiceBucket>,
+    filter: Filter,
     places: HashMap<EntryKey, Place>,
     used: HashSet<Place>,
     /// Removed since the last grace period began to be waited for.
@@ -44,18 +45,26 @@ pub struct ServiceTable {
 
 impl ServiceTable {
     /// Takes over a table as it stands.
-    pub(super) fn adopt(buckets: Table<ServiceBucket>) -> Self {
-        let mut table =
-            Self { buckets, places: HashMap::new(), used: HashSet::new(), resting: Vec::new() };
+    pub(super) fn adopt(buckets: Table<ServiceBucket>, filter: Filter) -> Self {
+        let mut table = Self {
+            buckets,
+            filter,
+            places: HashMap::new(),
+            used: HashSet::new(),
+            resting: Vec::new(),
+        };
         for number in 0..table.buckets.len() {
             let bucket = table.buckets.get(number);
             for (index, entry) in bucket.entries.iter().enumerate() {
                 if entry.word != 0 {
-                    table.places.insert(key_of(entry), (number, index));
+                    let key = key_of(entry);
+                    table.filter.add(&key.address);
+                    table.places.insert(key, (number, index));
                     table.used.insert((number, index));
                 }
             }
         }
+        table.filter.clear_others();
         table
     }
 
@@ -71,6 +80,7 @@ impl ServiceTable {
         let index = (0..SERVICE_BUCKET_ENTRIES)
             .find(|index| !self.used.contains(&(bucket, *index)))
             .ok_or(TableFull)?;
+        self.filter.add(&key.address);
         self.buckets.set_word(bucket, index * WORDS, key.address.high());
         self.buckets.set_word(bucket, index * WORDS + 1, key.address.low());
         self.buckets.set_word(bucket, index * WORDS + 2, word);
@@ -83,6 +93,7 @@ impl ServiceTable {
     pub(super) fn remove(&mut self, key: EntryKey) {
         if let Some((bucket, index)) = self.places.remove(&key) {
             self.buckets.set_word(bucket, index * WORDS + 2, 0);
+            self.filter.remove(&key.address);
             self.resting.push((bucket, index));
         }
     }

@@ -9,12 +9,12 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Address, AllowKey, BackendId, BackendRow, FlowKey, Forward, NeighbourKey, NeighbourRow,
-        NextHopRow, Pin, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry,
-        ServiceRow, Slot, address_value, backend_flag, key_kind, map, nexthop_flag, protocol,
-        service_flag,
+        Address, AllowKey, BackendId, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
+        NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, ReplyRow, RouteKey,
+        SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow, Slot, address_value,
+        backend_flag, key_kind, map, nexthop_flag, protocol, service_flag,
     },
-    be::Be16,
+    be::{Be16, Be32},
 };
 
 use super::{INGRESS, SERVICE_BUCKETS, array, clear, hash_map};
@@ -36,6 +36,8 @@ pub struct World {
     pub hosts: Vec<IpAddr>,
     /// Routes for nat replies.
     pub routes: Vec<Route>,
+    /// The program asks the trie though the routes are few.
+    pub ask_trie: bool,
     /// Resolved on-link neighbours, all on [`INGRESS`].
     pub neighbours: Vec<(IpAddr, Mac)>,
     /// NICs and their numbers.
@@ -210,12 +212,14 @@ impl Written {
         for host in &world.hosts {
             put(&mut table, *host, 0, 0, key_kind::ADDRESS, address_value::HOST);
         }
+        presence(ebpf, &table)?;
         for (index, bucket) in table.iter().enumerate() {
             array::<ServiceBucket>(ebpf, map::SERVICE_TABLE).set(index as u32, bucket, 0)?;
         }
         for (index, route) in world.routes.iter().enumerate() {
             written.route(ebpf, index as u32 + 1, route)?;
         }
+        few_routes(ebpf, world)?;
         for (address, mac) in &world.neighbours {
             let key = NeighbourKey { address: (*address).into(), ifindex: INGRESS };
             hash_map(ebpf, map::NEIGHBOURS).insert(key, NeighbourRow { mac: *mac, _pad: 0 }, 0)?;
@@ -370,6 +374,42 @@ fn entries(table: &mut [ServiceBucket], world: &World, index: usize, service: &S
             put(table, address, port, service.protocol, key_kind::REPLY, backend_id);
         }
     }
+}
+
+/// The filter in front of the table.
+fn presence(ebpf: &mut Ebpf, table: &[ServiceBucket]) -> Result<()> {
+    let mut words = vec![0u64; PRESENCE_BITS as usize / 64];
+    for entry in table.iter().flat_map(|bucket| &bucket.entries).filter(|entry| entry.word != 0) {
+        let word = |half: u64, shift: u32| Be32::from_raw((half >> shift) as u32);
+        let (high, low) = (entry.high, entry.low);
+        let address = [word(high, 0), word(high, 32), word(low, 0), word(low, 32)];
+        let place = Presence::of(&Address::v6(address));
+        words[place.word as usize] |= place.mask;
+    }
+    for (index, word) in words.iter().enumerate() {
+        array::<u64>(ebpf, map::PRESENCE).set(index as u32, word, 0)?;
+    }
+    Ok(())
+}
+
+/// The routes once more, unless the world wants the trie to be asked.
+fn few_routes(ebpf: &mut Ebpf, world: &World) -> Result<()> {
+    for family in 0..2 {
+        let mut routes: Vec<_> = (world.routes.iter().enumerate())
+            .filter(|(_, route)| route.prefix.0.is_ipv6() == (family == 1))
+            .map(|(index, route)| {
+                let bits = route.prefix.1 + if family == 0 { 96 } else { 0 };
+                (route.prefix.0.into(), bits, index as u32 + 1)
+            })
+            .collect();
+        let table = FewRoutes::of(&mut routes).filter(|_| !world.ask_trie);
+        let tables = match table {
+            Some(table) => FewTables { active: 2, tables: [FewRoutes::default(), table] },
+            None => FewTables::default(),
+        };
+        array(ebpf, map::FEW_ROUTES).set(family, tables, 0)?;
+    }
+    Ok(())
 }
 
 /// Adds an entry unless its key is there.

@@ -3,17 +3,26 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    path::Path,
 };
 
-use aya::maps::{Array, Map, MapData};
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData},
+};
 use lb_common::{
-    abi::{SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, key_kind},
+    abi::{PRESENCE_BITS, Presence, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, key_kind},
     be::Be16,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    super::{EntryKey, TableFull, mapped::Table, table::ServiceTable},
+    super::{
+        EntryKey, TableFull,
+        mapped::{Table, Words},
+        presence::Filter,
+        table::ServiceTable,
+    },
     sandbox::sandbox,
 };
 
@@ -23,13 +32,23 @@ const MMAPABLE: u32 = 1024;
 /// A map, and two ways to it.
 struct Kernel {
     map: Array<MapData, ServiceBucket>,
-    path: std::path::PathBuf,
+    presence: Array<MapData, u64>,
+    directory: std::path::PathBuf,
 }
 
 impl Kernel {
     fn table(&self) -> ServiceTable {
-        let data = MapData::from_pin(&self.path).unwrap();
-        ServiceTable::adopt(Table::new(&data).unwrap())
+        let data = |name: &str| MapData::from_pin(self.directory.join(name)).unwrap();
+        let filter = Filter::new(Words::of_map(&data("presence")).unwrap());
+        ServiceTable::adopt(Table::new(&data("table")).unwrap(), filter)
+    }
+
+    /// Bits that the filter has set.
+    fn present(&self) -> HashSet<Presence> {
+        let words =
+            (0..PRESENCE_BITS / 64).map(|word| (word, self.presence.get(&word, 0).unwrap()));
+        let bits = words.flat_map(|(word, bits)| (0..64).map(move |bit| (word, bits & 1 << bit)));
+        bits.filter(|(_, mask)| *mask != 0).map(|(word, mask)| Presence { word, mask }).collect()
     }
 
     /// What the program finds; also the place.
@@ -44,6 +63,12 @@ impl Kernel {
         })?;
         Some(((bucket.entries[found].word >> 32) as u32, (number, found)))
     }
+}
+
+fn array<T: Pod>(path: &Path, entries: u32) -> Array<MapData, T> {
+    Array::<_, T>::create(entries, MMAPABLE).unwrap().pin(path).unwrap();
+    let data = MapData::from_pin(path).unwrap();
+    Array::try_from(Map::from_map_data(data).unwrap()).unwrap()
 }
 
 fn bucket_of(key: EntryKey) -> u32 {
@@ -79,13 +104,9 @@ fn keys(random: &mut StdRng) -> Vec<EntryKey> {
 fn random_changes_agree_with_a_model() {
     sandbox(|sandbox| {
         let kernel = Kernel {
-            path: sandbox.bpffs.join("table"),
-            map: {
-                let map = Array::<_, ServiceBucket>::create(BUCKETS, MMAPABLE).unwrap();
-                map.pin(sandbox.bpffs.join("table")).unwrap();
-                let data = MapData::from_pin(sandbox.bpffs.join("table")).unwrap();
-                Array::try_from(Map::from_map_data(data).unwrap()).unwrap()
-            },
+            map: array(&sandbox.bpffs.join("table"), BUCKETS),
+            presence: array(&sandbox.bpffs.join("presence"), PRESENCE_BITS / 64),
+            directory: sandbox.bpffs.clone(),
         };
         let mut random = StdRng::seed_from_u64(11);
         let keys = keys(&mut random);
@@ -139,6 +160,8 @@ fn random_changes_agree_with_a_model() {
             if step % 100 == 0 {
                 let entries: HashMap<EntryKey, u32> = table.entries().into_iter().collect();
                 assert_eq!(entries, model, "step {step}");
+                let present = model.keys().map(|key| Presence::of(&key.address)).collect();
+                assert_eq!(kernel.present(), present, "step {step}");
                 for key in &keys {
                     let found = kernel.lookup(*key).map(|(value, _)| value);
                     assert_eq!(found, model.get(key).copied(), "step {step}: {key:?}");
