@@ -98,6 +98,10 @@ struct Node {
     snapshot: Arc<Snapshot>,
     checker: Checker,
     events: mpsc::UnboundedSender<Event>,
+    /// For listeners that come and go.
+    commands: mpsc::Sender<api::Command>,
+    metrics: Option<api::server::MetricsHandle>,
+    metrics_problem: Option<String>,
     services: Vec<Service>,
     /// Keys of ADDRESS entries in the service table.
     addresses: HashSet<IpAddr>,
@@ -156,6 +160,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         net,
         snapshot,
         events.clone(),
+        commands.clone(),
     )?;
     node.config_error = config_error;
     if node.dataplane.adopted() {
@@ -278,6 +283,7 @@ impl Node {
         net: Net,
         snapshot: Arc<Snapshot>,
         events: mpsc::UnboundedSender<Event>,
+        commands: mpsc::Sender<api::Command>,
     ) -> anyhow::Result<Self> {
         let keys = seed.keys();
         let interfaces =
@@ -324,6 +330,9 @@ impl Node {
             snapshot,
             checker: Checker::start(health),
             events,
+            commands,
+            metrics: None,
+            metrics_problem: None,
             services: Vec::new(),
             addresses: HashSet::new(),
             interfaces: Vec::new(),
@@ -469,6 +478,33 @@ impl Node {
             self.nics_due = now + LOOK_AT_NICS;
             self.attach_interfaces();
             self.follow_next_hops();
+            self.follow_metrics();
+        }
+    }
+
+    /// Listens for Prometheus where the configuration says; what does not work is tried again.
+    fn follow_metrics(&mut self) {
+        let wanted = self.config.as_ref().and_then(|config| config.metrics);
+        if self.metrics.as_ref().map(api::server::MetricsHandle::address) == wanted {
+            self.metrics_problem = None;
+            return;
+        }
+        self.metrics = None;
+        let Some(address) = wanted else { return };
+        match api::server::serve_metrics(address, self.commands.clone()) {
+            Ok(handle) => {
+                tracing::info!(%address, "listening for Prometheus");
+                self.metrics = Some(handle);
+                self.metrics_problem = None;
+            }
+            Err(error) => {
+                let problem =
+                    format!("cannot listen on {address} (metrics): {error}; tried again every 2 s");
+                if self.metrics_problem.as_ref() != Some(&problem) {
+                    tracing::error!("{problem}");
+                }
+                self.metrics_problem = Some(problem);
+            }
         }
     }
 }

@@ -10,5 +10,6 @@ pub mod control;
 pub mod dataplane;
 pub mod explain;
 pub mod health;
+pub mod metrics;
 pub mod net;
 pub mod plan;

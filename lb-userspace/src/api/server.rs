@@ -5,6 +5,7 @@
 //! and connections that ask nothing make way for those that do.
 
 mod connections;
+mod metrics;
 mod routes;
 mod socket;
 
@@ -16,6 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use self::metrics::{MetricsHandle, serve_metrics};
 use self::{connections::Connections, socket::Bound};
 use super::Command;
 

@@ -1,6 +1,10 @@
 //! The checked configuration. Only `config` makes one; everything else may rely on what is documented here.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -13,6 +17,8 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Group that may use the control socket (0660 instead of 0600).
     pub socket_group: Option<String>,
+    /// Where Prometheus may scrape; the port is not 0.
+    pub metrics: Option<SocketAddr>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// Services; names and (address, port, protocol) are unique.

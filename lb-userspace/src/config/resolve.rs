@@ -1,6 +1,6 @@
 //! The file as written -> the model: defaults filled in. Nothing is judged here.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use super::{
     model::{
@@ -29,6 +29,8 @@ pub fn config(file: &spec::File) -> Config {
         interfaces: file.interfaces.iter().map(|name| name.0.clone()).collect(),
         xdp_mode: file.xdp_mode,
         socket_group: file.socket_group.as_ref().map(|name| name.0.clone()),
+        // Without a port it is an error of the rules.
+        metrics: file.metrics.map(|at| SocketAddr::new(at.address, at.port.unwrap_or_default())),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,

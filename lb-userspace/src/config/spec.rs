@@ -31,6 +31,10 @@ pub struct File {
     /// Group that may use the control socket (mode 0660 instead of 0600): its members can drain and detach.
     #[schemars(example = &"lb")]
     pub socket_group: Option<GroupName>,
+    /// Address and port on which Prometheus may scrape `/metrics`; nobody is asked who he is, so better not a public one.
+    /// Without it there is no such listener.
+    #[schemars(example = &"127.0.0.1:9180")]
+    pub metrics: Option<Endpoint>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,

@@ -40,6 +40,7 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("listeners", &["services"]),
     ("maglev_size", &["ring_size"]),
     ("members", &["backends"]),
+    ("metrics_listen", &["metrics"]),
     ("mode", &["type", "forward", "xdp_mode"]),
     ("nic", &["interfaces"]),
     ("nics", &["interfaces"]),

@@ -58,6 +58,13 @@ impl Node {
         for name in config.interfaces.iter().filter(|name| !self.interfaces.contains(name)) {
             lines.push(format!("NIC {name}: attached"));
         }
+        let metrics = self.config.as_ref().and_then(|config| config.metrics);
+        if metrics != config.metrics {
+            let shown = |at: Option<std::net::SocketAddr>| {
+                at.map_or("none".to_owned(), |at| at.to_string())
+            };
+            lines.push(format!("metrics: {} -> {}", shown(metrics), shown(config.metrics)));
+        }
         if self.xdp_mode != config.xdp_mode {
             let modes = format!("xdp_mode: {:?} -> {:?}", self.xdp_mode, config.xdp_mode);
             lines.push(format!(

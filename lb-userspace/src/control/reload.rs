@@ -117,6 +117,7 @@ impl Node {
         }
         self.services.sort_by_key(|service| wanted.iter().position(|key| *key == service.key));
         self.config = Some(config);
+        self.follow_metrics();
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
         self.network_changed(self.snapshot.clone());

@@ -16,7 +16,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::UnixStream,
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::{AbortHandle, JoinSet},
 };
@@ -46,7 +46,7 @@ impl Connections {
 
     /// Serves `stream`. With [`MAX_CONNECTIONS`] open, the oldest one that has asked nothing is closed for it; if all
     /// have asked, the new one is.
-    pub fn start(&mut self, stream: UnixStream) {
+    pub fn start(&mut self, stream: impl Stream) {
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() >= MAX_CONNECTIONS {
             let idle = self.open.iter().position(|open| !open.busy.load(Ordering::Relaxed));
@@ -74,8 +74,13 @@ impl Connections {
     }
 }
 
+/// What connections are made of: Unix or TCP.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
 async fn serve(
-    stream: UnixStream,
+    stream: impl Stream,
     router: Router,
     busy: Arc<AtomicBool>,
     mut stopped: watch::Receiver<bool>,
@@ -104,7 +109,7 @@ async fn serve(
     });
     match bounded.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a client of the control socket was cut off"),
-        Err(_) => tracing::debug!("a client of the control socket took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "a client was cut off"),
+        Err(_) => tracing::debug!("a client took too long"),
     }
 }

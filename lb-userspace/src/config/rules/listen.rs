@@ -12,6 +12,10 @@ const MAX_INTERFACES: usize = 32;
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     unique("interfaces", &context.config.interfaces, findings);
+    if context.config.metrics.is_some_and(|address| address.port() == 0) {
+        let help = "write 127.0.0.1:9180 or \"[::1]:9180\"";
+        findings.error("metrics", "metrics has no port".to_owned(), help);
+    }
     let mut listeners: HashMap<_, (String, &str)> = HashMap::new();
     let mut homes: HashMap<IpAddr, (String, &str)> = HashMap::new();
     for subject in context.subjects() {

@@ -1,0 +1,82 @@
+//! The listener for Prometheus: read-only, on an address of its own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use super::connections::Connections;
+use crate::{api::Command, metrics};
+
+/// A running listener. Dropping it closes it.
+pub struct MetricsHandle {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    _stop: watch::Sender<bool>,
+}
+
+impl MetricsHandle {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for MetricsHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Serves `/metrics` on `address`. Needs a tokio runtime.
+pub fn serve_metrics(
+    address: SocketAddr,
+    commands: mpsc::Sender<Command>,
+) -> std::io::Result<MetricsHandle> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let router = Router::new().route("/metrics", get(scrape)).with_state(commands);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(accept(listener, Connections::new(router, stopped)));
+    Ok(MetricsHandle { address, task, _stop: stop })
+}
+
+async fn accept(listener: TcpListener, mut connections: Connections) {
+    loop {
+        tokio::select! {
+            () = connections.reap() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => connections.start(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "the metrics listener cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+async fn scrape(State(commands): State<mpsc::Sender<Command>>) -> Response {
+    let text = async {
+        let (answer, status) = oneshot::channel();
+        commands.send(Command::Status(answer)).await.ok()?;
+        let (answer, stats) = oneshot::channel();
+        commands.send(Command::Stats(answer)).await.ok()?;
+        Some(metrics::render(&status.await.ok()?.ok()?, &stats.await.ok()?.ok()?))
+    };
+    match text.await {
+        Some(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
