@@ -159,8 +159,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         &parsed.config,
         net,
         snapshot,
-        events.clone(),
-        commands.clone(),
+        (events.clone(), commands.clone()),
     )?;
     node.config_error = config_error;
     if node.dataplane.adopted() {
@@ -282,8 +281,7 @@ impl Node {
         config: &Config,
         net: Net,
         snapshot: Arc<Snapshot>,
-        events: mpsc::UnboundedSender<Event>,
-        commands: mpsc::Sender<api::Command>,
+        (events, commands): (mpsc::UnboundedSender<Event>, mpsc::Sender<api::Command>),
     ) -> anyhow::Result<Self> {
         let keys = seed.keys();
         let interfaces =

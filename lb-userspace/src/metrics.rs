@@ -179,46 +179,16 @@ impl Scrape {
     }
 
     fn traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        type Value = fn(&Counters) -> u64;
-        let counters: [(&str, &str, [(Option<&'static str>, Value); 2]); 4] = [
-            (
-                "lb_backend_packets",
-                "Packets to the backend (in) and back from it (out; nat only).",
-                [(Some("in"), |c| c.packets_in), (Some("out"), |c| c.packets_out)],
-            ),
-            (
-                "lb_backend_bytes",
-                "Bytes of IP packets to the backend (in) and back from it (out; nat only).",
-                [(Some("in"), |c| c.bytes_in), (Some("out"), |c| c.bytes_out)],
-            ),
-            (
-                "lb_backend_flows",
-                "TCP connections opened (SYNs).",
-                [(None, |c| c.flows), (None, |_| 0)],
-            ),
-            (
-                "lb_backend_resets",
-                "TCP resets from the backend (nat only).",
-                [(None, |c| c.resets), (None, |_| 0)],
-            ),
-        ];
-        for (name, help, values) in counters {
+        for Traffic { name, help, directions } in TRAFFIC {
             let mut samples = family(encoder, MetricType::Counter, name, help)?;
             for service in &self.stats.services {
                 for backend in &service.backends {
-                    for (direction, value) in values {
+                    for (direction, value) in *directions {
                         let [service, name] = labels(&service.name, &backend.name);
-                        let value = value(&backend.counters) as f64;
-                        match direction {
-                            Some(direction) => {
-                                samples
-                                    .sample(&[service, name, ("direction", direction)], value)?;
-                            }
-                            None => {
-                                samples.sample(&[service, name], value)?;
-                                break;
-                            }
-                        }
+                        let labels = [service, name, ("direction", direction)];
+                        // A count without directions comes without the label.
+                        let used = if direction.is_empty() { 2 } else { 3 };
+                        samples.sample(&labels[..used], value(&backend.counters) as f64)?;
                     }
                 }
             }
@@ -256,6 +226,36 @@ impl Scrape {
         Ok(())
     }
 }
+
+/// A family of a backend's counters.
+struct Traffic {
+    name: &'static str,
+    help: &'static str,
+    directions: &'static [(&'static str, fn(&Counters) -> u64)],
+}
+
+const TRAFFIC: &[Traffic] = &[
+    Traffic {
+        name: "lb_backend_packets",
+        help: "Packets to the backend (in) and back from it (out; nat only).",
+        directions: &[("in", |c| c.packets_in), ("out", |c| c.packets_out)],
+    },
+    Traffic {
+        name: "lb_backend_bytes",
+        help: "Bytes of IP packets to the backend (in) and back from it (out; nat only).",
+        directions: &[("in", |c| c.bytes_in), ("out", |c| c.bytes_out)],
+    },
+    Traffic {
+        name: "lb_backend_flows",
+        help: "TCP connections opened (SYNs).",
+        directions: &[("", |c| c.flows)],
+    },
+    Traffic {
+        name: "lb_backend_resets",
+        help: "TCP resets from the backend (nat only).",
+        directions: &[("", |c| c.resets)],
+    },
+];
 
 fn labels<'a>(service: &'a str, backend: &'a str) -> [(&'static str, &'a str); 2] {
     [("service", service), ("backend", backend)]
