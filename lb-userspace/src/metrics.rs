@@ -227,11 +227,14 @@ impl Scrape {
     }
 }
 
+/// The value of the label `direction` (empty: there is no such label), and what is counted.
+type Direction = (&'static str, fn(&Counters) -> u64);
+
 /// A family of a backend's counters.
 struct Traffic {
     name: &'static str,
     help: &'static str,
-    directions: &'static [(&'static str, fn(&Counters) -> u64)],
+    directions: &'static [Direction],
 }
 
 const TRAFFIC: &[Traffic] = &[
