@@ -17,7 +17,7 @@ pub enum Kind {
     EchoRequest,
     /// An error message: it quotes a packet, and is never answered.
     Error,
-    /// Anything else: neighbour discovery, echo replies, redirects of routers...
+    /// Anything else: neighbour discovery (ICMPv6 redirects included), echo replies...
     Other,
 }
 
@@ -26,10 +26,17 @@ pub enum Kind {
 pub const fn kind(is_v6: bool, message_type: u8) -> Kind {
     match (is_v6, message_type) {
         (false, 8) | (true, 128) => Kind::EchoRequest,
-        // Unreachable, source quench, time exceeded, parameter problem.
-        (false, 3 | 4 | 11 | 12) | (true, 0..128) => Kind::Error,
+        // Unreachable, source quench, redirect, time exceeded, parameter problem.
+        (false, 3 | 4 | 5 | 11 | 12) | (true, 0..128) => Kind::Error,
         _ => Kind::Other,
     }
+}
+
+/// Whether an error of this type is worth telling an endpoint: not source quench (RFC 6633), redirects, which are for
+/// the neighbour's ears only (RFC 1122 3.2.2.2), and ICMPv6 types that nobody has defined.
+#[inline(always)]
+pub const fn concerns_endpoints(is_v6: bool, message_type: u8) -> bool {
+    matches!((is_v6, message_type), (false, 3 | 11 | 12) | (true, 1..=4))
 }
 
 /// Turns an echo request into its reply: addresses exchanged, a fresh hop limit, and the checksum brought along for the

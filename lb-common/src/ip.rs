@@ -42,6 +42,9 @@ pub trait IpHeader: Wire {
     /// Whether the header's checksum is right; the header has no options. IPv6 has none.
     fn is_intact(&self) -> bool;
 
+    /// The header's checksum (raw memory word); 0 for IPv6, which has none.
+    fn checksum(&self) -> u16;
+
     /// Takes one off the hop limit, which must not be 0.
     fn decrement_hop_limit(&mut self);
     /// Replaces the hop limit.
@@ -119,6 +122,11 @@ impl IpHeader for Ipv4Hdr {
             .double(u32::from_ne_bytes(self.src_addr))
             .double(u32::from_ne_bytes(self.dst_addr));
         addresses.checksum() == 0
+    }
+
+    #[inline(always)]
+    fn checksum(&self) -> u16 {
+        u16::from_ne_bytes(self.check)
     }
 
     /// The checksum grows by what the TTL's word loses (RFC 1624); no checksum of a header is all ones, so the end-around
@@ -278,6 +286,11 @@ impl IpHeader for Ipv6Hdr {
     #[inline(always)]
     fn is_intact(&self) -> bool {
         true
+    }
+
+    #[inline(always)]
+    fn checksum(&self) -> u16 {
+        0
     }
 
     #[inline(always)]

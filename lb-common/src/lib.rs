@@ -16,6 +16,7 @@ pub mod limit;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
 pub mod parse;
+pub mod quote;
 pub mod rewrite;
 #[cfg(test)]
 mod sample;

@@ -89,6 +89,32 @@ pub fn select<P: Pins>(context: &Context, segment: &Segment, pins: &mut P) -> Ba
     }
 }
 
+/// Where the flow of a packet lives that says nothing about the flow's state (an ICMP error about it): where its next
+/// packet would go that opens nothing. Pins are read, and none is made, touched or removed.
+#[inline(always)]
+pub fn whereabouts<P: Pins>(context: &Context, pins: &P) -> BackendId {
+    let owner = context.slot.owner();
+    let phase = context.slot.phase() as u8;
+    if phase == Phase::Settled as u8 {
+        return owner;
+    }
+    let unconfirmed = pins.unconfirmed();
+    if let Some(pin) = unconfirmed
+        && pin.flags & pin_flag::PROMOTED != 0
+    {
+        return resolve(pin.backend, owner, pins);
+    }
+    if let Some(pin) = pins.confirmed() {
+        return resolve(pin.backend, owner, pins);
+    }
+    match unconfirmed {
+        // A handshake under way: it was the pin's backend that answered the SYN.
+        Some(pin) => resolve(pin.backend, owner, pins),
+        None if phase == Phase::Pinned as u8 => owner,
+        None => resolve(context.base, owner, pins),
+    }
+}
+
 /// Where the flows of a slot live that have no pin. This is what a slot of an old ring says to a slot whose base is
 /// [`BackendId::OLD_RING`].
 #[inline(always)]

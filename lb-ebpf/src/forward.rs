@@ -8,7 +8,8 @@ use lb_common::{
     frame::{Ethernet, Frame, Pair},
     ip::IpHeader,
     parse::{Family, NETWORK, Packet},
-    rewrite::{End, translate},
+    quote::Quote,
+    rewrite::{End, translate, translate_error},
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
@@ -25,6 +26,30 @@ use crate::{
 pub fn packet<F: Family>(
     frame: XdpFrame,
     packet: &Packet,
+    service: &ServiceRow,
+    backend: BackendId,
+) -> Result<Verdict, Verdict> {
+    send::<F>(frame, packet, None, service, backend)
+}
+
+/// Forwards an ICMP error to the backend of the flow it is about. What does not fit is not answered: no error about an
+/// error.
+#[inline(always)]
+pub fn error<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    quote: &Quote,
+    service: &ServiceRow,
+    backend: BackendId,
+) -> Result<Verdict, Verdict> {
+    send::<F>(frame, packet, Some(quote), service, backend).map_err(Verdict::unanswered)
+}
+
+#[inline(always)]
+fn send<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    quote: Option<&Quote>,
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
@@ -46,7 +71,7 @@ pub fn packet<F: Family>(
     } else {
         let port = row.port;
         let to = (service.forward == Forward::Nat as u8).then_some((&row.address, port));
-        direct::<F>(frame, packet, to, &hop).ok_or(drop(Reason::L4Truncated))?
+        direct::<F>(frame, packet, quote, to, &hop).ok_or(drop(Reason::L4Truncated))?
     };
     let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
     count::request(backend, packet.length, packet.is_opening());
@@ -58,16 +83,20 @@ pub fn packet<F: Family>(
 fn direct<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
+    quote: Option<&Quote>,
     to: Option<(&Address, Be16)>,
     hop: &Hop,
 ) -> Option<XdpFrame> {
-    match to {
-        Some((address, port)) => {
+    match (to, quote) {
+        (Some((address, port)), None) => {
             let from = frame.view::<Ethernet>(0)?.source;
             way_back::note(&packet.flow.source, frame.context().ingress(), from);
             translate::<F>(&mut frame, packet, End::Destination, address, port)?;
         }
-        None => frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit(),
+        (Some((address, port)), Some(quote)) => {
+            translate_error::<F>(&mut frame, quote, End::Destination, address, port)?;
+        }
+        (None, _) => frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit(),
     }
     *frame.view_mut(0)? = hop.macs.ethernet(F::Header::ETHER_TYPE);
     Some(frame)

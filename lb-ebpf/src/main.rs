@@ -11,7 +11,7 @@ use lb_common::{
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
-    admit, answer, config, count, forward, maps, packet::Context, sample, select, service,
+    admit, answer, config, count, error, forward, maps, packet::Context, sample, select, service,
     unserved, verdict::Verdict,
 };
 
@@ -80,6 +80,7 @@ fn balance<F: Family>(context: Context) -> Verdict {
 #[inline(always)]
 fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
+    let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
     if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
 }
 

@@ -5,7 +5,7 @@ use lb_common::{
     abi::{BackendId, FlowKey, Phase, Reason, ReplyRow, protocol},
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
-    parse::{self, Family, Packet},
+    parse::{self, Family, NETWORK, Packet},
     rewrite::{End, translate},
 };
 
@@ -29,7 +29,11 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
 #[inline(always)]
 fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let not_ours = Verdict::pass(Reason::Passed);
-    let outline = parse::outline::<F>(&frame).ok_or(not_ours)?;
+    let Some(outline) = parse::outline::<F>(&frame) else {
+        let header = frame.view::<F::Header>(NETWORK).ok_or(not_ours)?;
+        let is_icmp = header.protocol() == F::Header::ICMP;
+        return Err(if is_icmp { Verdict::quoting().of_reply() } else { not_ours });
+    };
     // An IPv6 packet from a mapped address would otherwise be taken for an IPv4 backend's.
     if F::Header::IS_V6 && outline.flow.source.is_v4() {
         return Err(not_ours);

@@ -6,7 +6,7 @@ use lb_common::{
     hash::{flow_hash, slot_of},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
-    select::{Context, Segment, home, select},
+    select::{self, Context, Segment, home, select},
     tcp_reset::{payload_length, sequence_length},
 };
 
@@ -36,6 +36,24 @@ pub fn backend<F: Family>(
             sees_replies: service.forward == Forward::Nat as u8,
         };
         backend = BackendId(changing::<F>(frame.context(), &context));
+    }
+    if backend == BackendId::NONE {
+        return Err(Verdict::drop(Reason::NoBackend, service.id));
+    }
+    Ok(backend)
+}
+
+/// The backend of a flow, given in the client's direction, for a packet that says nothing about the flow's state.
+#[inline(always)]
+pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<BackendId, Verdict> {
+    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), flow);
+    let slot = slot_at(service, service.ring, service.slots, hash)?;
+    let mut backend = slot.owner();
+    if slot.phase() != Phase::Settled && flow.protocol == protocol::TCP {
+        let base = base(service, slot, hash)?;
+        let sees_replies = service.forward == Forward::Nat as u8;
+        let context = Context { slot, base, service: service.id, sees_replies };
+        backend = select::whereabouts(&context, &FlowPins { flow, service: service.id });
     }
     if backend == BackendId::NONE {
         return Err(Verdict::drop(Reason::NoBackend, service.id));

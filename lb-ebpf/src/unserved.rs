@@ -50,7 +50,7 @@ fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
         return Verdict::drop(Reason::SourceRoute, 0);
     }
     match parse::examine_any::<F>(&frame) {
-        Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier, is_local),
+        Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier),
         Ok(_) if is_local != 0 => Verdict::pass(Reason::NoServicePassed),
         Ok(_) => Verdict::drop(Reason::NoService, 0),
         Err(reason) => Verdict::drop(reason, 0),
@@ -58,7 +58,7 @@ fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
 }
 
 #[inline(always)]
-fn icmp<F: Family>(frame: XdpFrame, carrier: &Carrier, is_local: u32) -> Verdict {
+fn icmp<F: Family>(frame: XdpFrame, carrier: &Carrier) -> Verdict {
     let transport = carrier.transport & 0x7f;
     let Some([message_type, _]) = frame.view::<[u8; 2]>(transport).copied() else {
         return Verdict::drop(Reason::L4Truncated, 0);
@@ -68,8 +68,8 @@ fn icmp<F: Family>(frame: XdpFrame, carrier: &Carrier, is_local: u32) -> Verdict
             Verdict::drop(Reason::Martian, 0)
         }
         Kind::EchoRequest => echo::<F>(frame, carrier, transport),
-        Kind::Error if is_local == 0 => Verdict::drop(Reason::IcmpError, 0),
-        Kind::Error | Kind::Other => Verdict::pass(Reason::NoServicePassed),
+        Kind::Error => Verdict::quoting(),
+        Kind::Other => Verdict::pass(Reason::NoServicePassed),
     }
 }
 

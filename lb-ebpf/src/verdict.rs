@@ -25,6 +25,7 @@ pub enum Answer {
 }
 
 const UNSERVED: u8 = 16;
+const QUOTING: u8 = 20;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -60,6 +61,12 @@ impl Verdict {
         Self::new(UNSERVED, COUNTED, 0, 0)
     }
 
+    /// An ICMP error that may be about a balanced flow: to be looked at by [`crate::error`].
+    #[inline(always)]
+    pub const fn quoting() -> Self {
+        Self::new(QUOTING, COUNTED, 0, 0)
+    }
+
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
     #[inline(always)]
     pub const fn answer(answer: Answer, reason: Reason, mtu: u16, service: u32) -> Self {
@@ -87,6 +94,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn is_unserved(self) -> bool {
         self.0 as u8 == UNSERVED
+    }
+
+    /// Whether this is [`Verdict::quoting`].
+    #[inline(always)]
+    pub const fn is_quoting(self) -> bool {
+        self.0 as u8 & !REPLY == QUOTING
     }
 
     /// Whether the packet is a backend's reply.

@@ -197,7 +197,7 @@ fn a_million_mutated_packets() {
         Reason::UdpNoChecksum,
         Reason::NoService,
         Reason::NotAllowed,
-        Reason::IcmpError,
+        Reason::IcmpErrorBad,
         Reason::IcmpChecksum,
         Reason::TooBig,
         Reason::Echo,

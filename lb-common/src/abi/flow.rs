@@ -37,4 +37,19 @@ pub struct FlowKey {
     pub _pad: [u8; 3],
 }
 
+impl FlowKey {
+    /// The same flow seen from its other end.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            _pad: [0; 3],
+        }
+    }
+}
+
 const _: () = assert!(size_of::<FlowKey>() == 40);

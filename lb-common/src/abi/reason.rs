@@ -51,7 +51,7 @@ reasons! {
     NotAllowed = 15, "not_allowed", true, "The client is not in the service's allow prefixes.";
     NoBackend = 16, "no_backend", true, "The service has no usable backend (on_all_down: drop, or all are drained or in maintenance).";
     NoNextHop = 17, "no_nexthop", true, "The next hop's MAC address is not known (yet); it is being asked for.";
-    IcmpError = 18, "icmp_error", true, "An ICMP error for a VIP; these are not delivered to backends yet.";
+    IcmpErrorBad = 18, "icmp_err_bad", true, "An ICMP error for a VIP that quotes no packet of a balanced flow, or a broken one, or is of a kind nobody should send.";
     IcmpChecksum = 19, "icmp_csum", true, "An echo request with a wrong checksum.";
     TooBig = 20, "too_big", true, "The packet does not fit the path to the backend; the sender is told (rate-limited).";
     EncapFailed = 21, "encap_failed", true, "No room in front of the packet for the outer header.";
@@ -70,6 +70,7 @@ reasons! {
     Transmitted = 47, "transmitted", false, "Packets sent to a backend or back to a client.";
     Pinned = 48, "pinned", false, "Pins made.";
     IcmpLimited = 49, "icmp_limited", false, "ICMP answers not sent because of the rate limit.";
+    IcmpErrorForwarded = 50, "icmp_err_fwd", false, "ICMP errors about balanced flows, sent on to the backend or the client they concern.";
 }
 
 #[cfg(test)]

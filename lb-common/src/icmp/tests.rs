@@ -132,16 +132,19 @@ fn errors_are_valid_and_quote_as_much_as_they_may() {
 fn kinds_of_messages() {
     assert_eq!(kind(false, 8), Kind::EchoRequest);
     assert_eq!(kind(true, 128), Kind::EchoRequest);
-    for error in [3, 4, 11, 12] {
+    for error in [3, 4, 5, 11, 12] {
         assert_eq!(kind(false, error), Kind::Error, "type {error}");
     }
     for error in 0..128 {
         assert_eq!(kind(true, error), Kind::Error, "type {error}");
     }
-    for other in [0, 5, 9, 10, 13, 14, 17, 18] {
+    for other in [0, 9, 10, 13, 14, 17, 18] {
         assert_eq!(kind(false, other), Kind::Other, "type {other}");
     }
     for discovery in [129, 130, 133, 134, 135, 136, 137, 143] {
         assert_eq!(kind(true, discovery), Kind::Other, "type {discovery}");
     }
+    let concerning = |is_v6| (0..=255).filter(move |kind| concerns_endpoints(is_v6, *kind));
+    assert!(concerning(false).eq([3, 11, 12]));
+    assert!(concerning(true).eq([1, 2, 3, 4]));
 }

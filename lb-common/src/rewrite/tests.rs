@@ -121,3 +121,63 @@ fn a_wrong_checksum_is_not_repaired() {
         assert_ne!(sum, 0, "protocol {}", broken.protocol);
     }
 }
+
+/// An error about `quoted`, cut to `length` bytes, from a router to the quoted packet's source.
+fn error_about(quoted: &Sample, from: &'static str, length: usize) -> Sample {
+    let is_v6 = quoted.is_v6();
+    let mut transport = vec![if is_v6 { 2 } else { 3 }, 4, 0, 0, 0, 0, 5, 120];
+    let bytes = &quoted.frame()[14..];
+    transport.extend_from_slice(&bytes[..length.min(bytes.len())]);
+    let mut error = Sample::new(is_v6, if is_v6 { 58 } else { 1 }, transport, Some(2));
+    (error.source, error.destination) = (from, quoted.source);
+    error
+}
+
+fn translate_error_frame<F: Family>(frame: &mut [u8], end: End, to: &str) {
+    let icmp = NETWORK + F::MINIMUM;
+    let quote = quote::read::<F::Header>(&*frame, icmp, frame.len()).expect("it is sound");
+    translate_error::<F>(frame, &quote, end, &address(to), Be16::from_host(8080))
+        .expect("it is long enough");
+}
+
+#[test]
+fn an_error_is_translated_with_what_it_quotes() {
+    for quoted in samples(b"some payload") {
+        let (is_v6, options) = (quoted.is_v6(), quoted.options.len());
+        let (to, router) =
+            if is_v6 { ("fd00::99", "2001:db8:e::1") } else { ("10.255.0.99", "203.0.113.1") };
+        let shortest = if is_v6 { 48 } else { 28 + options };
+        for length in [shortest, shortest + 8, shortest + 10, 1_000] {
+            for end in [End::Source, End::Destination] {
+                // Only an error that comes from the replaced end itself has another source afterwards.
+                let own = end == End::Source && length == 1_000;
+                let from = if own { quoted.destination } else { router };
+                let before = error_about(&quoted, from, length);
+                let mut frame = before.frame();
+                match is_v6 {
+                    true => translate_error_frame::<V6>(&mut frame, end, to),
+                    false => translate_error_frame::<V4>(&mut frame, end, to),
+                }
+                let mut inner = quoted.clone();
+                let port = 8080u16.to_be_bytes();
+                match end {
+                    End::Source => {
+                        inner.destination = to;
+                        inner.transport[2..4].copy_from_slice(&port);
+                    }
+                    End::Destination => {
+                        inner.source = to;
+                        inner.transport[..2].copy_from_slice(&port);
+                    }
+                }
+                let mut expected = error_about(&inner, if own { to } else { router }, length);
+                if end == End::Source {
+                    expected.destination = quoted.source;
+                }
+                expected.hop_limit -= 1;
+                assert_eq!(frame, expected.frame(), "{end:?}, v6 {is_v6}, {length} bytes");
+                assert_valid(&frame);
+            }
+        }
+    }
+}

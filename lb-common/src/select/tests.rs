@@ -370,3 +370,28 @@ fn an_old_rings_slot_says_where_its_unpinned_flows_live() {
         assert_eq!(home(Slot::new(OWNER, BASE, phase, 0)), expected);
     }
 }
+
+#[test]
+fn an_error_about_a_flow_goes_where_the_flow_is_and_writes_nothing() {
+    let phases = [Phase::Window, Phase::Harvest, Phase::Pinned];
+    let promoted = Pin { flags: pin_flag::PROMOTED, ..pin(BASE) };
+    let rows = [
+        // confirmed, unconfirmed, DOWN, and where it goes by phase
+        (None, None, None, [BASE, BASE, OWNER]),
+        (None, None, Some(BASE), [OWNER; 3]),
+        (Some(pin(THIRD)), None, None, [THIRD; 3]),
+        (Some(pin(THIRD)), None, Some(THIRD), [OWNER; 3]),
+        (None, Some(pin(THIRD)), None, [THIRD; 3]),
+        (Some(pin(THIRD)), Some(pin(BASE)), None, [THIRD; 3]),
+        (Some(pin(THIRD)), Some(promoted), None, [BASE; 3]),
+    ];
+    for (row, (confirmed, unconfirmed, down, expected)) in rows.into_iter().enumerate() {
+        let down = down.into_iter().collect();
+        let table = Table { confirmed, unconfirmed, down, ..Table::default() };
+        for (phase, backend) in phases.into_iter().zip(expected) {
+            assert_eq!(whereabouts(&context(phase), &table), backend, "row {row}, {phase:?}");
+        }
+        assert_eq!(whereabouts(&context(Phase::Settled), &table), OWNER, "row {row}");
+        assert_eq!((table.confirmed, table.unconfirmed), (confirmed, unconfirmed), "row {row}");
+    }
+}
