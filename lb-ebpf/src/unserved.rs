@@ -37,9 +37,12 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
     }
 }
 
+/// By a backend, or an ICMP error by some router about a packet to one.
 #[inline(always)]
 fn may_be_reply<F: Family>(frame: &XdpFrame) -> bool {
-    frame.view::<F::Header>(NETWORK).is_some_and(|header| maps::may_know(&header.source()))
+    frame.view::<F::Header>(NETWORK).is_some_and(|header| {
+        header.protocol() == F::Header::ICMP || maps::may_know(&header.source())
+    })
 }
 
 /// A packet to a VIP. `is_local`: the VIP is this host's address, too.

@@ -29,8 +29,8 @@ pub const fn of(reason: Reason) -> &'static str {
         R::NoNextHop => {
             "If it goes on: see `lb status` for unresolved next hops, and whether that host answers ARP or neighbour solicitations."
         }
-        R::IcmpError => {
-            "Path MTU discovery of these flows does not work through the VIP; keep the MTU on the way the same."
+        R::IcmpErrorBad => {
+            "Forged, or about a flow that lb does not balance; nothing needs to be done."
         }
         R::IcmpChecksum => "Echo requests damaged on the way.",
         R::TooBig => {
@@ -56,6 +56,7 @@ pub const fn of(reason: Reason) -> &'static str {
         | R::Passed
         | R::NoServicePassed
         | R::Transmitted
+        | R::IcmpErrorForwarded
         | R::Pinned => "",
     }
 }
