@@ -342,7 +342,6 @@ fn errors_follow_pins_and_write_none() {
         let mut row = rows.get(&new.0, 0).expect("within");
         row.flags = backend_flag::RESOLVED | backend_flag::DOWN;
         rows.set(new.0, row, 0).expect("within");
-        drop(rows);
         assert_eq!(go(&kernel), BackendId(2), "{forward:?}: its backend is DOWN");
     }
 }
