@@ -8,6 +8,7 @@ mod decap;
 mod detach;
 mod exit;
 mod health;
+mod import;
 mod lookup;
 mod output;
 mod paths;
@@ -47,6 +48,7 @@ enum Verb {
     Run(run::Run),
     Check(check::Check),
     Plan(plan::Plan),
+    Import(import::Import),
     Schema(schema::Schema),
     Status(status::Show),
     Stats(stats::Show),
@@ -82,6 +84,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Run(run) => run.execute(connection),
         Verb::Check(check) => check.execute(),
         Verb::Plan(plan) => plan.execute(connection),
+        Verb::Import(import) => import.execute(),
         Verb::Schema(schema) => schema.execute(),
         Verb::Status(show) => show.execute(connection),
         Verb::Stats(show) => show.execute(connection),

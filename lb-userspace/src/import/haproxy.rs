@@ -1,0 +1,587 @@
+//! HAProxy's file (its configuration manual, chapters 2, 4 and 5): what of it a layer-4 load balancer does.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period,
+    words::{Line, lines},
+    yaml,
+};
+
+/// Translates a file.
+pub fn import(text: &str, choices: &Choices) -> Imported {
+    let mut reader = Reader::default();
+    for line in lines(text, &['#']) {
+        reader.line(&line);
+    }
+    reader.finish(choices)
+}
+
+/// What a `frontend`, `backend`, `listen` or `defaults` says.
+#[derive(Clone, Debug, Default)]
+struct Section {
+    kind: String,
+    name: String,
+    line: usize,
+    binds: Vec<(usize, String)>,
+    default_backend: Option<String>,
+    is_http: bool,
+    check: Check,
+    has_check: bool,
+    defaults: Settings,
+    servers: Vec<Server>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Server {
+    line: usize,
+    name: String,
+    address: String,
+    settings: Settings,
+    is_checked: bool,
+}
+
+#[derive(Default)]
+struct Reader {
+    sections: Vec<Section>,
+    /// The last `defaults` section.
+    defaults: Section,
+    notes: BTreeMap<(usize, String), ()>,
+}
+
+/// What is done by lb's nature, or makes no sense for it: not worth a note.
+const NEEDLESS: [&str; 14] = [
+    "log",
+    "maxconn",
+    "retries",
+    "timeout",
+    "no",
+    "stats",
+    "errorfile",
+    "fullconn",
+    "description",
+    "id",
+    "hash-type",
+    "unique-id-format",
+    "log-format",
+    "rate-limit",
+];
+
+impl Reader {
+    fn note(&mut self, line: usize, text: impl Into<String>) {
+        self.notes.insert((line, text.into()), ());
+    }
+
+    fn line(&mut self, line: &Line) {
+        let first = line.words[0].as_str();
+        match first {
+            "global" | "userlist" | "peers" | "resolvers" | "mailers" | "program" | "cache"
+            | "ring" | "http-errors" | "crt-store" => {
+                self.sections.push(Section { kind: "ignored".into(), ..Section::default() });
+                if first != "global" {
+                    self.note(line.number, format!("`{first}` has no equivalent"));
+                }
+            }
+            "defaults" => {
+                self.sections.push(Section { kind: "defaults".into(), ..Section::default() })
+            }
+            "frontend" | "backend" | "listen" => self.sections.push(Section {
+                kind: first.to_owned(),
+                name: line.words.get(1).cloned().unwrap_or_default(),
+                line: line.number,
+                ..self.defaults.clone()
+            }),
+            _ => self.keyword(line),
+        }
+    }
+
+    fn keyword(&mut self, line: &Line) {
+        let Some(mut section) = self.sections.pop() else {
+            return self
+                .note(line.number, format!("`{}` stands before any section", line.words[0]));
+        };
+        if section.kind != "ignored" {
+            self.keyword_of(&mut section, line);
+        }
+        if section.kind == "defaults" {
+            self.defaults = section.clone();
+        }
+        self.sections.push(section);
+    }
+
+    fn keyword_of(&mut self, section: &mut Section, line: &Line) {
+        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let number = line.number;
+        match words.as_slice() {
+            ["mode", mode] => section.is_http = *mode == "http",
+            ["bind", addresses, parameters @ ..] => {
+                section.binds.extend(addresses.split(',').map(|one| (number, one.to_owned())));
+                if parameters.contains(&"ssl") {
+                    self.note(number, "`bind ... ssl`: lb passes TLS through; certificates belong to the backends");
+                }
+            }
+            ["default_backend", backend, ..] => {
+                section.default_backend = Some((*backend).to_owned())
+            }
+            ["use_backend" | "use-server" | "acl", ..] => {
+                self.note(number, format!("`{}` chooses by content, which lb does not see: make a service of its own, or choose behind lb", words[0]));
+            }
+            ["balance", "roundrobin" | "static-rr" | "source" | "random", ..] => {}
+            ["balance", algorithm, ..] => {
+                self.note(number, format!("`balance {algorithm}`: lb spreads flows by a weighted hash of address and port"));
+            }
+            ["option", "httpchk", rest @ ..] => {
+                section.has_check = true;
+                section.check.http = true;
+                let (method, path) = match rest {
+                    [] => ("OPTIONS", "/"),
+                    [path] => ("OPTIONS", *path),
+                    [method, path, ..] => (*method, *path),
+                };
+                section.check.method = Some(method.to_owned());
+                section.check.path = Some(path.to_owned());
+                if let Some(host) = rest.iter().find_map(|word| word.split_once("Host: ")) {
+                    section.check.host = Some(host.1.to_owned());
+                }
+            }
+            ["option", "tcp-check"] => section.has_check = true,
+            [
+                "option",
+                check @ ("mysql-check" | "pgsql-check" | "redis-check" | "smtpchk" | "ldap-check"
+                | "ssl-hello-chk"),
+                ..,
+            ] => {
+                section.has_check = true;
+                self.note(
+                    number,
+                    format!("`option {check}`: translated to a check of the TCP port"),
+                );
+            }
+            ["option", ..] => {}
+            ["http-check", "send", rest @ ..] => {
+                section.check.http = true;
+                for (key, value) in rest.iter().zip(rest.iter().skip(1)) {
+                    match *key {
+                        "meth" => section.check.method = Some((*value).to_owned()),
+                        "uri" => section.check.path = Some((*value).to_owned()),
+                        _ => {}
+                    }
+                }
+                if let Some(at) = rest
+                    .windows(2)
+                    .position(|pair| pair[0] == "hdr" && pair[1].eq_ignore_ascii_case("host"))
+                {
+                    section.check.host = rest.get(at + 2).map(|host| (*host).to_owned());
+                }
+            }
+            ["http-check", "expect", "status", status] => {
+                section.check.status = Some((*status).to_owned())
+            }
+            ["http-check" | "tcp-check", ..] => {
+                self.note(
+                    number,
+                    format!(
+                        "`{}`: lb checks a status or that the port opens, nothing more",
+                        line.words.join(" ")
+                    ),
+                );
+            }
+            ["timeout", "check", time] => match milliseconds(time) {
+                Some(time) => section.defaults.timeout = Some(period(time)),
+                None => self.note(number, format!("`{time}` is no time")),
+            },
+            ["default-server", parameters @ ..] => {
+                let (settings, _) = self.parameters(number, parameters);
+                section.defaults = merged(&section.defaults, settings);
+            }
+            ["server", server, address, parameters @ ..] => {
+                let (settings, flags) = self.parameters(number, parameters);
+                if flags.contains(&"backup") {
+                    self.note(
+                        number,
+                        format!("`{server}` is a backup, which lb does not have: left out"),
+                    );
+                    return;
+                }
+                if flags.contains(&"disabled") {
+                    self.note(
+                        number,
+                        format!(
+                            "`{server}` is disabled: left out (`lb maint` does that at run time)"
+                        ),
+                    );
+                    return;
+                }
+                if let Some(at) = parameters.iter().position(|word| *word == "port") {
+                    section.check.port = parameters.get(at + 1).and_then(|port| port.parse().ok());
+                }
+                section.servers.push(Server {
+                    line: number,
+                    name: (*server).to_owned(),
+                    address: (*address).to_owned(),
+                    settings,
+                    is_checked: flags.contains(&"check"),
+                });
+            }
+            ["server-template", ..] => self.note(number, "`server-template`: name each backend"),
+            ["stick" | "stick-table" | "cookie" | "appsession", ..] => {
+                self.note(number, format!("`{}`: lb has no persistence yet; a flow stays, a client's next one may go elsewhere", words[0]));
+            }
+            [keyword, ..] if NEEDLESS.contains(keyword) => {}
+            [keyword, ..] => self.note(number, format!("`{keyword}` has no equivalent")),
+            [] => {}
+        }
+    }
+
+    /// Settings and bare words of `server` and `default-server`.
+    fn parameters<'w>(&mut self, line: usize, words: &[&'w str]) -> (Settings, Vec<&'w str>) {
+        let mut settings = Settings::default();
+        let mut flags = Vec::new();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let time = |value: Option<&&str>| value.and_then(|text| milliseconds(text)).map(period);
+            let count = |value: Option<&&str>| value.and_then(|text| text.parse().ok());
+            match *word {
+                "inter" => settings.inter = time(words.next()),
+                "fastinter" => settings.fastinter = time(words.next()),
+                "downinter" => settings.downinter = time(words.next()),
+                "rise" => settings.rise = count(words.next()),
+                "fall" => settings.fall = count(words.next()),
+                "weight" => settings.weight = count(words.next()),
+                "port" | "maxconn" | "maxqueue" | "id" | "cookie" | "observe" | "error-limit"
+                | "on-error" | "resolvers" | "resolve-prefer" | "init-addr" | "verify"
+                | "ca-file" | "crt" | "sni" | "alpn" | "minconn" | "slowstart" | "on-marked-up"
+                | "track" | "source" | "agent-port" | "agent-inter" | "agent-addr" => {
+                    words.next();
+                    if matches!(*word, "slowstart" | "observe" | "track" | "agent-port" | "maxconn")
+                    {
+                        self.note(line, format!("`{word}` has no equivalent yet"));
+                    }
+                }
+                "on-marked-down" => {
+                    words.next();
+                }
+                "send-proxy" | "send-proxy-v2" => {
+                    self.note(
+                        line,
+                        "`send-proxy`: not needed, backends see the client's own address",
+                    );
+                }
+                "ssl" | "check-ssl" => {
+                    self.note(
+                        line,
+                        format!("`{word}`: lb passes TLS through, and its checks do not speak it"),
+                    );
+                }
+                flag => flags.push(flag),
+            }
+        }
+        (settings, flags)
+    }
+
+    fn finish(mut self, choices: &Choices) -> Imported {
+        let sections = std::mem::take(&mut self.sections);
+        let mut services: Vec<Service> = Vec::new();
+        for section in sections
+            .iter()
+            .filter(|section| ["frontend", "listen"].contains(&section.kind.as_str()))
+        {
+            let pool = match &section.default_backend {
+                Some(wanted) => {
+                    sections.iter().find(|one| one.kind == "backend" && one.name == *wanted)
+                }
+                None => Some(section),
+            };
+            let Some(pool) = pool.filter(|pool| !pool.servers.is_empty()) else {
+                self.note(
+                    section.line,
+                    format!("`{}` has no servers that lb could use: left out", section.name),
+                );
+                continue;
+            };
+            if section.is_http {
+                self.note(section.line, format!("`{}` is in mode http: lb forwards its TCP connections, whatever they carry", section.name));
+            }
+            for (line, bind) in &section.binds {
+                let service = self.service(section, pool, *line, bind, choices);
+                services.extend(service);
+            }
+        }
+        let mut seen = BTreeMap::new();
+        for service in &mut services {
+            let count: &mut u32 = seen.entry(service.name.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                service.name = format!("{}-{}", service.name, service.port);
+            }
+        }
+        self.note_shared(&services);
+        let notes = self.notes.into_keys().map(|(line, text)| match line {
+            0 => text,
+            line => format!("line {line}: {text}"),
+        });
+        let notes = notes.collect();
+        yaml::write("a file of HAProxy", &services, notes)
+    }
+
+    /// A proxy may use a server for as many frontends as it likes; nat tells answers apart by the server's address and port.
+    fn note_shared(&mut self, services: &[Service]) {
+        let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for service in services.iter().filter(|service| service.forward == Forward::Nat) {
+            for backend in &service.backends {
+                users.entry(&backend.address).or_default().push(&service.name);
+            }
+        }
+        for (address, services) in users.into_iter().filter(|(_, services)| services.len() > 1) {
+            let text = format!(
+                "{address} serves {}: with nat, let it listen on a port or address of its own for each",
+                services.join(", ")
+            );
+            self.note(0, text);
+        }
+    }
+
+    fn service(
+        &mut self,
+        section: &Section,
+        pool: &Section,
+        line: usize,
+        bind: &str,
+        choices: &Choices,
+    ) -> Option<Service> {
+        let (host, port) = bind.rsplit_once(':').unwrap_or((bind, ""));
+        let Ok(port) = port.parse::<u16>() else {
+            self.note(line, format!("`bind {bind}`: one port a service, please; left out"));
+            return None;
+        };
+        let host = host.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+        let host = host.trim_matches(['[', ']']);
+        let named = host.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified());
+        let address = named.or(choices.vip);
+        if address.is_none() {
+            self.note(line, format!("`bind {bind}` names no address: give the VIP with --vip, or write it in place of THE-VIP"));
+        }
+        let mut service = Service {
+            name: name(&section.name),
+            address,
+            port,
+            forward: choices.forward,
+            defaults: pool.defaults.clone(),
+            ..Service::default()
+        };
+        let checked = pool.has_check || pool.servers.iter().any(|server| server.is_checked);
+        service.check = checked.then(|| pool.check.clone());
+        let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
+        for server in &pool.servers {
+            let Some(address) = address_of(&server.address, port) else {
+                self.note(
+                    server.line,
+                    format!(
+                        "`{}` is no IP address: names are not resolved; left out",
+                        server.address
+                    ),
+                );
+                continue;
+            };
+            let mut settings = server.settings.clone();
+            if weighted && pool.defaults.weight.is_none() {
+                // HAProxy's default; ours is another, and weights are relative.
+                settings.weight.get_or_insert(1);
+            }
+            service.backends.push(Backend { name: name(&server.name), address, settings });
+        }
+        if service.backends.is_empty() {
+            self.note(line, format!("`{}` has no backend left: left out", section.name));
+            return None;
+        }
+        Some(service)
+    }
+}
+
+/// `10.0.0.1:80`, `10.0.0.1` (the bind's port), `[2001:db8::1]:80`, `2001:db8::1:80`.
+fn address_of(text: &str, port: u16) -> Option<String> {
+    let text = text.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return Some(address.to_string());
+    }
+    if let Ok(IpAddr::V4(address)) = text.parse::<IpAddr>() {
+        return Some(std::net::SocketAddr::new(address.into(), port).to_string());
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let address = host.parse::<IpAddr>().ok()?;
+    Some(std::net::SocketAddr::new(address, port.parse().ok()?).to_string())
+}
+
+/// HAProxy's times (manual 2.5): milliseconds unless a unit says otherwise.
+fn milliseconds(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let factor = match unit {
+        "us" => return Some(number.div_ceil(1000)),
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+fn merged(base: &Settings, over: Settings) -> Settings {
+    Settings {
+        weight: over.weight.or(base.weight),
+        inter: over.inter.or_else(|| base.inter.clone()),
+        fastinter: over.fastinter.or_else(|| base.fastinter.clone()),
+        downinter: over.downinter.or_else(|| base.downinter.clone()),
+        rise: over.rise.or(base.rise),
+        fall: over.fall.or(base.fall),
+        timeout: over.timeout.or_else(|| base.timeout.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, parse};
+
+    const FILE: &str = "\
+global
+    maxconn 20000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout check 800
+    default-server inter 1s fall 2
+frontend www
+    bind 192.0.2.10:80
+    acl is_api path_beg /api
+    use_backend api if is_api
+    default_backend servers
+backend servers
+    balance leastconn
+    option httpchk GET /healthz
+    http-check expect status 200-299
+    stick on src
+    server web1 10.0.0.11:8080 check weight 3
+    server web2 10.0.0.12:8080 check fastinter 250ms
+    server old 10.0.0.13:8080 check backup
+    server named app.example:8080 check
+listen tls
+    bind :443 ssl crt /etc/x.pem
+    server web1 10.0.0.11:8443
+listen postgres
+    bind 192.0.2.20:5432
+    option pgsql-check user lb
+    server db1 10.0.1.11 check port 5433
+";
+
+    fn model(imported: &Imported) -> crate::config::Config {
+        let source = Source { path: "lb.yaml".into(), text: imported.yaml.clone() };
+        parse(&source).unwrap_or_else(|errors| panic!("{errors}\n{}", imported.yaml)).config
+    }
+
+    #[test]
+    fn a_tcp_proxy_becomes_services() {
+        let choices = Choices { vip: Some("192.0.2.12".parse().unwrap()), ..Choices::default() };
+        let imported = import(FILE, &choices);
+        let config = model(&imported);
+        let listens: Vec<String> = (config.services.iter())
+            .map(|s| format!("{} {}:{}", s.name, s.listen.address, s.listen.port))
+            .collect();
+        assert_eq!(
+            listens,
+            ["www 192.0.2.10:80", "tls 192.0.2.12:443", "postgres 192.0.2.20:5432"]
+        );
+        let web = &config.services[0];
+        let backends: Vec<String> = (web.backends.iter())
+            .map(|b| {
+                format!(
+                    "{} {}:{} {} {:?} {:?} {}",
+                    b.name,
+                    b.address,
+                    b.port,
+                    b.weight,
+                    b.timing.inter,
+                    b.timing.fastinter,
+                    b.timing.fall
+                )
+            })
+            .collect();
+        assert_eq!(
+            backends,
+            ["web1 10.0.0.11:8080 3 1s 500ms 2", "web2 10.0.0.12:8080 1 1s 250ms 2"]
+        );
+        assert_eq!(web.backends[0].timing.timeout.as_millis(), 800);
+        let check = format!("{:?}", web.check);
+        assert!(check.contains("/healthz") && check.contains("GET"), "{check}");
+        assert_eq!(config.services[2].backends[0].port, 5432, "the bind's port");
+        for (line, word) in [
+            (10, "acl"),
+            (11, "use_backend"),
+            (14, "leastconn"),
+            (17, "persistence"),
+            (20, "backup"),
+            (21, "app.example"),
+            (23, "TLS"),
+            (27, "pgsql-check"),
+        ] {
+            let expected = format!("line {line}: ");
+            let found = imported
+                .notes
+                .iter()
+                .any(|note| note.starts_with(&expected) && note.contains(word));
+            assert!(found, "no note about `{word}`: {:#?}", imported.notes);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_named_is_asked_for() {
+        let imported = import(FILE, &Choices::default());
+        assert!(imported.yaml.contains("THE-VIP"), "{}", imported.yaml);
+        assert!(imported.notes.iter().any(|note| note.contains("--vip")), "{:#?}", imported.notes);
+    }
+
+    #[test]
+    fn a_server_of_two_services_is_named() {
+        let text = "listen a\n bind 192.0.2.1:80,192.0.2.2:81\n server s 10.0.0.1:8080\n";
+        let imported = import(text, &Choices::default());
+        assert_eq!(imported.services, 2);
+        assert!(imported.yaml.contains("- name: a\n") && imported.yaml.contains("- name: a-81\n"));
+        assert_eq!(
+            imported.notes,
+            [
+                "10.0.0.1:8080 serves a, a-81: with nat, let it listen on a port or address of its own for each"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_way_to_the_backends_can_be_chosen() {
+        let text = "listen a\n bind 192.0.2.1:80\n server s 10.0.0.1:80\n";
+        let imported = import(text, &Choices { vip: None, forward: Forward::Tunnel });
+        let config = model(&imported);
+        assert_eq!(config.services[0].check, None);
+        assert!(imported.notes.is_empty(), "{:?}", imported.notes);
+    }
+
+    #[test]
+    fn nothing_makes_it_fall_over() {
+        for text in [
+            "",
+            "bind",
+            "listen",
+            "listen x\nserver",
+            "frontend f\nbind\nbind :\nbind :x",
+            "\"",
+            "listen a\n bind :1\n server x y",
+        ] {
+            import(text, &Choices::default());
+        }
+        let choices = Choices { vip: Some("192.0.2.12".parse().unwrap()), ..Choices::default() };
+        for end in 0..FILE.len() {
+            import(&FILE[..end], &choices);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! keepalived's `virtual_server` blocks (keepalived.conf(5)): IPVS services with their checks.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period,
+    words::{Line, lines},
+    yaml,
+};
+
+/// Translates a file.
+pub fn import(text: &str, choices: &Choices) -> Imported {
+    let mut reader = Reader { forward: choices.forward, ..Reader::default() };
+    for line in split_braces(lines(text, &['#', '!'])) {
+        reader.line(&line);
+    }
+    reader.finish()
+}
+
+/// Braces may stand at the end of a line, or on their own: here they always stand alone.
+fn split_braces(lines: Vec<Line>) -> Vec<Line> {
+    let mut split = Vec::new();
+    for line in lines {
+        let number = line.number;
+        let mut words = Vec::new();
+        for word in line.words {
+            if word == "{" || word == "}" {
+                if !words.is_empty() {
+                    split.push(Line { number, words: std::mem::take(&mut words) });
+                }
+                split.push(Line { number, words: vec![word] });
+            } else {
+                words.push(word);
+            }
+        }
+        if !words.is_empty() {
+            split.push(Line { number, words });
+        }
+    }
+    split
+}
+
+#[derive(Default)]
+struct Reader {
+    /// Names of the open blocks.
+    open: Vec<String>,
+    /// The words before a brace.
+    head: Vec<String>,
+    service: Option<Service>,
+    services: Vec<Service>,
+    forward: Forward,
+    notes: BTreeMap<(usize, String), ()>,
+}
+
+impl Reader {
+    fn note(&mut self, line: usize, text: impl Into<String>) {
+        self.notes.insert((line, text.into()), ());
+    }
+
+    fn line(&mut self, line: &Line) {
+        match line.words[0].as_str() {
+            "{" => {
+                let head = std::mem::take(&mut self.head);
+                self.begin(line.number, &head);
+                self.open.push(head.first().cloned().unwrap_or_default());
+            }
+            "}" => {
+                let closed = self.open.pop();
+                if closed.as_deref() == Some("virtual_server")
+                    && let Some(service) = self.service.take()
+                {
+                    if service.backends.is_empty() {
+                        self.note(
+                            line.number,
+                            format!("{} has no real_server: left out", service.name),
+                        );
+                    } else {
+                        self.services.push(service);
+                    }
+                }
+            }
+            _ => {
+                // The words before a block are also what a plain setting is: it is one if no brace follows.
+                self.head = line.words.clone();
+                self.setting(line);
+            }
+        }
+    }
+
+    fn begin(&mut self, line: usize, head: &[String]) {
+        let words: Vec<&str> = head.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["virtual_server", address, port] => {
+                let (Ok(address), Ok(port)) = (address.parse::<IpAddr>(), port.parse::<u16>())
+                else {
+                    return self.note(line, format!("virtual_server {address} {port}: left out"));
+                };
+                self.service = Some(Service {
+                    name: name(&format!("vs-{address}-{port}")),
+                    address: Some(address),
+                    port,
+                    forward: self.forward,
+                    allow_fail_open: true,
+                    ..Service::default()
+                });
+            }
+            ["virtual_server" | "virtual_server_group", rest @ ..] => {
+                self.note(
+                    line,
+                    format!(
+                        "{} {}: only an address and a port are understood; left out",
+                        words[0],
+                        rest.join(" ")
+                    ),
+                );
+            }
+            ["real_server", address, port] => {
+                let Some(service) = &mut self.service else { return };
+                let Ok(address) = address.parse::<IpAddr>() else {
+                    return self.note(line, format!("real_server {address}: left out"));
+                };
+                let port = port.parse().unwrap_or(service.port);
+                let address = std::net::SocketAddr::new(address, port).to_string();
+                let name = format!("rs{}", service.backends.len() + 1);
+                service.backends.push(Backend { name, address, settings: Settings::default() });
+            }
+            ["TCP_CHECK"] => self.check(|_| {}),
+            ["HTTP_GET"] => self.check(|check| check.http = true),
+            [
+                "SSL_GET" | "SMTP_CHECK" | "DNS_CHECK" | "MISC_CHECK" | "UDP_CHECK" | "PING_CHECK"
+                | "BFD_CHECK",
+            ] => {
+                self.note(line, format!("{}: translated to a check of the TCP port", words[0]));
+                self.check(|_| {});
+            }
+            [
+                "vrrp_instance" | "vrrp_sync_group" | "vrrp_script" | "global_defs"
+                | "static_ipaddress",
+                ..,
+            ] => {}
+            _ => {}
+        }
+    }
+
+    fn check(&mut self, change: impl FnOnce(&mut Check)) {
+        if let Some(service) = &mut self.service {
+            change(service.check.get_or_insert_default());
+        }
+    }
+
+    fn setting(&mut self, line: &Line) {
+        let Some(service) = &mut self.service else { return };
+        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let seconds =
+            |text: &str| text.parse::<f64>().ok().map(|seconds| period((seconds * 1e3) as u64));
+        match words.as_slice() {
+            ["delay_loop", time] => service.defaults.inter = seconds(time),
+            ["lb_kind" | "lvs_method", kind] => {
+                service.forward = match *kind {
+                    "DR" => Forward::Dsr,
+                    "TUN" => Forward::Tunnel,
+                    _ => Forward::Nat,
+                };
+            }
+            ["protocol", "UDP"] => service.protocol = Some("udp"),
+            ["protocol", "TCP"] => {}
+            ["lb_algo" | "lvs_sched", "rr" | "wrr" | "sh" | "mh"] => {}
+            ["lb_algo" | "lvs_sched", algorithm] => {
+                self.note(
+                    line.number,
+                    format!("{algorithm}: lb spreads flows by a weighted hash of address and port"),
+                );
+            }
+            ["weight", weight] => {
+                if let Some(backend) = service.backends.last_mut() {
+                    backend.settings.weight = weight.parse().ok();
+                }
+            }
+            ["connect_timeout", time] => service.defaults.timeout = seconds(time),
+            ["retry" | "nb_get_retry", count] => {
+                service.defaults.fall = count.parse::<u16>().ok().map(|count| count + 1);
+            }
+            ["connect_port", port] => {
+                let port = port.parse().ok();
+                self.check(|check| check.port = port);
+            }
+            ["path", path] => {
+                let path = (*path).to_owned();
+                self.check(|check| check.path = Some(path));
+            }
+            ["status_code", status, ..] => {
+                let status = (*status).to_owned();
+                self.check(|check| check.status = Some(status));
+            }
+            ["virtualhost", host] => {
+                let host = (*host).to_owned();
+                self.check(|check| check.host = Some(host));
+            }
+            [
+                keyword @ ("persistence_timeout"
+                | "sorry_server"
+                | "quorum"
+                | "ops"
+                | "ha_suspend"
+                | "alpha"
+                | "inhibit_on_failure"),
+                ..,
+            ] => {
+                self.note(line.number, format!("`{keyword}` has no equivalent yet"));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(self) -> Imported {
+        let notes =
+            self.notes.into_keys().map(|(line, text)| format!("line {line}: {text}")).collect();
+        yaml::write("a file of keepalived", &self.services, notes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, model, parse};
+
+    const FILE: &str = "\
+! Configuration
+vrrp_instance VI_1 {
+    virtual_ipaddress {
+        192.0.2.10
+    }
+}
+virtual_server 192.0.2.10 80 {
+    delay_loop 6
+    lb_algo wlc
+    lb_kind DR
+    persistence_timeout 50
+    protocol TCP
+    real_server 10.0.0.11 80 {
+        weight 100
+        HTTP_GET {
+            url {
+                path /healthz
+                status_code 200
+            }
+            connect_timeout 3
+            retry 2
+        }
+    }
+    real_server 10.0.0.12 80
+    {
+        weight 50
+        TCP_CHECK { connect_timeout 3 }
+    }
+}
+virtual_server fwmark 5 {
+    real_server 10.0.0.13 80 { }
+}
+virtual_server 192.0.2.10 53 {
+    lb_kind NAT
+    protocol UDP
+    real_server 10.0.0.21 53 { weight 1 }
+}
+";
+
+    #[test]
+    fn virtual_servers_become_services() {
+        let imported = import(FILE, &Choices::default());
+        let source = Source { path: "lb.yaml".into(), text: imported.yaml.clone() };
+        let config =
+            parse(&source).unwrap_or_else(|errors| panic!("{errors}\n{}", imported.yaml)).config;
+        assert_eq!(config.services.len(), 2, "{}", imported.yaml);
+        let web = &config.services[0];
+        assert_eq!((web.forward, web.backends.len()), (model::Forward::Dsr, 2));
+        assert_eq!(web.backends[0].timing.inter.as_secs(), 6);
+        assert_eq!((web.backends[0].weight, web.backends[1].weight), (100, 50));
+        assert_eq!(config.services[1].listen.protocol, model::Protocol::Udp);
+        for word in ["wlc", "persistence_timeout", "fwmark"] {
+            assert!(
+                imported.notes.iter().any(|note| note.contains(word)),
+                "{word}: {:#?}",
+                imported.notes
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_makes_it_fall_over() {
+        for end in 0..FILE.len() {
+            import(&FILE[..end], &Choices::default());
+        }
+        import("} } {", &Choices::default());
+    }
+}

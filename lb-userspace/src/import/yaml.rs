@@ -1,0 +1,88 @@
+//! The way out: services as our files have them.
+
+use std::fmt::Write as _;
+
+use super::{Check, Forward, Imported, Service, Settings};
+
+/// Writes services and notes down.
+pub fn write(from: &str, services: &[Service], notes: Vec<String>) -> Imported {
+    let mut yaml = format!(
+        "# Translated from {from} by `lb import`. Try it with `lb check`, see what it does with `lb plan`.\n"
+    );
+    if services.is_empty() {
+        yaml.push_str("services: []\n");
+    } else {
+        yaml.push_str("services:\n");
+    }
+    for service in services {
+        // Writing to a string cannot fail.
+        let _ = one(&mut yaml, service);
+    }
+    Imported { yaml, notes, services: services.len() }
+}
+
+fn one(out: &mut String, service: &Service) -> std::fmt::Result {
+    writeln!(out, "  - name: {}", service.name)?;
+    let address =
+        service.address.map_or_else(|| "THE-VIP".to_owned(), |address| address.to_string());
+    let protocol =
+        service.protocol.map_or_else(String::new, |protocol| format!(", protocol: {protocol}"));
+    writeln!(out, "    listen: {{address: \"{address}\", port: {}{protocol}}}", service.port)?;
+    match service.forward {
+        Forward::Nat => writeln!(out, "    forward: nat")?,
+        Forward::Dsr => writeln!(out, "    forward: dsr")?,
+        Forward::Tunnel => writeln!(out, "    forward: tunnel\n    encap: ipip")?,
+    }
+    if !service.allow_fail_open {
+        // Proxies refuse connections when no server is left.
+        writeln!(out, "    on_all_down: reject")?;
+    }
+    if let Some(check) = &service.check {
+        writeln!(out, "    check: {{{}}}", of_check(check))?;
+    }
+    let defaults = settings(&service.defaults);
+    if !defaults.is_empty() {
+        writeln!(out, "    backend_defaults: {{{}}}", defaults.join(", "))?;
+    }
+    writeln!(out, "    backends:")?;
+    for backend in &service.backends {
+        let mut keys =
+            vec![format!("name: {}", backend.name), format!("address: \"{}\"", backend.address)];
+        keys.extend(settings(&backend.settings));
+        writeln!(out, "      - {{{}}}", keys.join(", "))?;
+    }
+    Ok(())
+}
+
+fn of_check(check: &Check) -> String {
+    let kind = if check.http { "http" } else { "tcp" };
+    let mut keys = vec![format!("type: {kind}")];
+    let texts = [
+        ("method", &check.method),
+        ("path", &check.path),
+        ("host", &check.host),
+        ("status", &check.status),
+    ];
+    for (key, value) in texts.into_iter().filter(|_| check.http) {
+        keys.extend(value.as_ref().map(|value| format!("{key}: {value:?}")));
+    }
+    keys.extend(check.port.map(|port| format!("port: {port}")));
+    keys.join(", ")
+}
+
+fn settings(settings: &Settings) -> Vec<String> {
+    let mut keys = Vec::new();
+    keys.extend(settings.weight.map(|weight| format!("weight: {weight}")));
+    let periods = [
+        ("inter", &settings.inter),
+        ("fastinter", &settings.fastinter),
+        ("downinter", &settings.downinter),
+        ("timeout", &settings.timeout),
+    ];
+    for (key, value) in periods {
+        keys.extend(value.as_ref().map(|value| format!("{key}: {value}")));
+    }
+    keys.extend(settings.rise.map(|count| format!("rise: {count}")));
+    keys.extend(settings.fall.map(|count| format!("fall: {count}")));
+    keys
+}
