@@ -18,6 +18,7 @@ mod reload;
 mod report;
 mod retire;
 mod seed;
+mod service_manager;
 pub mod state;
 mod watch;
 mod why;
@@ -46,6 +47,7 @@ use self::{
     options::RunOptions,
     retire::{Dying, Retired},
     seed::Seed,
+    service_manager::ServiceManager,
     state::State,
 };
 use crate::{
@@ -178,6 +180,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let wanted = node.dataplane.wanted()?;
     tokio::spawn(forward_wanted(wanted, events.clone()));
     tokio::spawn(forward_dropped(node.dataplane.samples()?, events.clone()));
+    let mut manager = ServiceManager::new();
+    manager.ready(node.services.len());
     tracing::info!(socket = %node.options.socket.display(), "lb is running");
 
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -199,12 +203,16 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
                 node.network_changed(snapshot);
             }
             () = sleep_until(apply_at) => node.apply_health(),
-            _ = tick.tick() => node.tick(),
+            _ = tick.tick() => {
+                node.tick();
+                manager.feed();
+            }
             _ = hang_up.recv() => node.event(Event::Reload),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
+    manager.stopping();
     server.shutdown().await;
     if node.dataplane.still_loaded() {
         node.save_state();

@@ -24,6 +24,8 @@ pub struct Daemon<'a> {
     pub socket: PathBuf,
     /// Further arguments of `lb run`.
     pub arguments: Vec<&'static str>,
+    /// Further variables of its environment.
+    pub environment: Vec<(&'static str, String)>,
     nics: Vec<String>,
     child: Option<Child>,
     _temporary: Option<tempfile::TempDir>,
@@ -62,6 +64,7 @@ impl<'a> Daemon<'a> {
             config: directory.join("lb.yaml"),
             socket: directory.join("run/lb.sock"),
             arguments: Vec::new(),
+            environment: Vec::new(),
             nics: nics.iter().map(|nic| (*nic).to_owned()).collect(),
             directory: directory.to_owned(),
             child: None,
@@ -89,6 +92,7 @@ impl<'a> Daemon<'a> {
             command.args(["--iface", nic]);
         }
         command.args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
