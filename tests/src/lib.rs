@@ -17,4 +17,5 @@ pub mod process;
 pub mod pulse;
 pub mod quickstart;
 pub mod recovery;
+pub mod scale_up;
 pub mod server;

@@ -1,8 +1,9 @@
-//! The `lab` command: the quickstart that `cargo xtask run` starts.
+//! The `lab` command: the labs that `cargo xtask run` and `cargo xtask lab` start.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use lb_tests::scale_up::{self, command::Options};
 
 /// Labs of network namespaces around the real lb.
 #[derive(Parser)]
@@ -26,11 +27,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// A web, an application and a database tier on machines of their own, behind a pair of lb nodes
+    ScaleUp(Options),
 }
 
 fn main() -> ExitCode {
-    let Verb::Quickstart { config, duration, json } = Arguments::parse().verb;
-    match lb_tests::quickstart::run(&config, duration, json) {
+    let result = match Arguments::parse().verb {
+        Verb::Quickstart { config, duration, json } => {
+            lb_tests::quickstart::run(&config, duration, json)
+        }
+        Verb::ScaleUp(options) => scale_up::command::run(options),
+    };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -149,7 +149,8 @@ impl<'a> Node<'a> {
     pub fn boot(&mut self) -> anyhow::Result<()> {
         // Without a daemon it takes away what is pinned.
         self.daemon.must(&["detach"]);
-        self.machine.sh("nft flush ruleset")?;
+        self.machine.sh("nft list tables | sed -n 's/^table \\(.* keepalived\\)$/\\1/p' | \
+             while read -r table; do nft delete table $table; done")?;
         for nic in self.daemon.nics() {
             self.machine.ip(&format!("addr flush dev {nic} scope global"))?;
         }

@@ -2,13 +2,14 @@
 //! (Clients that wait for each answer stop asking just while nobody answers.)
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,8 @@ pub struct Beats {
     /// The longest time between two answers.
     pub longest_gap: Duration,
     last: Option<Instant>,
+    /// Numbers of those that have not ended.
+    waiting: BTreeSet<usize>,
 }
 
 impl Beats {
@@ -37,7 +40,8 @@ impl Beats {
         self.failed.values().sum()
     }
 
-    fn count(&mut self, result: anyhow::Result<String>) {
+    fn count(&mut self, number: usize, result: anyhow::Result<String>) {
+        self.waiting.remove(&number);
         match result {
             Ok(name) => {
                 *self.answered.entry(name).or_default() += 1;
@@ -83,12 +87,13 @@ impl Pulse {
                     break;
                 }
                 let (beats, answer) = (counted.clone(), ask(number));
+                lock(&beats).waiting.insert(number);
                 tasks.spawn(async move {
                     let result = match tokio::time::timeout(patience, answer).await {
                         Ok(result) => result,
                         Err(_) => Err(anyhow::anyhow!("timed out")),
                     };
-                    lock(&beats).count(result);
+                    lock(&beats).count(number, result);
                 });
                 while tasks.try_join_next().is_some() {}
             }
@@ -98,12 +103,17 @@ impl Pulse {
         Self { beats, stop, ended }
     }
 
-    /// What became of the requests since the last call, or since the beginning.
+    /// What became of the requests since the last call, or since the beginning. Waits for those that are on their way,
+    /// so that none is counted to what comes next.
     pub fn take(&self) -> Beats {
+        let on_their_way = lock(&self.beats).waiting.clone();
+        while !lock(&self.beats).waiting.is_disjoint(&on_their_way) {
+            thread::sleep(Duration::from_millis(5));
+        }
         let mut beats = lock(&self.beats);
         beats.close_gap();
-        let last = beats.last;
-        std::mem::replace(&mut *beats, Beats { last, ..Beats::default() })
+        let (last, waiting) = (beats.last, beats.waiting.clone());
+        std::mem::replace(&mut *beats, Beats { last, waiting, ..Beats::default() })
     }
 
     /// What became of them so far.

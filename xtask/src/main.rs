@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod ebpf;
 mod host;
+mod lab;
 mod run;
 mod setup;
 mod test;
@@ -39,6 +40,11 @@ enum Verb {
     },
     /// Start the quickstart lab, or (with --iface) lb on this machine's NICs
     Run(RunArgs),
+    /// Start a larger lab
+    Lab {
+        #[command(subcommand)]
+        lab: lab::Lab,
+    },
     /// Run all checks and tests; needs root and BPF
     Test {
         /// Run only the tests whose name contains this (and no format or lint checks)
@@ -88,6 +94,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Setup { check: false } => setup::run_and_report(),
         Verb::Build { release } => build::run(release).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => run::run(&args),
+        Verb::Lab { lab } => lab::run(&lab),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Bench { quick, json } => bench::run(quick, json),
     }

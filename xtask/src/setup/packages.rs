@@ -11,8 +11,18 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 2] =
-    [Package::program("keepalived", "keepalived"), Package::program("nftables", "nft")];
+pub const FOR_TESTS: [Package; 9] = [
+    Package::program("keepalived", "keepalived"),
+    Package::program("nftables", "nft"),
+    Package::program("openssl", "openssl"),
+    Package::program("nginx-light", "nginx"),
+    Package::program("gunicorn", "gunicorn"),
+    Package::library("python3-flask", None),
+    Package::library("python3-pymysql", None),
+    // The servers without the packages that start them.
+    Package::program("mariadb-server-core", "mariadbd"),
+    Package::program("mariadb-client-core", "mariadb"),
+];
 
 /// A Debian package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,250 @@
+//! The story: failures one after another under a continuous load, and what each has cost.
+
+use std::{collections::BTreeSet, process::Command, time::Duration};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{ScaleUp, WEB, WEB_AT_START, yaml_with_web};
+use crate::{
+    client::wait_for,
+    daemon::{backend, lb_binary},
+    node::Node,
+    pulse::Pulse,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Answers to wait for after a change, at 20 requests a second.
+const A_WHILE: u64 = 40;
+
+/// What one event has cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What happened.
+    pub event: String,
+    /// Web servers that answered meanwhile.
+    pub web_servers: usize,
+    /// Requests answered meanwhile.
+    pub answered: u64,
+    /// Requests failed.
+    pub failed: u64,
+    /// The longest time between two answers, milliseconds.
+    pub longest_gap_ms: u64,
+}
+
+/// The infrastructure in operation, and what has been seen so far.
+pub struct Story<'a> {
+    lab: &'a ScaleUp,
+    /// lb-a and lb-b.
+    pub nodes: [Node<'a>; 2],
+    pulse: Pulse,
+    rows: Vec<Row>,
+}
+
+impl<'a> Story<'a> {
+    /// Starts every server, both nodes and the load; returns when all tiers answer and lb-a has the VIPs.
+    pub fn begin(lab: &'a ScaleUp) -> anyhow::Result<Self> {
+        lab.start_servers()?;
+        let mut nodes = [lab.node(0)?, lab.node(1)?];
+        for node in &mut nodes {
+            node.start()?;
+        }
+        let pulse = super::load::start(lab)?;
+        let story = Self { lab, nodes, pulse, rows: Vec::new() };
+        story.wait_active(0);
+        for server in
+            ["web/web1", "web/web2", "web/web3", "app/app1", "app/app2", "app/app3", "db/db1"]
+        {
+            story.wait_state(server, "UP");
+        }
+        story.wait_for_answers(A_WHILE);
+        story.pulse.take();
+        Ok(story)
+    }
+
+    /// Who has served how many pages: `web1 app2 db1`.
+    pub fn served(&self) -> std::collections::BTreeMap<String, u64> {
+        self.pulse.look().answered
+    }
+
+    /// Ends the load.
+    pub fn finish(self) -> Vec<Row> {
+        self.pulse.finish();
+        self.rows
+    }
+
+    /// All failures.
+    pub fn tell(&mut self) -> anyhow::Result<()> {
+        self.daemon_killed()?;
+        self.node_killed()?;
+        self.server_killed("web1", "web/web1", "a web server", |lab| lab.start_web(1))?;
+        self.server_killed("app1", "app/app1", "an application server", |lab| lab.start_app(1))?;
+        self.database_killed()?;
+        self.web_tier_scaled()
+    }
+
+    fn daemon_killed(&mut self) -> anyhow::Result<()> {
+        self.nodes[0].daemon.kill()?;
+        self.wait_for_answers(A_WHILE);
+        self.nodes[0].daemon.start()?;
+        self.wait_for_answers(A_WHILE / 4);
+        self.note("lb's daemon killed on the active node, started again");
+        Ok(())
+    }
+
+    fn node_killed(&mut self) -> anyhow::Result<()> {
+        self.nodes[0].crash()?;
+        wait_for("lb-b has the VIPs", MINUTE, || self.nodes[1].has("10.80.0.10"), |has| *has);
+        self.wait_for_answers(A_WHILE);
+        self.note("the active lb node dead");
+        self.nodes[0].boot()?;
+        self.wait_active(0);
+        self.wait_for_answers(A_WHILE);
+        self.note("that node back, and active again");
+        Ok(())
+    }
+
+    fn server_killed(
+        &mut self,
+        name: &str,
+        backend: &str,
+        what: &str,
+        start: impl FnOnce(&ScaleUp) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.lab.kill(name)?;
+        self.wait_state(backend, "DOWN");
+        self.wait_for_answers(A_WHILE);
+        self.note(&format!("{what} killed"));
+        start(self.lab)?;
+        self.wait_state(backend, "UP");
+        self.wait_for_answers(A_WHILE);
+        self.note("that server back");
+        Ok(())
+    }
+
+    fn database_killed(&mut self) -> anyhow::Result<()> {
+        self.lab.wait_for_replica(2);
+        for process in ["db1", "db1-health"] {
+            self.lab.kill(process)?;
+        }
+        self.wait_state("db/db1", "DOWN");
+        self.lab.operate("promote.sh", &["10.80.9.32", "10.80.9.31"])?;
+        self.wait_state("db/db2", "UP");
+        self.wait_for_answers(A_WHILE);
+        self.note("the primary database killed, its replica promoted");
+        self.lab.start_database(1, true)?;
+        self.lab.wait_for_database(1);
+        self.lab.operate("replicate.sh", &["10.80.9.31", "10.80.3.12"])?;
+        self.wait_for_answers(A_WHILE);
+        self.note("the former primary back as a replica");
+        Ok(())
+    }
+
+    fn web_tier_scaled(&mut self) -> anyhow::Result<()> {
+        self.scale_web_to(2)?;
+        for number in WEB_AT_START..=WEB {
+            if number > WEB_AT_START {
+                self.lab.start_web(number)?;
+            }
+        }
+        self.scale_web_to(WEB)?;
+        self.scale_web_to(2)?;
+        for number in 3..=WEB {
+            self.lab.kill(&format!("web{number}"))?;
+        }
+        self.wait_for_answers(A_WHILE);
+        self.note("the web tier from 3 to 2 to 6 to 2 servers");
+        Ok(())
+    }
+
+    /// Writes the file of both nodes, and waits until it is in force.
+    fn scale_web_to(&self, count: usize) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            node.daemon.write(&yaml_with_web(count)?)?;
+            node.daemon.wait(&format!("{count} web servers share the flows"), MINUTE, |status| {
+                (1..=WEB).all(|number| {
+                    let web = backend(status, "web", &format!("web{number}"));
+                    match number <= count {
+                        true => web.is_some_and(|web| web.state == "UP" && web.slots > 0),
+                        false => web.is_none_or(|web| web.slots == 0),
+                    }
+                })
+            });
+        }
+        self.wait_for_answers(A_WHILE);
+        Ok(())
+    }
+
+    /// Waits until both nodes see a backend (`web/web1`) so.
+    #[track_caller]
+    pub fn wait_state(&self, name: &str, state: &str) {
+        let (service, server) = name.split_once('/').expect("SERVICE/BACKEND");
+        for node in &self.nodes {
+            let what = format!("{} sees {name} {state}", node.machine.name);
+            node.daemon.wait(&what, MINUTE, |status| {
+                backend(status, service, server).is_some_and(|seen| seen.state == state)
+            });
+        }
+    }
+
+    /// Waits until a node has the VIPs and the other has not.
+    #[track_caller]
+    fn wait_active(&self, active: usize) {
+        let look = || [0, 1].map(|node: usize| self.nodes[node].has("10.80.0.10"));
+        let what = format!("{} alone has the VIPs", self.nodes[active].machine.name);
+        wait_for(&what, MINUTE, look, |has| has[active] && !has[1 - active]);
+    }
+
+    /// Waits until so many more requests have been answered.
+    #[track_caller]
+    pub fn wait_for_answers(&self, more: u64) {
+        let goal = self.pulse.look().ok() + more;
+        wait_for("pages are served", MINUTE, || self.pulse.look(), |beats| beats.ok() >= goal);
+    }
+
+    /// Writes down what has become of the requests since the last call.
+    fn note(&mut self, event: &str) {
+        let beats = self.pulse.take();
+        let web = beats.answered.keys().filter_map(|who| who.split(' ').next());
+        let row = Row {
+            event: event.to_owned(),
+            web_servers: web.collect::<BTreeSet<_>>().len(),
+            answered: beats.ok(),
+            failed: beats.failures(),
+            longest_gap_ms: beats.longest_gap.as_millis() as u64,
+        };
+        eprintln!(
+            "{event}: {} answered, {} failed, longest gap {} ms",
+            row.answered, row.failed, row.longest_gap_ms
+        );
+        for (reason, count) in &beats.failed {
+            eprintln!("    {count} x {reason}");
+        }
+        self.rows.push(row);
+    }
+}
+
+impl ScaleUp {
+    /// `lb status` of a node, as an operator sees it.
+    pub fn lb_status(socket: &std::path::Path) -> anyhow::Result<String> {
+        let output = Command::new(lb_binary()).arg("--socket").arg(socket).arg("status").output();
+        let output = output.context("cannot run lb")?;
+        Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+}
+
+/// The rows for people.
+pub fn table(rows: &[Row]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["EVENT", "ANSWERED", "FAILED", "LONGEST GAP"]);
+    for row in rows {
+        table.add_row([
+            row.event.clone(),
+            row.answered.to_string(),
+            row.failed.to_string(),
+            format!("{} ms", row.longest_gap_ms),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,89 @@
+//! The scaled-up infrastructure: three tiers of real software behind a pair of lb nodes, through all failures of the
+//! story, and with no more paths between the tiers than there have to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_tests::scale_up::{ScaleUp, WEB, story::Story};
+
+#[test]
+fn every_failure_under_load() {
+    let lab = ScaleUp::new().unwrap();
+    let mut story = Story::begin(&lab).unwrap();
+    story.tell().unwrap();
+    let rows = story.finish();
+    let row = |words: &str| {
+        rows.iter()
+            .find(|row| row.event.contains(words))
+            .unwrap_or_else(|| panic!("{words}: {rows:#?}"))
+    };
+    for free in [
+        "lb's daemon killed",
+        "that node back",
+        "the former primary back",
+        "the web tier from 3 to 2 to 6 to 2",
+    ] {
+        assert_eq!(row(free).failed, 0, "{:#?}", row(free));
+    }
+    let back: Vec<_> = rows.iter().filter(|row| row.event == "that server back").collect();
+    assert!(back.len() == 2 && back.iter().all(|row| row.failed == 0), "{back:#?}");
+    // What costs requests is over by itself, or by the promotion.
+    for dear in
+        ["lb node dead", "a web server killed", "an application server killed", "replica promoted"]
+    {
+        assert!(row(dear).answered > 0, "{:#?}", row(dear));
+    }
+    assert_eq!(row("the web tier").web_servers, WEB, "everybody gets a share: {rows:#?}");
+}
+
+/// From, to, whether that is a path.
+const PATHS: [(&str, &str, bool); 23] = [
+    ("client", "10.80.0.10/443", true),
+    ("client", "10.80.0.10/80", false),
+    ("client", "10.80.1.100/8000", false),
+    ("client", "10.80.2.100/3306", false),
+    ("client", "10.80.1.11/443", false),
+    ("client", "10.80.2.11/8000", false),
+    ("client", "10.80.3.11/3306", false),
+    ("web1", "10.80.1.100/8000", true),
+    ("web1", "10.80.2.100/3306", false),
+    ("web1", "10.80.2.11/8000", false),
+    ("web1", "10.80.3.11/3306", false),
+    ("web1", "10.80.1.12/80", false),
+    ("app1", "10.80.2.100/3306", true),
+    ("app1", "10.80.3.11/3306", false),
+    ("app1", "10.80.3.11/8008", false),
+    ("app1", "10.80.2.12/8000", false),
+    ("db1", "10.80.3.12/3306", true),
+    ("db1", "10.80.0.10/443", false),
+    ("db1", "10.80.1.100/8000", false),
+    ("db1", "10.80.2.11/8000", false),
+    ("admin", "10.80.9.31/3306", true),
+    ("admin", "10.80.9.21/8000", false),
+    ("admin", "10.80.9.11/443", false),
+];
+
+#[test]
+fn no_path_that_is_not_needed() {
+    let lab = ScaleUp::new().unwrap();
+    let _story = Story::begin(&lab).unwrap();
+    // All at once for each machine: what is dropped takes its second.
+    let sources: BTreeSet<&str> = PATHS.iter().map(|(from, _, _)| *from).collect();
+    let mut seen = BTreeMap::new();
+    for from in sources {
+        let tries: String = PATHS
+            .iter()
+            .filter(|(source, _, _)| *source == from)
+            .map(|(_, to, _)| {
+                format!(
+                    "(timeout 1 bash -c 'exec 3<>/dev/tcp/{to}' 2>/dev/null && echo {to} open) & "
+                )
+            })
+            .collect();
+        seen.insert(from, lab.machine(from).unwrap().sh(&format!("{tries} wait")).unwrap());
+    }
+    let wrong: Vec<_> = PATHS
+        .iter()
+        .filter(|(from, to, wanted)| seen[from].contains(&format!("{to} open")) != *wanted)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
