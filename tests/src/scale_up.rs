@@ -13,6 +13,7 @@ pub mod command;
 pub mod load;
 pub mod story;
 mod tiers;
+pub mod visitors;
 
 use std::{
     cell::RefCell,
@@ -122,7 +123,7 @@ impl ScaleUp {
             db,
             seed: format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()),
             processes: RefCell::default(),
-            directory: tempfile::Builder::new().prefix("lb-scale-up-").tempdir()?,
+            directory: own_directory()?,
             _pass: pass,
         })
     }
@@ -175,6 +176,22 @@ impl ScaleUp {
         );
         Ok(text(&output.stdout))
     }
+}
+
+/// A directory of this process. Those of processes that were killed before they could tidy up are removed: the databases
+/// in them are large.
+fn own_directory() -> anyhow::Result<tempfile::TempDir> {
+    const PREFIX: &str = "lb-scale-up-";
+    for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another lab may be doing the same.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
 }
 
 /// lb.yaml with this many web servers.

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_tests::scale_up::{ScaleUp, WEB, story::Story};
+use lb_tests::scale_up::{
+    ScaleUp, WEB,
+    story::{Story, VISITORS},
+};
 
 #[test]
 fn every_failure_under_load() {
@@ -22,10 +25,16 @@ fn every_failure_under_load() {
         "the former primary back",
         "the web tier from 3 to 2 to 6 to 2",
     ] {
-        assert_eq!(row(free).failed, 0, "{:#?}", row(free));
+        assert_eq!((row(free).failed, row(free).broken), (0, 0), "{:#?}", row(free));
     }
+    assert_eq!(row("lb node dead").broken, 0, "{:#?}", row("lb node dead"));
+    let lost = row("a web server killed").broken;
+    assert!(lost > 0 && lost < VISITORS, "only its own connections: {lost}");
     let back: Vec<_> = rows.iter().filter(|row| row.event == "that server back").collect();
-    assert!(back.len() == 2 && back.iter().all(|row| row.failed == 0), "{back:#?}");
+    assert!(
+        back.len() == 2 && back.iter().all(|row| row.failed + row.broken as u64 == 0),
+        "{back:#?}"
+    );
     // What costs requests is over by itself, or by the promotion.
     for dear in
         ["lb node dead", "a web server killed", "an application server killed", "replica promoted"]

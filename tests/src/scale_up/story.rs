@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, process::Command, time::Duration};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::visitors::Visitors;
 use super::{ScaleUp, WEB, WEB_AT_START, yaml_with_web};
 use crate::{
     client::wait_for,
@@ -17,6 +18,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Answers to wait for after a change, at 20 requests a second.
 const A_WHILE: u64 = 40;
 
+/// Long-lived connections through the web tier.
+pub const VISITORS: usize = 200;
+
 /// What one event has cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -28,6 +32,8 @@ pub struct Row {
     pub answered: u64,
     /// Requests failed.
     pub failed: u64,
+    /// Long-lived connections broken, of [`VISITORS`].
+    pub broken: usize,
     /// The longest time between two answers, milliseconds.
     pub longest_gap_ms: u64,
 }
@@ -38,6 +44,7 @@ pub struct Story<'a> {
     /// lb-a and lb-b.
     pub nodes: [Node<'a>; 2],
     pulse: Pulse,
+    visitors: Visitors,
     rows: Vec<Row>,
 }
 
@@ -50,13 +57,14 @@ impl<'a> Story<'a> {
             node.start()?;
         }
         let pulse = super::load::start(lab)?;
-        let story = Self { lab, nodes, pulse, rows: Vec::new() };
-        story.wait_active(0);
+        wait_for("lb-a has the VIPs", MINUTE, || nodes[0].has("10.80.0.10"), |has| *has);
         for server in
             ["web/web1", "web/web2", "web/web3", "app/app1", "app/app2", "app/app3", "db/db1"]
         {
-            story.wait_state(server, "UP");
+            wait_state(&nodes, server, "UP");
         }
+        let visitors = Visitors::start(lab, VISITORS)?;
+        let story = Self { lab, nodes, pulse, visitors, rows: Vec::new() };
         story.wait_for_answers(A_WHILE);
         story.pulse.take();
         Ok(story)
@@ -112,11 +120,11 @@ impl<'a> Story<'a> {
         start: impl FnOnce(&ScaleUp) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.lab.kill(name)?;
-        self.wait_state(backend, "DOWN");
+        wait_state(&self.nodes, backend, "DOWN");
         self.wait_for_answers(A_WHILE);
         self.note(&format!("{what} killed"));
         start(self.lab)?;
-        self.wait_state(backend, "UP");
+        wait_state(&self.nodes, backend, "UP");
         self.wait_for_answers(A_WHILE);
         self.note("that server back");
         Ok(())
@@ -127,9 +135,9 @@ impl<'a> Story<'a> {
         for process in ["db1", "db1-health"] {
             self.lab.kill(process)?;
         }
-        self.wait_state("db/db1", "DOWN");
+        wait_state(&self.nodes, "db/db1", "DOWN");
         self.lab.operate("promote.sh", &["10.80.9.32", "10.80.9.31"])?;
-        self.wait_state("db/db2", "UP");
+        wait_state(&self.nodes, "db/db2", "UP");
         self.wait_for_answers(A_WHILE);
         self.note("the primary database killed, its replica promoted");
         self.lab.start_database(1, true)?;
@@ -149,11 +157,12 @@ impl<'a> Story<'a> {
         }
         self.scale_web_to(WEB)?;
         self.scale_web_to(2)?;
+        self.note("the web tier from 3 to 2 to 6 to 2 servers");
         for number in 3..=WEB {
             self.lab.kill(&format!("web{number}"))?;
         }
         self.wait_for_answers(A_WHILE);
-        self.note("the web tier from 3 to 2 to 6 to 2 servers");
+        self.note("the servers taken out switched off, long-lived connections and all");
         Ok(())
     }
 
@@ -173,18 +182,6 @@ impl<'a> Story<'a> {
         }
         self.wait_for_answers(A_WHILE);
         Ok(())
-    }
-
-    /// Waits until both nodes see a backend (`web/web1`) so.
-    #[track_caller]
-    pub fn wait_state(&self, name: &str, state: &str) {
-        let (service, server) = name.split_once('/').expect("SERVICE/BACKEND");
-        for node in &self.nodes {
-            let what = format!("{} sees {name} {state}", node.machine.name);
-            node.daemon.wait(&what, MINUTE, |status| {
-                backend(status, service, server).is_some_and(|seen| seen.state == state)
-            });
-        }
     }
 
     /// Waits until a node has the VIPs and the other has not.
@@ -211,16 +208,29 @@ impl<'a> Story<'a> {
             web_servers: web.collect::<BTreeSet<_>>().len(),
             answered: beats.ok(),
             failed: beats.failures(),
+            broken: self.visitors.broken(),
             longest_gap_ms: beats.longest_gap.as_millis() as u64,
         };
         eprintln!(
-            "{event}: {} answered, {} failed, longest gap {} ms",
-            row.answered, row.failed, row.longest_gap_ms
+            "{event}: {} answered, {} failed, {} broken, longest gap {} ms",
+            row.answered, row.failed, row.broken, row.longest_gap_ms
         );
         for (reason, count) in &beats.failed {
             eprintln!("    {count} x {reason}");
         }
         self.rows.push(row);
+    }
+}
+
+/// Waits until both nodes see a backend (`web/web1`) so.
+#[track_caller]
+fn wait_state(nodes: &[Node<'_>; 2], name: &str, state: &str) {
+    let (service, server) = name.split_once('/').expect("SERVICE/BACKEND");
+    for node in nodes {
+        let what = format!("{} sees {name} {state}", node.machine.name);
+        node.daemon.wait(&what, MINUTE, |status| {
+            backend(status, service, server).is_some_and(|seen| seen.state == state)
+        });
     }
 }
 
@@ -237,12 +247,19 @@ impl ScaleUp {
 pub fn table(rows: &[Row]) -> String {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["EVENT", "ANSWERED", "FAILED", "LONGEST GAP"]);
+    table.set_header([
+        "EVENT".to_owned(),
+        "ANSWERED".to_owned(),
+        "FAILED".to_owned(),
+        format!("BROKEN OF {VISITORS}"),
+        "LONGEST GAP".to_owned(),
+    ]);
     for row in rows {
         table.add_row([
             row.event.clone(),
             row.answered.to_string(),
             row.failed.to_string(),
+            row.broken.to_string(),
             format!("{} ms", row.longest_gap_ms),
         ]);
     }
