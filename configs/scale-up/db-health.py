@@ -4,7 +4,8 @@ Usage: db-health.py ADDRESS PORT SOCKET
 """
 
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 
 import pymysql
 
@@ -38,4 +39,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer((ADDRESS, PORT), Handler).serve_forever()
+class Server(ThreadingTCPServer):
+    """Not HTTPServer, which asks the DNS for its own name before it listens."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+Server((ADDRESS, PORT), Handler).serve_forever()

@@ -130,6 +130,16 @@ impl Pair {
         Ok(())
     }
 
+    /// Cuts the nodes off from each other, and from nobody else; or joins them again.
+    pub fn split(&self, split: bool) -> anyhow::Result<()> {
+        let word = if split { "on" } else { "off" };
+        for (node, nic) in [(0, "lb0"), (0, "lb1"), (1, "lb0"), (1, "lb1")] {
+            let port = port(node, nic);
+            self.switch.ip(&format!("link set {port} type bridge_slave isolated {word}"))?;
+        }
+        Ok(())
+    }
+
     /// One of the nodes, not started: 0 is lb-a, the preferred one.
     pub fn node(&self, index: usize) -> anyhow::Result<Node<'_>> {
         let own = index + 3;

@@ -214,3 +214,24 @@ fn moved_by_hand_first_nothing_is_lost() {
     assert_eq!(beats.failures(), 0, "{beats:#?}");
     all_alive(&held, "after a node was taken out in order");
 }
+
+#[test]
+fn f32_two_masters_serve_and_one_is_left_when_they_meet_again() {
+    let pair = Pair::new().unwrap();
+    let nodes = started(&pair);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    pair.split(true).unwrap();
+    wait_active_alone(&nodes[1]);
+    assert!(nodes[0].has(VIPS[0].1), "lb-a sees nothing of lb-b, and goes on");
+    wait_for_answers(&pulse, 100);
+    pair.split(false).unwrap();
+    wait_active(&nodes, 0);
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.finish();
+    report("split and healed", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    assert_eq!(takeovers(&nodes), [before[0], before[1] + 1], "lb-a has been MASTER all the time");
+    all_alive(&held, "after a split");
+}
