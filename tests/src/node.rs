@@ -103,6 +103,21 @@ impl<'a> Node<'a> {
         Ok(())
     }
 
+    /// Restarts keepalived with advertisements every so many seconds (as keepalived writes it).
+    pub fn advertise_every(&mut self, seconds: &str) -> anyhow::Result<()> {
+        let file = self.daemon.directory.join("keepalived.conf");
+        let advertises = |line: &str| line.trim_start().starts_with("advert_int ");
+        let lines = fs::read_to_string(&file)?;
+        anyhow::ensure!(lines.lines().any(advertises), "no advert_int in keepalived.conf");
+        let change = |line: &str| match advertises(line) {
+            true => format!("    advert_int {seconds}\n"),
+            false => format!("{line}\n"),
+        };
+        fs::write(&file, lines.lines().map(change).collect::<String>())?;
+        self.stop_keepalived()?;
+        self.start_keepalived()
+    }
+
     /// Stops keepalived in order: it says good-bye, and the peer takes over at once.
     pub fn stop_keepalived(&mut self) -> anyhow::Result<()> {
         self.keepalived.take().map_or(Ok(()), Process::terminate)
@@ -155,12 +170,9 @@ impl<'a> Node<'a> {
             self.machine.ip(&format!("addr flush dev {nic} scope global"))?;
         }
         for file in ["keepalived.pid", "vrrp.pid"] {
-            fs::remove_file(self.daemon.directory.join(file))?;
+            gone(fs::remove_file(self.daemon.directory.join(file)))?;
         }
-        match fs::remove_dir_all(self.daemon.directory.join("run")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        gone(fs::remove_dir_all(self.daemon.directory.join("run")))?;
         self.add_addresses()?;
         for port in &self.ports {
             self.switch.ip(&format!("link set {port} up"))?;
@@ -177,6 +189,14 @@ impl Drop for Node<'_> {
             let tail = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- keepalived of {}:\n{tail}", self.machine.name);
         }
+    }
+}
+
+/// It need not have been there.
+fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

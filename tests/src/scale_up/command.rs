@@ -72,6 +72,7 @@ pub fn run(options: Options) -> anyhow::Result<bool> {
     let mut story = Story::begin(&lab)?;
     let file = announce(&lab, &story)?;
     let rows = if options.story {
+        story.node_killed_with_fast_advertisements()?;
         story.tell()?;
         story.finish()
     } else {

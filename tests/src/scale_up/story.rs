@@ -112,6 +112,31 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    /// The death of a node once more, with advertisements every 100 ms: for machines that are not too busy to send them.
+    pub fn node_killed_with_fast_advertisements(&mut self) -> anyhow::Result<()> {
+        self.advertise_every("0.1")?;
+        self.pulse.take();
+        self.nodes[0].crash()?;
+        wait_for("lb-b has the VIPs", MINUTE, || self.nodes[1].has("10.80.0.10"), |has| *has);
+        self.wait_for_answers(A_WHILE);
+        self.note("the active lb node dead, with advertisements every 100 ms");
+        self.nodes[0].boot()?;
+        self.wait_active(0);
+        self.advertise_every("1")?;
+        self.pulse.take();
+        Ok(())
+    }
+
+    fn advertise_every(&mut self, seconds: &str) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            node.advertise_every(seconds)?;
+        }
+        // Nobody has them while both have just started.
+        self.wait_active(0);
+        self.wait_for_answers(A_WHILE);
+        Ok(())
+    }
+
     fn server_killed(
         &mut self,
         name: &str,
