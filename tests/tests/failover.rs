@@ -1,12 +1,16 @@
 //! A pair of nodes with keepalived: what a failover costs. Order and counts are asserted, times are reported.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use lb_tests::{
     client::{Held, request, wait_for},
     node::Node,
     pair::{Pair, VIPS, targets},
     pulse::{Beats, Pulse},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -17,7 +21,10 @@ const EACH: usize = 75;
 
 /// Both nodes, started; lb-a has the VIPs.
 fn started(pair: &Pair) -> [Node<'_>; 2] {
-    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    start([pair.node(0).unwrap(), pair.node(1).unwrap()])
+}
+
+fn start(mut nodes: [Node<'_>; 2]) -> [Node<'_>; 2] {
     for node in &mut nodes {
         node.start().unwrap();
     }
@@ -234,4 +241,41 @@ fn f32_two_masters_serve_and_one_is_left_when_they_meet_again() {
     assert_eq!(beats.failures(), 0, "{beats:#?}");
     assert_eq!(takeovers(&nodes), [before[0], before[1] + 1], "lb-a has been MASTER all the time");
     all_alive(&held, "after a split");
+}
+
+/// Sends a signal to lb's daemon on a node.
+fn signal(node: &Node<'_>, signal: Signal) {
+    let pid = node.daemon.pid().unwrap();
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+#[test]
+fn f13_a_node_whose_daemon_hangs_for_long_hands_over() {
+    let pair = Pair::new().unwrap();
+    let nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    // Half a minute is long for a test.
+    for node in &nodes {
+        let file = node.daemon.directory.join("keepalived.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        let patient = "    interval 5\n    timeout 4\n    fall 6\n";
+        assert!(text.contains(patient), "{text}");
+        fs::write(&file, text.replace(patient, "    interval 1\n    timeout 4\n    fall 2\n"))
+            .unwrap();
+    }
+    let nodes = start(nodes);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    signal(&nodes[0], Signal::SIGSTOP);
+    assert_eq!(nodes[0].health(&[]), Some(2), "forwarding, daemon hangs");
+    wait_active(&nodes, 1);
+    wait_for_answers(&pulse, 50);
+    signal(&nodes[0], Signal::SIGCONT);
+    wait_active(&nodes, 0);
+    wait_for_answers(&pulse, 50);
+    let beats = pulse.finish();
+    report("daemon hung, and woken up", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    assert_eq!(takeovers(&nodes), [before[0] + 1, before[1] + 1]);
+    all_alive(&held, "after the active node's daemon hung");
 }
