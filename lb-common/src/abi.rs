@@ -10,6 +10,7 @@ mod counters;
 mod dropped;
 mod few_routes;
 mod flow;
+mod fragment;
 mod nexthop;
 mod pin;
 mod presence;
@@ -23,6 +24,7 @@ pub use counters::BackendCounters;
 pub use dropped::{DroppedSample, SAMPLE_BYTES};
 pub use few_routes::{FEW, FewRoute, FewRoutes, FewTables};
 pub use flow::{FlowKey, protocol};
+pub use fragment::{FragmentKey, FragmentRow};
 pub use nexthop::{
     AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
     NextHopRow, RouteKey, nexthop_flag,

@@ -8,6 +8,7 @@ pub mod abi;
 pub mod be;
 pub mod checksum;
 pub mod encap;
+pub mod fragment;
 pub mod frame;
 pub mod hash;
 pub mod icmp;

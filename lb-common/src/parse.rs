@@ -191,7 +191,10 @@ pub fn examine_any<F: Family>(frame: &(impl Frame + ?Sized)) -> Result<Carrier, 
 }
 
 #[inline(always)]
-fn network_length<F: Family>(header: &F::Header, frame_length: usize) -> Result<u16, Reason> {
+pub(crate) fn network_length<F: Family>(
+    header: &F::Header,
+    frame_length: usize,
+) -> Result<u16, Reason> {
     let length = header.length();
     if (length as usize) < F::MINIMUM || length as usize + NETWORK > frame_length {
         return Err(Reason::L3Length);

@@ -2,7 +2,7 @@
 //! tunnel's room in front.
 
 use lb_common::{
-    abi::{Address, BackendId, BackendRow, Forward, Reason, ServiceRow},
+    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow},
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
@@ -29,7 +29,30 @@ pub fn packet<F: Family>(
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    send::<F>(frame, packet, None, service, backend)
+    send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
+}
+
+/// Forwards a first fragment, or an atomic one, to a backend. Fragments are not answered: they are no whole packets.
+#[inline(always)]
+pub fn first_fragment<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+    backend: BackendId,
+) -> Result<Verdict, Verdict> {
+    send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
+        .map_err(Verdict::unanswered)
+}
+
+/// Forwards a later fragment to where the first one went.
+#[inline(always)]
+pub fn later_fragment<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    row: &FragmentRow,
+) -> Result<Verdict, Verdict> {
+    send::<F>(frame, packet, Rewrite::Address, row.service, row.forward as u8, row.backend)
+        .map_err(Verdict::unanswered)
 }
 
 /// Forwards an ICMP error to the backend of the flow it is about. What does not fit is not answered: no error about an
@@ -42,36 +65,49 @@ pub fn error<F: Family>(
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    send::<F>(frame, packet, Some(quote), service, backend).map_err(Verdict::unanswered)
+    send::<F>(frame, packet, Rewrite::Quote(quote), service.id, service.forward, backend)
+        .map_err(Verdict::unanswered)
+}
+
+/// What nat replaces.
+#[derive(Clone, Copy)]
+enum Rewrite<'a> {
+    /// Address and port.
+    Flow,
+    /// The address, in a packet without a transport header.
+    Address,
+    /// The address, and the flow in the packet that an ICMP error quotes.
+    Quote(&'a Quote),
 }
 
 #[inline(always)]
 fn send<F: Family>(
     frame: XdpFrame,
     packet: &Packet,
-    quote: Option<&Quote>,
-    service: &ServiceRow,
+    rewrite: Rewrite<'_>,
+    service: u32,
+    forward: u8,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    let drop = |reason| Verdict::drop(reason, service.id);
+    let drop = |reason| Verdict::drop(reason, service);
     let row = maps::backend(backend).ok_or(drop(Reason::BadSlot))?;
     let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
     let ethernet = frame.view::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))?;
     if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
         return Err(drop(Reason::LoopSourceMac));
     }
-    let is_tunnel = service.forward == Forward::Ipip as u8;
+    let is_tunnel = forward == Forward::Ipip as u8;
     let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
         let mtu = hop.mtu.saturating_sub(overhead);
-        return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service.id));
+        return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
     let frame = if is_tunnel {
         tunnel::<F>(frame, packet, row, &hop).ok_or(drop(Reason::EncapFailed))?
     } else {
         let port = row.port;
-        let to = (service.forward == Forward::Nat as u8).then_some((&row.address, port));
-        direct::<F>(frame, packet, quote, to, &hop).ok_or(drop(Reason::L4Truncated))?
+        let to = (forward == Forward::Nat as u8).then_some((&row.address, port));
+        direct::<F>(frame, packet, rewrite, to, &hop).ok_or(drop(Reason::L4Truncated))?
     };
     let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
     count::request(backend, packet.length, packet.is_opening());
@@ -83,18 +119,23 @@ fn send<F: Family>(
 fn direct<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
-    quote: Option<&Quote>,
+    rewrite: Rewrite<'_>,
     to: Option<(&Address, Be16)>,
     hop: &Hop,
 ) -> Option<XdpFrame> {
-    match (to, quote) {
-        (Some((address, port)), None) => {
+    match (to, rewrite) {
+        (Some((address, port)), Rewrite::Flow) => {
             let from = frame.view::<Ethernet>(0)?.source;
             way_back::note(&packet.flow.source, frame.context().ingress(), from);
             translate::<F>(&mut frame, packet, End::Destination, address, port)?;
         }
-        (Some((address, port)), Some(quote)) => {
+        (Some((address, port)), Rewrite::Quote(quote)) => {
             translate_error::<F>(&mut frame, quote, End::Destination, address, port)?;
+        }
+        (Some((address, _)), Rewrite::Address) => {
+            let header = frame.view_mut::<F::Header>(NETWORK)?;
+            header.set_destination(address);
+            header.decrement_hop_limit();
         }
         (None, _) => frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit(),
     }

@@ -11,8 +11,8 @@ use lb_common::{
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
-    admit, answer, config, count, error, forward, maps, packet::Context, sample, select, service,
-    unserved, verdict::Verdict,
+    admit, answer, config, count, error, forward, fragment, maps, packet::Context, sample, select,
+    service, unserved, verdict::Verdict,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -81,6 +81,8 @@ fn balance<F: Family>(context: Context) -> Verdict {
 fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
     let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
+    let verdict =
+        if verdict.is_fragment() { fragment::packet::<F>(context, verdict) } else { verdict };
     if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
 }
 

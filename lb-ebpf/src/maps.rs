@@ -4,12 +4,12 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
     Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FewTables, FlowKey,
-    NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow,
-    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot,
+    FragmentKey, FragmentRow, NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence,
+    REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot,
 };
 
 use crate::lpm::longest_match;
@@ -78,6 +78,11 @@ pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
 /// By which MAC address clients' packets last came, see [`lb_common::way_back`].
 #[map]
 pub static WAYS_BACK: Array<u64> = Array::with_max_entries(lb_common::way_back::ENTRIES, 0);
+/// Where the first fragments of packets went. Not pinned: it begins anew with each program. Full, it forgets the packets
+/// that have waited longest.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentRow> =
+    LruHashMap::with_max_entries(16_384, 0);
 /// When the limits of [`crate::limit`] were last used, by their numbers.
 #[map]
 pub static LIMITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(crate::limit::LIMITS, 0);

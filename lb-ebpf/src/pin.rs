@@ -71,6 +71,25 @@ impl Pins for FlowPins<'_> {
     }
 }
 
+/// A flow as the tables' key, in memory. Written word by word: the compiler would write the padding in portions that are
+/// misaligned, which the verifier refuses on the stack.
+#[inline(always)]
+pub fn key<'a>(place: &'a mut MaybeUninit<FlowKey>, flow: &FlowKey) -> &'a FlowKey {
+    let [a, b, c, d] = flow.source.words.map(|word| word.raw());
+    let [e, f, g, h] = flow.destination.words.map(|word| word.raw());
+    let [i, j] = flow.source_port.raw().to_ne_bytes();
+    let [k, l] = flow.destination_port.raw().to_ne_bytes();
+    let ports = u32::from_ne_bytes([i, j, k, l]);
+    let protocol = u32::from_ne_bytes([flow.protocol, 0, 0, 0]);
+    let words = place.as_mut_ptr().cast::<u32>();
+    for (index, word) in [a, b, c, d, e, f, g, h, ports, protocol].into_iter().enumerate() {
+        // SAFETY: a key is ten words in this order, aligned to eight bytes.
+        unsafe { words.add(index).write_volatile(word) };
+    }
+    // SAFETY: all ten words have been written.
+    unsafe { place.assume_init_ref() }
+}
+
 /// Notes a backend's SYN-ACK in the flow's unconfirmed pin, if it has one to this backend. Numbers in host order.
 #[inline(always)]
 pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowledgement: u32) {

@@ -32,7 +32,11 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let Some(outline) = parse::outline::<F>(&frame) else {
         let header = frame.view::<F::Header>(NETWORK).ok_or(not_ours)?;
         let is_icmp = header.protocol() == F::Header::ICMP;
-        return Err(if is_icmp { Verdict::quoting().of_reply() } else { not_ours });
+        return Err(match F::check_chain(header) {
+            Err(Reason::FragmentDropped) => Verdict::fragment().of_reply(),
+            Ok(()) if is_icmp => Verdict::quoting().of_reply(),
+            _ => not_ours,
+        });
     };
     // An IPv6 packet from a mapped address would otherwise be taken for an IPv4 backend's.
     if F::Header::IS_V6 && outline.flow.source.is_v4() {

@@ -1,5 +1,7 @@
 //! Which backend: the ring decides; pins are asked only where a slot has changed (the rule is [`lb_common::select`]).
 
+use core::mem::MaybeUninit;
+
 use lb_common::{
     abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol},
     frame::{Frame, Tcp, be32, tcp_flag},
@@ -13,7 +15,7 @@ use lb_common::{
 use crate::{
     config, maps,
     packet::{self, XdpFrame},
-    pin::FlowPins,
+    pin::{self, FlowPins},
     verdict::Verdict,
 };
 
@@ -53,6 +55,8 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
         let base = base(service, slot, hash)?;
         let sees_replies = service.forward == Forward::Nat as u8;
         let context = Context { slot, base, service: service.id, sees_replies };
+        let mut place = MaybeUninit::uninit();
+        let flow = pin::key(&mut place, flow);
         backend = select::whereabouts(&context, &FlowPins { flow, service: service.id });
     }
     if backend == BackendId::NONE {

@@ -56,6 +56,7 @@ fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
         Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier),
         Ok(_) if is_local != 0 => Verdict::pass(Reason::NoServicePassed),
         Ok(_) => Verdict::drop(Reason::NoService, 0),
+        Err(Reason::FragmentDropped) => Verdict::fragment(),
         Err(reason) => Verdict::drop(reason, 0),
     }
 }

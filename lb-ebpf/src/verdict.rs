@@ -26,6 +26,7 @@ pub enum Answer {
 
 const UNSERVED: u8 = 16;
 const QUOTING: u8 = 20;
+const FRAGMENT: u8 = 21;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -67,6 +68,12 @@ impl Verdict {
         Self::new(QUOTING, COUNTED, 0, 0)
     }
 
+    /// A fragment that may belong to a balanced flow: to be looked at by [`crate::fragment`].
+    #[inline(always)]
+    pub const fn fragment() -> Self {
+        Self::new(FRAGMENT, COUNTED, 0, 0)
+    }
+
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
     #[inline(always)]
     pub const fn answer(answer: Answer, reason: Reason, mtu: u16, service: u32) -> Self {
@@ -100,6 +107,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn is_quoting(self) -> bool {
         self.0 as u8 & !REPLY == QUOTING
+    }
+
+    /// Whether this is [`Verdict::fragment`].
+    #[inline(always)]
+    pub const fn is_fragment(self) -> bool {
+        self.0 as u8 & !REPLY == FRAGMENT
     }
 
     /// Whether the packet is a backend's reply.

@@ -270,44 +270,6 @@ fn reserved_bits_are_kept() {
 }
 
 #[test]
-fn fragments_to_a_vip_are_dropped() {
-    let mut kernel = Kernel::shared();
-    for world in worlds() {
-        kernel.enter(world);
-        let mut cases = Vec::new();
-        for packet in [tcp_v4(), udp_v4(), echo_v4()] {
-            let frame = packet.bytes();
-            // First, middle, last; DF and MF together (B21); offset 1 (B28); beyond 64 KiB (B30); echo (B32).
-            for fragment in [0x2000u16, 0x2005, 0x0005, 0x6000, 0x2001, 0x0001, 0x1fff, 0x3fff] {
-                let frame = patched_v4(&frame, 6, &fragment.to_be_bytes());
-                let name = format!("B24-B30, B32: {fragment:#06x} of {:?}", packet.transport);
-                cases.push(Case::drops_somewhere(name, frame, Reason::Fragment));
-            }
-            // B27: a first fragment with the ports only, or less.
-            for length in [4, 7] {
-                let tiny = patched_v4(&consistent_cut(&frame, length), 6, &[0x20, 0]);
-                cases.push(Case::drops_somewhere(
-                    format!("B27: {length} bytes"),
-                    tiny,
-                    Reason::Fragment,
-                ));
-            }
-        }
-        for packet in [tcp_v6(), udp_v6(), echo_v6()] {
-            let frame = packet.bytes();
-            // B81 (atomic), B82
-            for fragment in [0u16, 1, 8, 9, 0xfff8, 0xfff9] {
-                let body = [&fragment.to_be_bytes()[..], &[0, 0, 0, 1]].concat();
-                let frame = with_extension(&frame, 44, &body);
-                let name = format!("B81, B82: {fragment:#06x} of {:?}", packet.transport);
-                cases.push(Case::drops_somewhere(name, frame, Reason::Fragment));
-            }
-        }
-        check(&mut kernel, &cases);
-    }
-}
-
-#[test]
 fn broken_tcp_headers() {
     let mut kernel = Kernel::shared();
     for world in worlds() {

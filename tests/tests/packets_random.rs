@@ -189,7 +189,7 @@ fn a_million_mutated_packets() {
         Reason::IpHeaderLength,
         Reason::Ttl,
         Reason::Martian,
-        Reason::Fragment,
+        Reason::FragmentDropped,
         Reason::ExtensionHeader,
         Reason::TcpFlags,
         Reason::TcpOffset,

@@ -41,7 +41,7 @@ reasons! {
     SourceRoute = 5, "ip_src_route", true, "The packet carries a source-route option (RFC 7126).";
     Ttl = 6, "ttl", true, "TTL or hop limit was 0 or 1.";
     Martian = 7, "martian", true, "The source address cannot be a client (loopback, multicast, the VIP itself...).";
-    Fragment = 8, "fragment", true, "The packet is an IP fragment; fragments are not balanced yet.";
+    FragmentDropped = 8, "frag_drop", true, "A fragment that the service does not take (`fragments:`), that is for no service, or whose offsets make no sense.";
     ExtensionHeader = 9, "ext_hdr", true, "The IPv6 packet has extension headers; they are not balanced yet.";
     TcpFlags = 10, "tcp_flags", true, "SYN together with FIN or RST, or no flag at all: no stack sends that.";
     TcpOffset = 11, "tcp_doff", true, "The TCP data offset is below 5 or beyond the segment.";
@@ -60,6 +60,8 @@ reasons! {
     LoopSourceMac = 24, "loop_src_mac", true, "The frame came back with this NIC's own source MAC address.";
     BadTunnel = 25, "bad_tunnel", true, "lb decap: the outer header is broken or from a source that is not allowed.";
     EgressFailed = 26, "egress_failed", true, "The egress NIC is not attached.";
+    FragmentMiss = 27, "frag_miss", true, "A later fragment whose first one has not been seen.";
+    FragmentTiny = 28, "frag_tiny", true, "A first fragment that ends inside its TCP or UDP header, or the rest of such a header (RFC 1858).";
     Echo = 40, "echo", false, "Echo requests to a VIP, answered.";
     Reject = 41, "reject", false, "Packets answered with a reset or port unreachable (on_all_down: reject).";
     PinRefused = 42, "pin_refused", false, "Flows that could not be pinned because the table was full; they follow the base.";

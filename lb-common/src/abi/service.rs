@@ -107,6 +107,8 @@ pub mod service_flag {
     /// `REJECT` and `DROP` meet only opening packets (TCP SYN without ACK): the backends are drained but alive, and
     /// their old flows go on.
     pub const NEW_ONLY: u32 = 16;
+    /// Packets in fragments are taken.
+    pub const FRAGMENTS: u32 = 32;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 }

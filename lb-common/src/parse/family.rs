@@ -60,7 +60,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn check_chain(header: &Ipv4Hdr) -> Result<(), Reason> {
-        if is_fragment(header) { Err(Reason::Fragment) } else { Ok(()) }
+        if is_fragment(header) { Err(Reason::FragmentDropped) } else { Ok(()) }
     }
 }
 
@@ -120,7 +120,7 @@ impl Family for V6 {
         const AUTHENTICATION: u8 = 51;
         const DESTINATION_OPTIONS: u8 = 60;
         match header.next_hdr {
-            FRAGMENT_HEADER => Err(Reason::Fragment),
+            FRAGMENT_HEADER => Err(Reason::FragmentDropped),
             HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
                 Err(Reason::ExtensionHeader)
             }

@@ -193,7 +193,7 @@ fn fragments_have_no_ports() {
         let mut frame = Sample::udp(false, b"12345678").frame();
         frame[20..22].copy_from_slice(&[first, second]);
         if is_fragment {
-            assert_eq!(parse(&frame), Err(Reason::Fragment), "{first:#x} {second:#x}");
+            assert_eq!(parse(&frame), Err(Reason::FragmentDropped), "{first:#x} {second:#x}");
         } else {
             assert!(parse(&frame).is_ok(), "{first:#x} {second:#x}");
         }
@@ -205,7 +205,7 @@ fn extension_headers_are_not_ports() {
     for (next, reason) in [
         (0, Reason::ExtensionHeader),
         (43, Reason::ExtensionHeader),
-        (44, Reason::Fragment),
+        (44, Reason::FragmentDropped),
         (51, Reason::ExtensionHeader),
         (60, Reason::ExtensionHeader),
     ] {

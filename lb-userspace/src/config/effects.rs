@@ -81,6 +81,7 @@ const ROWS: &[Row] = &[
     ("services[].encap", TUNNEL, Needed("ipip")),
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
     ("services[].on_all_down", &[], Differs("reject", "drop")),
+    ("services[].fragments", &[], Differs("all", "drop")),
     ("services[].on_marked_down", &[], Differs("move", "keep")),
     ("services[].window", &[], Differs("5s", "6s")),
     ("services[].timeouts", &[], Differs("{}", "{tcp: 7s}")),

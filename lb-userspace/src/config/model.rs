@@ -78,6 +78,8 @@ pub struct Service {
     pub allow: Vec<IpNet>,
     /// What happens when all backends are DOWN.
     pub on_all_down: OnAllDown,
+    /// Which packets in fragments are taken.
+    pub fragments: Fragments,
     /// What happens to flows of a backend that goes DOWN.
     pub on_marked_down: OnMarkedDown,
     /// Length of a slot's WINDOW; whole seconds, 1..=8000.
@@ -184,6 +186,29 @@ pub enum OnAllDown {
     /// TCP reset, ICMP port unreachable.
     Reject,
     /// Drop and count.
+    Drop,
+}
+
+/// `fragments:`
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Fragments {
+    /// Those of UDP.
+    #[default]
+    Udp,
+    /// Those of TCP, too.
+    All,
+    /// None.
     Drop,
 }
 

@@ -63,6 +63,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         },
         allow: service.allow.iter().map(|prefix| prefix.0).collect(),
         on_all_down: service.on_all_down,
+        fragments: service.fragments,
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {

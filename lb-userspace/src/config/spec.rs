@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     check::Checked,
     diagnostic::Diagnostic,
-    model::{InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
+    model::{Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
     value::{
         Endpoint, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period, Prefix,
         StatusCodes,
@@ -162,6 +162,10 @@ pub struct Service {
     /// ICMP port unreachable, `drop` = nothing. Backends in drain or maint never count as a way out.
     #[serde(default)]
     pub on_all_down: OnAllDown,
+    /// Which packets are balanced that come in fragments: `udp` = datagrams, `all` = TCP segments, too, `drop` = none. What comes
+    /// before its first fragment is dropped.
+    #[serde(default)]
+    pub fragments: Fragments,
     /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
     #[serde(default)]
     pub on_marked_down: OnMarkedDown,

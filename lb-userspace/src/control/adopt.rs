@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::abi::{BackendId, ServiceRow, key_kind};
+use lb_common::abi::{BackendId, ServiceRow, key_kind, service_flag};
 
 use super::{
     Node,
@@ -195,6 +195,11 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         },
         allow: Vec::new(),
         on_all_down: model::OnAllDown::default(),
+        fragments: if row.flags & service_flag::FRAGMENTS != 0 {
+            model::Fragments::All
+        } else {
+            model::Fragments::Drop
+        },
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {

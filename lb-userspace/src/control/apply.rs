@@ -12,7 +12,7 @@ use std::{
 
 use lb_common::{
     abi::{
-        Address, BackendId, Phase, ReplyRow, ServiceRow, Slot, address_value, key_kind,
+        Address, BackendId, Phase, ReplyRow, ServiceRow, Slot, address_value, key_kind, protocol,
         service_flag,
     },
     be::Be16,
@@ -261,6 +261,14 @@ impl Node {
         }
         if !service.spec.listen.interfaces.is_empty() {
             flags |= service_flag::INTERFACES;
+        }
+        let takes_fragments = match service.spec.fragments {
+            model::Fragments::Udp => service.key.protocol == protocol::UDP,
+            model::Fragments::All => true,
+            model::Fragments::Drop => false,
+        };
+        if takes_fragments {
+            flags |= service_flag::FRAGMENTS;
         }
         if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
             flags |= match service.spec.on_all_down {

@@ -14,7 +14,13 @@ pub const fn of(reason: Reason) -> &'static str {
             "A few are traceroutes; many are a routing loop in front of lb, or clients with a very small TTL."
         }
         R::Martian => "Spoofed or misrouted: filter such sources at the border (BCP 38).",
-        R::Fragment => "Lower the sender's datagram size below the path MTU.",
+        R::FragmentDropped => {
+            "If the service should take them, see its `fragments`; fragments that make no sense are an attack."
+        }
+        R::FragmentMiss => {
+            "A few came out of order; many: see `fragments`, and whether several nodes share the fragments of one packet."
+        }
+        R::FragmentTiny => "An attack on packet filters (RFC 1858): no stack makes such fragments.",
         R::ExtensionHeader => "See which client sends them; most networks drop them, too.",
         R::TcpFlags | R::TcpOffset | R::UdpLength | R::UdpNoChecksum | R::PortZero => {
             "No stack sends that: a scan or an attack; nothing needs to be done."

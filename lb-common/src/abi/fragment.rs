@@ -1,0 +1,37 @@
+//! What is remembered of a packet in fragments.
+
+use super::{Address, BackendId};
+
+/// Key of `FRAGMENTS`: what the fragments of one packet have in common.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Identification (raw memory word): 16 bits in IPv4, 32 in IPv6.
+    pub id: u32,
+    /// IP protocol of the whole packet; a whole word, so that the key has no padding.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// Value of `FRAGMENTS`: where the first fragment went.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentRow {
+    /// The backend that it went to or, in a reply, came from.
+    pub backend: BackendId,
+    /// The service's id.
+    pub service: u32,
+    /// [`super::Forward`] as a number.
+    pub forward: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// When it came, nanoseconds of CLOCK_MONOTONIC.
+    pub seen: u64,
+}
+
+const _: () = assert!(size_of::<FragmentRow>() == 24);

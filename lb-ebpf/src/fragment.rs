@@ -1,0 +1,187 @@
+//! Fragments: the first one is balanced as its packet would be, and the others follow it.
+
+use aya_ebpf::helpers::generated;
+use lb_common::{
+    abi::{BackendId, FlowKey, Forward, FragmentRow, Reason, ServiceRow, service_flag},
+    fragment::{self, Fragment},
+    frame::{Ethernet, Frame},
+    ip::IpHeader,
+    parse::{self, Family, NETWORK, Packet},
+    rewrite::{End, translate},
+};
+
+use crate::{
+    count, forward, maps,
+    nexthop::{self, Hop},
+    packet::{Context, XdpFrame},
+    select, service,
+    verdict::Verdict,
+};
+
+/// How long a first fragment is remembered, nanoseconds: receivers wait 30 s and more for the rest (RFC 1122 3.3.2), but
+/// identifications come again much earlier, and the rest of a packet is there within milliseconds.
+const LIFETIME: u64 = 15_000_000_000;
+
+/// Sends a fragment where its packet belongs. `verdict` is [`Verdict::fragment`], of a reply if not to a VIP.
+#[inline(always)]
+pub fn packet<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    if verdict.is_of_reply() { from_backend::<F>(context) } else { to_backend::<F>(context) }
+}
+
+#[inline(never)]
+fn to_backend<F: Family>(context: Context) -> Verdict {
+    let deliver = |frame: XdpFrame| {
+        let nobody = |reason| Verdict::drop(reason, 0);
+        let fragment = fragment::read::<F>(&frame).map_err(nobody)?;
+        if fragment.offset == 0 {
+            return first::<F>(frame, &fragment);
+        }
+        let row = remembered(&fragment).ok_or(nobody(Reason::FragmentMiss))?;
+        let packet = packet_of::<F>(&frame, &fragment)
+            .ok_or(Verdict::drop(Reason::L3Truncated, row.service))?;
+        check_hop_limit(&packet, row.service)?;
+        forward::later_fragment::<F>(frame, &packet, &row)
+    };
+    match deliver(context.frame()) {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Verdict> {
+    let nobody = |reason| Verdict::drop(reason, 0);
+    let flow = fragment::flow::<F>(&frame, fragment).map_err(nobody)?;
+    let service = service::find(&frame, &flow).ok_or(nobody(Reason::FragmentDropped))?;
+    let drop = |reason| Verdict::drop(reason, service.id);
+    if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
+        return Err(drop(Reason::FragmentDropped));
+    }
+    let mut packet = packet_of::<F>(&frame, fragment).ok_or(drop(Reason::L3Truncated))?;
+    packet.flow = flow;
+    admit(&packet, service)?;
+    let backend = select::whereabouts::<F>(&flow, service)?;
+    if fragment.more && !remember(fragment, backend, service.id, service.forward as u32) {
+        return Err(drop(Reason::FragmentDropped));
+    }
+    forward::first_fragment::<F>(frame, &packet, service, backend)
+}
+
+/// As [`crate::admit`], but nothing is answered: a fragment is no whole packet to be quoted.
+#[inline(always)]
+fn admit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
+    let drop = |reason| Err(Verdict::drop(reason, service.id));
+    let flow = &packet.flow;
+    if parse::is_martian(&flow.source, &flow.destination) {
+        return drop(Reason::Martian);
+    }
+    if service.flags & service_flag::ALLOW != 0
+        && !maps::is_allowed(service.allow_list, &flow.source)
+    {
+        return drop(Reason::NotAllowed);
+    }
+    let is_out = service.flags & (service_flag::REJECT | service_flag::DROP) != 0;
+    if is_out && service.flags & service_flag::NEW_ONLY == 0 {
+        return drop(Reason::NoBackend);
+    }
+    check_hop_limit(packet, service.id)
+}
+
+#[inline(always)]
+fn check_hop_limit(packet: &Packet, service: u32) -> Result<(), Verdict> {
+    if packet.hop_limit <= 1 { Err(Verdict::drop(Reason::Ttl, service)) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn packet_of<F: Family>(frame: &XdpFrame, fragment: &Fragment) -> Option<Packet> {
+    let header = frame.view::<F::Header>(NETWORK)?;
+    Some(Packet {
+        flow: FlowKey {
+            source: fragment.key.source,
+            destination: fragment.key.destination,
+            protocol: fragment.key.protocol as u8,
+            ..FlowKey::default()
+        },
+        transport: fragment.transport,
+        length: fragment.length,
+        hop_limit: header.hop_limit(),
+        traffic_class: header.traffic_class(),
+        flags: 0,
+    })
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { generated::bpf_ktime_get_coarse_ns() }
+}
+
+#[inline(always)]
+fn remember(fragment: &Fragment, backend: BackendId, service: u32, forward: u32) -> bool {
+    let row = FragmentRow { backend, service, forward, _pad: 0, seen: now() };
+    maps::FRAGMENTS.insert(&fragment.key, &row, 0).is_ok()
+}
+
+/// What is known of a fragment's packet, if its backend is still that of the same service.
+#[inline(always)]
+fn remembered(fragment: &Fragment) -> Option<FragmentRow> {
+    // SAFETY: the pointer is to a map's value, copied at once; an entry reused in between is another packet's of a full
+    // table, and the receiver's checksum refuses the mixture.
+    let row = maps::FRAGMENTS.get_ptr(&fragment.key).map(|row| unsafe { *row })?;
+    let backend = maps::backend(row.backend)?;
+    let is_fresh = now().wrapping_sub(row.seen) < LIFETIME;
+    (is_fresh && backend.service == row.service).then_some(row)
+}
+
+/// A fragment that is not to a VIP: passed, unless it belongs to a nat backend's reply.
+#[inline(never)]
+fn from_backend<F: Family>(context: Context) -> Verdict {
+    match return_to_client::<F>(context.frame()) {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+#[inline(always)]
+fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
+    let not_ours = Verdict::pass(Reason::Passed);
+    let fragment = fragment::read::<F>(&frame).map_err(|_| not_ours)?;
+    let mut packet = packet_of::<F>(&frame, &fragment).ok_or(not_ours)?;
+    let is_first = fragment.offset == 0;
+    let backend = if is_first {
+        packet.flow = fragment::flow::<F>(&frame, &fragment).map_err(|_| not_ours)?;
+        BackendId(service::replying_backend(&packet.flow).ok_or(not_ours)?)
+    } else {
+        remembered(&fragment).ok_or(not_ours)?.backend
+    };
+    let reply = maps::REPLIES.get(backend.0).ok_or(not_ours)?;
+    let service = maps::SERVICES.get(reply.row).ok_or(not_ours)?;
+    let drop = |reason| Verdict::drop(reason, service.id);
+    if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
+        return Err(drop(Reason::FragmentDropped));
+    }
+    check_hop_limit(&packet, service.id)?;
+    let mut hop = Hop::default();
+    if nexthop::to_client::<F>(frame.context(), &mut hop) == 0 {
+        return Err(drop(Reason::NoNextHop));
+    }
+    if hop.mtu != 0 && packet.length > hop.mtu {
+        return Err(drop(Reason::TooBig));
+    }
+    if is_first {
+        let remembers =
+            !fragment.more || remember(&fragment, backend, service.id, Forward::Nat as u32);
+        if !remembers {
+            return Err(drop(Reason::FragmentDropped));
+        }
+        translate::<F>(&mut frame, &packet, End::Source, &reply.vip, reply.port)
+            .ok_or(drop(Reason::L4Truncated))?;
+    } else {
+        let header = frame.view_mut::<F::Header>(NETWORK).ok_or(drop(Reason::L3Truncated))?;
+        header.set_source(&reply.vip);
+        header.decrement_hop_limit();
+    }
+    *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
+        hop.macs.ethernet(F::Header::ETHER_TYPE);
+    let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
+    count::reply(backend, packet.length, false);
+    Ok(Verdict::sent(action))
+}

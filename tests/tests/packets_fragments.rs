@@ -1,0 +1,267 @@
+//! Packets in fragments: the first is balanced, the others follow it, in every mode and family, and nat's replies too.
+
+use lb_common::abi::{Forward, Reason, service_flag};
+use lb_tests::kernel::{
+    Delta, Kernel, World,
+    case::{Case, Expected, check},
+    packet::{Packet, Transport, checksum, flag},
+    world::{CLIENT, NIC, Route, Service, ip},
+};
+
+const VIP_V4: &str = "198.51.100.7";
+const VIP_V6: &str = "2001:db8:5::7";
+const BACKENDS_V4: [&str; 3] = ["10.1.0.1@8001", "10.1.0.2@8002", "10.1.0.3@8003"];
+const BACKENDS_V6: [&str; 3] = ["fd01::1@8001", "fd01::2@8002", "fd01::3@8003"];
+/// Everything goes to this backend of each service, counted from 0.
+const SECOND: usize = 1;
+/// Bytes of data in each fragment but the last.
+const PIECE: usize = 512;
+
+/// TCP (service 1) and UDP (service 2) on port 80 of the VIP.
+fn world(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
+    let backends = if backends_are_v4 { &BACKENDS_V4 } else { &BACKENDS_V6 };
+    let mut service = Service::new(if vip_is_v4 { VIP_V4 } else { VIP_V6 }, forward, backends)
+        .flags(service_flag::FRAGMENTS);
+    service.ring = vec![SECOND as u32; 1021];
+    let mut world = World::of([service.clone(), service.udp()]);
+    let (all, gateway) = match vip_is_v4 {
+        true => (ip("0.0.0.0"), ip("10.1.0.254")),
+        false => (ip("::"), ip("fd01::fe")),
+    };
+    let gateway = Some((gateway, Some(CLIENT)));
+    world.routes = vec![Route { prefix: (all, 0), gateway, mtu: 1500 }];
+    world
+}
+
+fn worlds() -> Vec<(&'static str, World)> {
+    vec![
+        ("nat v4", world(Forward::Nat, true, true)),
+        ("nat v6", world(Forward::Nat, false, false)),
+        ("dsr v4", world(Forward::Dsr, true, true)),
+        ("dsr v6", world(Forward::Dsr, false, false)),
+        ("ipip v4 in v4", world(Forward::Ipip, true, true)),
+        ("ipip v6 in v6", world(Forward::Ipip, false, false)),
+        ("ipip v4 in v6", world(Forward::Ipip, true, false)),
+        ("ipip v6 in v4", world(Forward::Ipip, false, true)),
+    ]
+}
+
+fn is_v4(world: &World) -> bool {
+    world.services[0].vip.is_ipv4()
+}
+
+/// From the client to the VIP: TCP for service 1, UDP for service 2; `id` tells packets apart.
+fn request(world: &World, service: u32, id: u16) -> Packet {
+    let (vip, client) = match is_v4(world) {
+        true => (format!("{VIP_V4}@80"), "192.0.2.33@40001"),
+        false => (format!("{VIP_V6}@80"), "2001:db8:c::33@40001"),
+    };
+    let packet = match service {
+        1 => Packet::tcp(client, &vip, flag::ACK),
+        _ => Packet::udp(client, &vip),
+    };
+    packet.filled(1300).ip(|ip| (ip.label, ip.dont_fragment) = (u32::from(id), false))
+}
+
+/// One fragment of a frame: `length` bytes of the packet's data from `offset` on.
+fn fragment(frame: &[u8], id: u16, offset: usize, length: usize, more: bool) -> Vec<u8> {
+    if frame[12] == 0x08 {
+        let mut bytes = frame[..34].to_vec();
+        bytes.extend(&frame[34 + offset..34 + offset + length]);
+        bytes[16..18].copy_from_slice(&(20 + length as u16).to_be_bytes());
+        let field = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
+        bytes[20..22].copy_from_slice(&field.to_be_bytes());
+        bytes[24..26].fill(0);
+        let sum = checksum(&bytes[14..34]).to_be_bytes();
+        bytes[24..26].copy_from_slice(&sum);
+        bytes
+    } else {
+        let mut bytes = frame[..54].to_vec();
+        bytes[18..20].copy_from_slice(&(8 + length as u16).to_be_bytes());
+        let protocol = std::mem::replace(&mut bytes[20], 44);
+        let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
+        let [a, b] = id.to_be_bytes();
+        bytes.extend([protocol, 0, high, low, 0xf0, 0, a, b]);
+        bytes.extend(&frame[54 + offset..54 + offset + length]);
+        bytes
+    }
+}
+
+/// All fragments of a frame.
+fn fragments(frame: &[u8], id: u16) -> Vec<Vec<u8>> {
+    let data = frame.len() - if frame[12] == 0x08 { 34 } else { 54 };
+    (0..data)
+        .step_by(PIECE)
+        .map(|offset| {
+            let length = PIECE.min(data - offset);
+            fragment(frame, id, offset, length, offset + length < data)
+        })
+        .collect()
+}
+
+/// The fragments of a request as they reach the backend.
+fn forwarded(world: &World, service: u32, request: &Packet, id: u16) -> Vec<Vec<u8>> {
+    let service = &world.services[service as usize - 1];
+    let backend = &service.backends[SECOND];
+    let packet = request.clone().hop(NIC, backend.mac);
+    match service.forward {
+        Forward::Nat => fragments(&packet.destined(backend.address, backend.port).bytes(), id),
+        Forward::Dsr => fragments(&packet.bytes(), id),
+        Forward::Ipip => {
+            let source = backend.source.expect("a tunnel");
+            let inside = if is_v4(world) { 4 } else { 41 };
+            let wrap = |piece: &Vec<u8>| {
+                let (source, to) = (source.to_string(), backend.address.to_string());
+                let mut outer = Packet::new(&source, &to, Transport::Other(inside))
+                    .payload(&piece[14..])
+                    .ip(|ip| (ip.hop_limit, ip.label) = (64, 0));
+                (outer.from, outer.to) = (NIC, backend.mac);
+                outer.bytes()
+            };
+            fragments(&packet.bytes(), id).iter().map(wrap).collect()
+        }
+    }
+}
+
+#[test]
+fn later_fragments_follow_the_first_in_every_mode() {
+    let mut kernel = Kernel::shared();
+    for (number, (mode, world)) in worlds().into_iter().enumerate() {
+        kernel.enter(world.clone());
+        let mut cases = Vec::new();
+        for service in [1, 2] {
+            let id = 100 + number as u16;
+            let request = request(&world, service, id);
+            let pieces = fragments(&request.bytes(), id);
+            let backend = world.first_backend(service as usize - 1) + SECOND as u32;
+            // B26: before the first there is nowhere to go.
+            cases.push(Case::drops(
+                format!("{mode}: early"),
+                pieces[1].clone(),
+                0,
+                Reason::FragmentMiss,
+            ));
+            let there = forwarded(&world, service, &request, id);
+            assert!(pieces.len() > 2 && pieces.len() == there.len());
+            // The first, then the others in any order, one of them twice.
+            for index in [0, 2, 1, 1] {
+                let (piece, there) = (pieces[index].clone(), there[index].clone());
+                let delta = Delta::request(backend, piece.len() - 14, false);
+                let name = format!("{mode}: B24, B25, B82: service {service}, fragment {index}");
+                cases.push(Case::new(name, piece, Expected::answered(there, delta)));
+            }
+        }
+        check(&mut kernel, &cases);
+    }
+}
+
+#[test]
+fn replies_in_fragments_go_back_to_the_client() {
+    let mut kernel = Kernel::shared();
+    for world in [world(Forward::Nat, true, true), world(Forward::Nat, false, false)] {
+        kernel.enter(world.clone());
+        let mut cases = Vec::new();
+        for service in [1, 2] {
+            let id = 300;
+            let request = request(&world, service, id);
+            let backend = &world.services[service as usize - 1].backends[SECOND];
+            let (client, vip) = (request.ip.source, request.ip.destination);
+            let mut reply = request.sourced(backend.address, backend.port).destined(client, 40001);
+            reply.from = backend.mac;
+            let pieces = fragments(&reply.bytes(), id);
+            let there = fragments(&reply.clone().hop(NIC, CLIENT).sourced(vip, 80).bytes(), id);
+            // Nobody knows whose a later fragment is.
+            cases.push(Case::passes("early", pieces[1].clone()));
+            for index in [0, 1, 2] {
+                let (piece, there) = (pieces[index].clone(), there[index].clone());
+                let number = world.first_backend(service as usize - 1) + SECOND as u32;
+                let delta = Delta::reply(number, piece.len() - 14, false);
+                let name = format!("service {service}, fragment {index}");
+                cases.push(Case::new(name, piece, Expected::answered(there, delta)));
+            }
+            let other = fragments(&reply.sourced(backend.address, 9).bytes(), id + 1);
+            cases.push(Case::passes("another port's", other[0].clone()));
+        }
+        check(&mut kernel, &cases);
+    }
+}
+
+#[test]
+fn atomic_fragments_are_whole_packets() {
+    let mut kernel = Kernel::shared();
+    for (mode, mut world) in worlds().into_iter().filter(|(_, world)| !is_v4(world)) {
+        // Even where fragments are not taken.
+        world.services.iter_mut().for_each(|service| service.flags = 0);
+        kernel.enter(world.clone());
+        let request = request(&world, 2, 500);
+        let backend = &world.services[1].backends[SECOND];
+        let atomic = |packet: &Packet| {
+            let frame = packet.bytes();
+            fragment(&frame, 500, 0, frame.len() - 54, false)
+        };
+        let packet = request.clone().hop(NIC, backend.mac);
+        let there = match world.services[1].forward {
+            Forward::Nat => atomic(&packet.destined(backend.address, backend.port)),
+            Forward::Dsr => atomic(&packet),
+            Forward::Ipip => continue,
+        };
+        let frame = atomic(&request);
+        let number = world.first_backend(1) + SECOND as u32;
+        let delta = Delta::request(number, frame.len() - 14, false);
+        let expected = Expected::answered(there, delta);
+        check(&mut kernel, &[Case::new(format!("{mode}: B81"), frame, expected)]);
+    }
+}
+
+#[test]
+fn fragments_that_make_no_sense_are_dropped() {
+    let mut kernel = Kernel::shared();
+    for (mode, world) in worlds() {
+        kernel.enter(world.clone());
+        let mut cases = Vec::new();
+        let (tcp, udp) = (request(&world, 1, 700).bytes(), request(&world, 2, 701).bytes());
+        let mut drops = |name: &str, frame: Vec<u8>, reason| {
+            cases.push(Case::drops_somewhere(format!("{mode}: {name}"), frame, reason));
+        };
+        drops("B27: UDP ports only", fragment(&udp, 1, 0, 0, true), Reason::FragmentDropped);
+        drops("B27: TCP without flags", fragment(&tcp, 1, 0, 8, true), Reason::FragmentTiny);
+        drops("B27: 16 bytes of TCP", fragment(&tcp, 1, 0, 16, true), Reason::FragmentTiny);
+        drops("B28: TCP offset 1", fragment(&tcp, 1, 8, 64, true), Reason::FragmentTiny);
+        drops("not a multiple of 8", fragment(&udp, 1, 0, 100, true), Reason::FragmentDropped);
+        let mut far = fragment(&udp, 1, 8, 64, false);
+        let at = if is_v4(&world) { 20 } else { 56 };
+        let [high, low] = if is_v4(&world) { [0x1f, 0xff] } else { [0xff, 0xf8] };
+        (far[at], far[at + 1]) = (high, low);
+        drops("B30: beyond 64 KiB", far, Reason::FragmentDropped);
+        let (source, vip) = match is_v4(&world) {
+            true => ("192.0.2.33", VIP_V4),
+            false => ("2001:db8:c::33", VIP_V6),
+        };
+        let echo = Packet::echo(source, vip).filled(64).ip(|ip| ip.dont_fragment = false).bytes();
+        drops("B32: an echo request", fragment(&echo, 1, 0, 32, true), Reason::FragmentDropped);
+        let port = request(&world, 2, 702).destined(ip(vip), 81).bytes();
+        drops("no service", fragment(&port, 1, 0, 64, true), Reason::FragmentDropped);
+        let old = request(&world, 2, 703).ip(|ip| ip.hop_limit = 1).bytes();
+        drops("hops", fragment(&old, 1, 0, 64, true), Reason::Ttl);
+        check(&mut kernel, &cases);
+    }
+}
+
+#[test]
+fn a_service_may_refuse_fragments() {
+    let mut kernel = Kernel::shared();
+    for forward in [Forward::Nat, Forward::Dsr, Forward::Ipip] {
+        let mut world = world(forward, true, true);
+        world.services[0].flags = 0;
+        kernel.enter(world.clone());
+        let request = request(&world, 1, 900).bytes();
+        let pieces = fragments(&request, 900);
+        check(
+            &mut kernel,
+            &[
+                Case::drops("first", pieces[0].clone(), 1, Reason::FragmentDropped),
+                Case::drops("later", pieces[1].clone(), 0, Reason::FragmentMiss),
+            ],
+        );
+    }
+}
