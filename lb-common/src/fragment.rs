@@ -57,7 +57,8 @@ pub fn read<F: Family>(frame: &(impl Frame + ?Sized)) -> Result<Fragment, Reason
     };
     let data = (length as u32).wrapping_sub(front as u32);
     let is_empty = front >= length as usize;
-    if is_empty || (more && !data.is_multiple_of(8)) || offset as u32 + data + front as u32 > 0xffff {
+    if is_empty || (more && !data.is_multiple_of(8)) || offset as u32 + data + front as u32 > 0xffff
+    {
         return Err(Reason::FragmentDropped);
     }
     // The second fragment of a TCP header (RFC 1858).

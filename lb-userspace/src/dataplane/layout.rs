@@ -30,7 +30,8 @@ pub(super) struct Wanted {
     pub(super) limit: Option<&'static str>,
 }
 
-/// All pinned maps: not the buffer of aya-log, nor `LIMITS` and `WAYS_BACK`, which begin anew with each program.
+/// All pinned maps: not the buffer of aya-log, nor `FRAGMENTS`, `LIMITS` and `WAYS_BACK`, which begin anew with each
+/// program.
 pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let sizes = &options.sizes;
     let map = |name, kind, key, value, flags, entries, limit| Wanted {
