@@ -18,6 +18,7 @@ use super::{
     ScaleUp,
     story::{Row, Story, table},
 };
+use crate::node::Node;
 
 /// Tells where the running demo is. One at a time; tests do not use it.
 const FILE: &str = "/run/lb-lab/scale-up.json";
@@ -69,8 +70,9 @@ pub fn run(options: Options) -> anyhow::Result<bool> {
     eprintln!("Building the machines ...");
     let lab = ScaleUp::new()?;
     eprintln!("Starting databases, application servers, web servers and lb ...");
+    announce(&lab, &[])?;
     let mut story = Story::begin(&lab)?;
-    let file = announce(&lab, &story)?;
+    let file = announce(&lab, &story.nodes)?;
     let rows = if options.story {
         story.node_killed_with_fast_advertisements()?;
         story.tell()?;
@@ -95,8 +97,9 @@ fn harmless(rows: &[Row]) -> bool {
     rows.iter().all(|row| row.failed == 0 || !free.iter().any(|word| row.event.contains(word)))
 }
 
-fn announce(lab: &ScaleUp, story: &Story<'_>) -> anyhow::Result<&'static Path> {
-    let nodes = story.nodes.iter();
+/// Tells `--status` and `--down` where everything is.
+fn announce(lab: &ScaleUp, nodes: &[Node<'_>]) -> anyhow::Result<&'static Path> {
+    let nodes = nodes.iter();
     let running = Running {
         pid: std::process::id() as i32,
         machines: lab.machines().map(|machine| (machine.name.clone(), machine.tid)).collect(),
