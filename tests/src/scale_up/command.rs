@@ -139,8 +139,15 @@ fn down() -> anyhow::Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     // In the middle of a story it has no time to tidy up; its machines are gone all the same.
-    for left in running.directories.iter().filter(|left| left.exists()) {
-        fs::remove_dir_all(left)?;
+    for left in &running.directories {
+        // What it was just starting may still be writing there.
+        while let Err(error) = fs::remove_dir_all(left) {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                break;
+            }
+            anyhow::ensure!(Instant::now() < deadline, "{}: {error}", left.display());
+            thread::sleep(Duration::from_millis(50));
+        }
     }
     if Path::new(FILE).exists() {
         fs::remove_file(FILE)?;
