@@ -18,6 +18,24 @@ pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
     finish(sum(keys, flow))
 }
 
+/// Hash of a client alone, for services that keep each client at one backend: the whole IPv4 address, or the first 64
+/// bits of an IPv6 one (a host changes the others at will, RFC 8981).
+#[inline(always)]
+pub fn source_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
+    let [a, b, _, d] = flow.source.words.map(|word| word.raw() as u64);
+    let sum = match flow.source.is_v4() {
+        true => keys[2].wrapping_mul(d),
+        false => keys[4].wrapping_mul(a).wrapping_add(keys[5].wrapping_mul(b)),
+    };
+    finish(keys[0].wrapping_add(sum) ^ keys[10])
+}
+
+/// By which of the two hashes a service finds its slots.
+#[inline(always)]
+pub fn ring_hash(keys: &HashKeys, flow: &FlowKey, by_source: bool) -> u32 {
+    if by_source { source_hash(keys, flow) } else { flow_hash(keys, flow) }
+}
+
 #[inline(always)]
 fn sum(keys: &HashKeys, flow: &FlowKey) -> u64 {
     let ports = (flow.source_port.raw() as u32) | ((flow.destination_port.raw() as u32) << 16);

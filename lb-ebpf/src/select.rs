@@ -3,9 +3,9 @@
 use core::mem::MaybeUninit;
 
 use lb_common::{
-    abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol},
+    abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol, service_flag},
     frame::{Frame, Tcp, be32, tcp_flag},
-    hash::{flow_hash, slot_of},
+    hash::{ring_hash, slot_of},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
     select::{self, Context, Segment, home, select},
@@ -26,11 +26,11 @@ pub fn backend<F: Family>(
     packet: &Packet,
     service: &ServiceRow,
 ) -> Result<BackendId, Verdict> {
-    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), &packet.flow);
+    let hash = hash_of::<F>(service, &packet.flow, service_flag::BY_SOURCE);
     let slot = slot_at(service, service.ring, service.slots, hash)?;
     let mut backend = slot.owner();
     if slot.phase() != Phase::Settled && packet.flow.protocol == protocol::TCP {
-        let base = base(service, slot, hash)?;
+        let base = base::<F>(service, slot, &packet.flow)?;
         let context = Context {
             slot,
             base,
@@ -48,11 +48,11 @@ pub fn backend<F: Family>(
 /// The backend of a flow, given in the client's direction, for a packet that says nothing about the flow's state.
 #[inline(always)]
 pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<BackendId, Verdict> {
-    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), flow);
+    let hash = hash_of::<F>(service, flow, service_flag::BY_SOURCE);
     let slot = slot_at(service, service.ring, service.slots, hash)?;
     let mut backend = slot.owner();
     if slot.phase() != Phase::Settled && flow.protocol == protocol::TCP {
-        let base = base(service, slot, hash)?;
+        let base = base::<F>(service, slot, flow)?;
         let sees_replies = service.forward == Forward::Nat as u8;
         let context = Context { slot, base, service: service.id, sees_replies };
         let mut place = MaybeUninit::uninit();
@@ -68,8 +68,14 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
 /// The slot of a flow, given in the client's direction.
 #[inline(always)]
 pub fn slot_of_flow<F: Family>(service: &ServiceRow, flow: &FlowKey) -> Option<Slot> {
-    let hash = flow_hash(&config::hash_keys(F::Header::IS_V6), flow);
+    let hash = hash_of::<F>(service, flow, service_flag::BY_SOURCE);
     maps::slot(service.ring.wrapping_add(slot_of(hash, service.slots)))
+}
+
+/// The hash that a ring is asked by; `flag` is the one that says so of it.
+#[inline(always)]
+fn hash_of<F: Family>(service: &ServiceRow, flow: &FlowKey, flag: u32) -> u32 {
+    ring_hash(&config::hash_keys(F::Header::IS_V6), flow, service.flags & flag != 0)
 }
 
 #[inline(always)]
@@ -79,13 +85,14 @@ fn slot_at(service: &ServiceRow, ring: u32, slots: u32, hash: u32) -> Result<Slo
 }
 
 #[inline(always)]
-fn base(service: &ServiceRow, slot: Slot, hash: u32) -> Result<BackendId, Verdict> {
+fn base<F: Family>(service: &ServiceRow, slot: Slot, flow: &FlowKey) -> Result<BackendId, Verdict> {
     if slot.base() != BackendId::OLD_RING {
         return Ok(slot.base());
     }
     if service.old_slots == 0 {
         return Ok(slot.owner());
     }
+    let hash = hash_of::<F>(service, flow, service_flag::OLD_BY_SOURCE);
     Ok(home(slot_at(service, service.old_ring, service.old_slots, hash)?))
 }
 

@@ -48,6 +48,7 @@ struct Service {
     port: u16,
     protocol: Option<&'static str>,
     forward: Forward,
+    by_source: bool,
     allow_fail_open: bool,
     check: Option<Check>,
     defaults: Settings,

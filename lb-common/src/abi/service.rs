@@ -109,6 +109,10 @@ pub mod service_flag {
     pub const NEW_ONLY: u32 = 16;
     /// Packets in fragments are taken.
     pub const FRAGMENTS: u32 = 32;
+    /// The ring is asked by the client's address alone ([`crate::hash::source_hash`]).
+    pub const BY_SOURCE: u32 = 32;
+    /// So is the old ring.
+    pub const OLD_BY_SOURCE: u32 = 64;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 }

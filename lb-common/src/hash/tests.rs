@@ -207,3 +207,41 @@ fn hashes_are_the_same_in_every_build() {
     assert_eq!(flow_hash(&keys, &v4(0xc0a8_0001, 40_000)), 0x4315_a6b6);
     assert_eq!(flow_hash(&keys, &v6(0x2001_0db8_0000_0000, 1, 40_000)), 0x7013_1143);
 }
+
+#[test]
+fn a_client_has_one_source_hash_whatever_its_ports() {
+    let keys = expand_seed(&[3; 32]);
+    let flow = |source: &str, port: u16| FlowKey {
+        source: source.parse::<core::net::IpAddr>().unwrap().into(),
+        destination: "192.0.2.10".parse::<core::net::IpAddr>().unwrap().into(),
+        source_port: crate::be::Be16::from_host(port),
+        destination_port: crate::be::Be16::from_host(443),
+        protocol: 6,
+        _pad: [0; 3],
+    };
+    for (a, b, same) in [
+        ("10.0.0.1", "10.0.0.1", true),
+        ("10.0.0.1", "10.0.0.2", false),
+        ("2001:db8::1", "2001:db8::ffff:1", true),
+        ("2001:db8::1", "2001:db8:0:1::1", false),
+    ] {
+        let hash = |address, port| source_hash(&keys, &flow(address, port));
+        assert_eq!(hash(a, 1024) == hash(b, 50_000), same, "{a} and {b}");
+        assert_eq!(ring_hash(&keys, &flow(a, 7), true), hash(a, 8));
+        assert_eq!(ring_hash(&keys, &flow(a, 7), false), flow_hash(&keys, &flow(a, 7)));
+    }
+}
+
+#[test]
+fn consecutive_clients_are_spread_evenly() {
+    let keys = expand_seed(&[5; 32]);
+    let mut slots = [0u32; 16];
+    for number in 0..64_000u32 {
+        let [_, _, c, d] = number.to_be_bytes();
+        let flow =
+            FlowKey { source: core::net::IpAddr::from([10, 9, c, d]).into(), ..FlowKey::default() };
+        slots[slot_of(source_hash(&keys, &flow), 16) as usize] += 1;
+    }
+    let (least, most) = (slots.iter().min().unwrap(), slots.iter().max().unwrap());
+    assert!(*least > 3_600 && *most < 4_400, "{slots:?}");
+}

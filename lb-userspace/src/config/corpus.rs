@@ -53,10 +53,10 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "mode: native")], &["1:1: unknown key `mode` at the top level: did you mean `xdp_mode`?"]),
     Case(&[(5, "    forward: nat\n    balance: roundrobin")], &[
-        "6:5: unknown key `balance` in services[0]: only maglev is built: remove the key",
+        "6:14: `roundrobin` is not a value of services[0].balance: did you mean `maglev`? (write one of maglev, source)",
     ]),
     Case(&[(5, "    forward: nat\n    persistence: {by: source}")], &[
-        "6:5: unknown key `persistence` in services[0]: persistence is not built: remove the key",
+        "6:5: unknown key `persistence` in services[0]: persistence with a time-out is not built; `balance: source` keeps a client at its backend",
     ]),
     Case(&[(8, "      - {name: web1, address: 10.0.0.11, slowstart: 30s}")], &[
         "8:42: unknown key `slowstart` in services[0].backends[0]: slow start is not built: remove the key",

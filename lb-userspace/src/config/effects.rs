@@ -80,6 +80,7 @@ const ROWS: &[Row] = &[
     ("services[].forward", &[], Differs("nat", "dsr")),
     ("services[].encap", TUNNEL, Needed("ipip")),
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
+    ("services[].balance", &[], Differs("maglev", "source")),
     ("services[].on_all_down", &[], Differs("reject", "drop")),
     ("services[].fragments", &[], Differs("all", "drop")),
     ("services[].on_marked_down", &[], Differs("move", "keep")),

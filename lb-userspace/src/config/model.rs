@@ -74,6 +74,8 @@ pub struct Service {
     pub listen: Listen,
     /// How packets reach backends.
     pub forward: Forward,
+    /// What decides about the backend.
+    pub balance: Balance,
     /// Clients that may in; empty = all.
     pub allow: Vec<IpNet>,
     /// What happens when all backends are DOWN.
@@ -164,6 +166,27 @@ pub enum Forward {
     Dsr,
     /// `forward: tunnel, encap: ipip`; any mix of families.
     Ipip,
+}
+
+/// `balance:`
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each flow by itself.
+    #[default]
+    Maglev,
+    /// All flows of a client together.
+    Source,
 }
 
 /// `on_all_down:`

@@ -62,6 +62,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
             spec::Forward::Tunnel => Forward::Ipip,
         },
         allow: service.allow.iter().map(|prefix| prefix.0).collect(),
+        balance: service.balance,
         on_all_down: service.on_all_down,
         fragments: service.fragments,
         on_marked_down: service.on_marked_down,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     check::Checked,
     diagnostic::Diagnostic,
-    model::{Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
+    model::{Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
     value::{
         Endpoint, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period, Prefix,
         StatusCodes,
@@ -154,6 +154,10 @@ pub struct Service {
     /// as needed; a backend without a tunnel device can run `lb decap`.
     #[schemars(example = Encap::Ipip)]
     pub encap: Option<Encap>,
+    /// What decides about the backend of a new flow, by Maglev hashing in both cases: `maglev` = addresses and ports, each
+    /// flow by itself; `source` = the client's address alone (IPv6: its /64), so that a client stays with its backend.
+    #[serde(default)]
+    pub balance: Balance,
     /// Clients that may in. Empty = all. (Balanced packets do not pass the host's firewall.)
     #[serde(default)]
     #[schemars(example = ["198.51.100.0/24", "203.0.113.7"])]

@@ -86,6 +86,8 @@ impl Node {
             ring,
             old_ring,
             base_ring: None,
+            by_source: row.flags & service_flag::BY_SOURCE != 0,
+            old_by_source: row.flags & service_flag::OLD_BY_SOURCE != 0,
             allow_list: row.allow_list,
             backends: Vec::new(),
             retired: Default::default(),
@@ -194,6 +196,10 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
             model::Forward::Dsr
         },
         allow: Vec::new(),
+        balance: match row.flags & service_flag::BY_SOURCE {
+            0 => model::Balance::Maglev,
+            _ => model::Balance::Source,
+        },
         on_all_down: model::OnAllDown::default(),
         fragments: if row.flags & service_flag::FRAGMENTS != 0 {
             model::Fragments::All

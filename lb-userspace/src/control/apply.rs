@@ -112,15 +112,21 @@ impl Node {
         let stateful = service.stateful();
         let current = service.ring;
         let arena = self.dataplane.arena();
-        let takes = if slots == current.slots || current.slots == 0 || !stateful {
+        // Asked by another hash, a ring of the same length is another ring, too.
+        let rehash = service.by_source != service.wants_by_source() && current.slots != 0;
+        let other = slots != current.slots || rehash;
+        let takes = if !other || current.slots == 0 || !stateful {
             OldRing::Current
         } else {
             phases::old_ring((0..current.slots).map(|number| arena.slot(current.offset + number)))
         };
         // Half of the flows would be looked for in the wrong ring: the length stays until the earlier change is through.
         service.resize_waits = takes == OldRing::NotYet;
-        let slots = if service.resize_waits { current.slots } else { slots };
-        let (ring, grown) = if slots == current.slots {
+        let (slots, other) = match service.resize_waits {
+            true => (current.slots, false),
+            false => (slots, other),
+        };
+        let (ring, grown) = if !other {
             (current, false)
         } else {
             let ring = self.spans.take(slots).ok_or(ApplyError::Limit {
@@ -159,6 +165,11 @@ impl Node {
         service.phases = phases;
         if grown {
             let old = std::mem::replace(&mut service.ring, ring);
+            let by_source = service.wants_by_source();
+            let old_by_source = std::mem::replace(&mut service.by_source, by_source);
+            if takes == OldRing::Current {
+                service.old_by_source = old_by_source;
+            }
             if old.slots != 0 {
                 let dropped = match takes {
                     _ if !stateful => Some(old),
@@ -261,6 +272,12 @@ impl Node {
         }
         if !service.spec.listen.interfaces.is_empty() {
             flags |= service_flag::INTERFACES;
+        }
+        if service.by_source {
+            flags |= service_flag::BY_SOURCE;
+        }
+        if service.old_by_source && service.old_ring.is_some() {
+            flags |= service_flag::OLD_BY_SOURCE;
         }
         let takes_fragments = match service.spec.fragments {
             model::Fragments::Udp => service.key.protocol == protocol::UDP,
@@ -391,6 +408,8 @@ impl Node {
             ring: Span::default(),
             old_ring: None,
             base_ring: None,
+            by_source: spec.balance == model::Balance::Source,
+            old_by_source: false,
             allow_list: 0,
             backends: Vec::new(),
             retired: Default::default(),

@@ -92,8 +92,17 @@ impl Node {
         let nobody = members.iter().all(|member| member.effective == 0);
         let moved = match nobody && slots == service.ring.slots {
             true => 0,
-            false => self.moved(service, slots, &ring::owners(slots, &self.keys, &members)),
+            false => {
+                let owners = ring::owners(slots, &self.keys, &members);
+                match hypothetical.wants_by_source() == service.by_source {
+                    true => self.moved(service, slots, &owners),
+                    false => self.moved_by_chance(service, slots, &owners),
+                }
+            }
         };
+        if hypothetical.wants_by_source() != service.by_source {
+            lines.push("nearly all flows have other slots; one window of the whole service keeps open flows where they are".to_owned());
+        }
         if service.ring.slots != slots {
             lines.push(format!(
                 "ring length {} -> {slots}: nearly all slots are others; one window of the whole service keeps open flows where they are",
@@ -128,6 +137,20 @@ impl Node {
             moved_share: share,
             open_flows_move: moved > 0 && !hypothetical.stateful(),
         }
+    }
+
+    /// The same where flows meet slots anew: all but those that find their backend again by chance.
+    fn moved_by_chance(&self, service: &Service, slots: u32, owners: &[BackendId]) -> u32 {
+        let arena = self.dataplane.arena();
+        let mut counts = std::collections::HashMap::<BackendId, [u64; 2]>::new();
+        for number in 0..service.ring.slots {
+            counts.entry(arena.slot(service.ring.offset + number).owner()).or_default()[0] += 1;
+        }
+        for owner in owners {
+            counts.entry(*owner).or_default()[1] += 1;
+        }
+        let same: u64 = counts.values().map(|[before, after]| before * after).sum();
+        slots - (same / u64::from(service.ring.slots.max(1))) as u32
     }
 
     /// Slots of the new ring whose flows have another owner now. A slot of a ring of another length is looked for by its

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     abi::{FlowKey, Pin, Reason},
-    hash::{flow_hash, slot_of},
+    hash::{ring_hash, slot_of},
 };
 
 use super::{Node, apply::count_phase, loaded::Service, monotonic_seconds, retire::Retired};
@@ -168,8 +168,9 @@ impl Node {
 
     /// The place of a flow's slot in the arena.
     fn slot_place(&self, index: usize, key: &FlowKey) -> u32 {
-        let ring = self.services[index].ring;
-        ring.offset + slot_of(flow_hash(&self.keys, key), ring.slots)
+        let service = &self.services[index];
+        let hash = ring_hash(&self.keys, key, service.by_source);
+        service.ring.offset + slot_of(hash, service.ring.slots)
     }
 
     fn settle(&mut self, census: &Census) {

@@ -58,6 +58,10 @@ pub struct Service {
     pub ring: Span,
     /// The ring before its length changed, while slots still ask it.
     pub old_ring: Option<Span>,
+    /// The ring is asked by the client's address alone; so is the old one.
+    pub by_source: bool,
+    /// See [`Self::by_source`].
+    pub old_by_source: bool,
     /// The base ring of a long ring, kept because making it is most of the work of a change.
     pub base_ring: Option<BaseRing>,
     /// Number in `ALLOW`; 0 = everybody may in.
@@ -86,6 +90,11 @@ impl Service {
     /// Whether every packet of the service follows its slot's owner at once (UDP has no opening packet).
     pub fn stateful(&self) -> bool {
         self.spec.listen.protocol == model::Protocol::Tcp
+    }
+
+    /// Whether the file wants the ring asked by the client's address alone.
+    pub fn wants_by_source(&self) -> bool {
+        self.spec.balance == model::Balance::Source
     }
 
     /// Whether any slot is on its way.

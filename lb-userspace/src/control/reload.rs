@@ -179,7 +179,7 @@ impl Node {
         let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
         let mut lines = self.change_backends(index, spec)?;
         lines.extend(super::forecast::settings(&before, spec));
-        let length = self.services[index].ring.slots;
+        let (length, by_source) = (self.services[index].ring.slots, self.services[index].by_source);
         let moved = self.reconcile(index)?;
         let service = &self.services[index];
         if !fresh && service.resize_waits {
@@ -190,6 +190,11 @@ impl Node {
                 "ring length {length} -> {}: nearly all slots are others now; open flows keep their backends through one window of the whole service",
                 service.ring.slots
             ));
+        } else if !fresh && service.by_source != by_source {
+            lines.push(
+                "nearly all flows have other slots now; open flows keep their backends through one window of the whole service"
+                    .to_owned(),
+            );
         } else if !fresh && moved > 0 {
             let share = 100.0 * moved as f64 / service.ring.slots as f64;
             lines.push(format!(
@@ -305,7 +310,8 @@ impl Node {
                         .iter()
                         .filter(|wanted| !service.backends.iter().any(|known| same(known, wanted)))
                         .count() as u64;
-                    if length != service.ring.slots as u64 {
+                    let by_source = spec.balance == model::Balance::Source;
+                    if length != service.ring.slots as u64 || by_source != service.by_source {
                         slots += length;
                     }
                 }

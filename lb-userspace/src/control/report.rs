@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 use lb_common::abi::{Address, BackendId, FlowKey, Phase, Reason, Slot, backend_flag};
 use lb_common::{
     be::Be16,
-    hash::{flow_hash, slot_of},
+    hash::{ring_hash, slot_of},
 };
 
 use super::{
@@ -237,10 +237,10 @@ impl Node {
         source: SocketAddr,
         flow: &FlowKey,
     ) -> anyhow::Result<Lookup> {
-        let hash = flow_hash(&self.keys, flow);
+        let hash = ring_hash(&self.keys, flow, service.by_source);
         let number = slot_of(hash, service.ring.slots);
         let slot = self.dataplane.arena().slot(service.ring.offset + number);
-        let base = self.base(service, slot, hash);
+        let base = self.base(service, slot, flow);
         let confirmed = self.dataplane.pin(true, flow)?;
         let unconfirmed = self.dataplane.pin(false, flow)?;
         let resolve = |id: BackendId| {
@@ -304,9 +304,10 @@ impl Node {
         })
     }
 
-    fn base(&self, service: &Service, slot: Slot, hash: u32) -> BackendId {
+    fn base(&self, service: &Service, slot: Slot, flow: &FlowKey) -> BackendId {
         match (slot.base(), service.old_ring) {
             (BackendId::OLD_RING, Some(ring)) => {
+                let hash = ring_hash(&self.keys, flow, service.old_by_source);
                 let old = self.dataplane.arena().slot(ring.offset + slot_of(hash, ring.slots));
                 match old.phase() {
                     Phase::Window | Phase::Harvest => old.base(),

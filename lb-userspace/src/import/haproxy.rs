@@ -26,6 +26,7 @@ struct Section {
     binds: Vec<(usize, String)>,
     default_backend: Option<String>,
     is_http: bool,
+    by_source: bool,
     check: Check,
     has_check: bool,
     defaults: Settings,
@@ -126,7 +127,8 @@ impl Reader {
             ["use_backend" | "use-server" | "acl", ..] => {
                 self.note(number, format!("`{}` chooses by content, which lb does not see: make a service of its own, or choose behind lb", words[0]));
             }
-            ["balance", "roundrobin" | "static-rr" | "source" | "random", ..] => {}
+            ["balance", "source", ..] => section.by_source = true,
+            ["balance", "roundrobin" | "static-rr" | "random", ..] => section.by_source = false,
             ["balance", algorithm, ..] => {
                 self.note(number, format!("`balance {algorithm}`: lb spreads flows by a weighted hash of address and port"));
             }
@@ -224,6 +226,10 @@ impl Reader {
                 });
             }
             ["server-template", ..] => self.note(number, "`server-template`: name each backend"),
+            ["stick", "on" | "match", "src", ..] => {
+                section.by_source = true;
+                self.note(number, "`stick on src`: translated to `balance: source`, by which a client stays while the backends do");
+            }
             ["stick" | "stick-table" | "cookie" | "appsession", ..] => {
                 self.note(number, format!("`{}`: lb has no persistence yet; a flow stays, a client's next one may go elsewhere", words[0]));
             }
@@ -366,6 +372,7 @@ impl Reader {
             address,
             port,
             forward: choices.forward,
+            by_source: pool.by_source,
             defaults: pool.defaults.clone(),
             ..Service::default()
         };
@@ -514,6 +521,7 @@ listen postgres
             ["web1 10.0.0.11:8080 3 1s 500ms 2", "web2 10.0.0.12:8080 1 1s 250ms 2"]
         );
         assert_eq!(web.backends[0].timing.timeout.as_millis(), 800);
+        assert_eq!(web.balance, crate::config::model::Balance::Source);
         let check = format!("{:?}", web.check);
         assert!(check.contains("/healthz") && check.contains("GET"), "{check}");
         assert_eq!(config.services[2].backends[0].port, 5432, "the bind's port");
@@ -521,7 +529,7 @@ listen postgres
             (10, "acl"),
             (11, "use_backend"),
             (14, "leastconn"),
-            (17, "persistence"),
+            (17, "balance: source"),
             (20, "backup"),
             (21, "app.example"),
             (23, "TLS"),

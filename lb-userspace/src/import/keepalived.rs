@@ -164,7 +164,13 @@ impl Reader {
             }
             ["protocol", "UDP"] => service.protocol = Some("udp"),
             ["protocol", "TCP"] => {}
-            ["lb_algo" | "lvs_sched", "rr" | "wrr" | "sh" | "mh"] => {}
+            ["lb_algo" | "lvs_sched", "rr" | "wrr" | "mh"] => {}
+            ["lb_algo" | "lvs_sched", "sh"] => service.by_source = true,
+            ["persistence_timeout", ..] => {
+                service.by_source = true;
+                let text = "`persistence_timeout`: translated to `balance: source`, by which a client stays while the backends do";
+                self.note(line.number, text);
+            }
             ["lb_algo" | "lvs_sched", algorithm] => {
                 self.note(
                     line.number,
@@ -197,12 +203,7 @@ impl Reader {
                 self.check(|check| check.host = Some(host));
             }
             [
-                keyword @ ("persistence_timeout"
-                | "sorry_server"
-                | "quorum"
-                | "ops"
-                | "ha_suspend"
-                | "alpha"
+                keyword @ ("sorry_server" | "quorum" | "ops" | "ha_suspend" | "alpha"
                 | "inhibit_on_failure"),
                 ..,
             ] => {
@@ -273,6 +274,7 @@ virtual_server 192.0.2.10 53 {
         assert_eq!(config.services.len(), 2, "{}", imported.yaml);
         let web = &config.services[0];
         assert_eq!((web.forward, web.backends.len()), (model::Forward::Dsr, 2));
+        assert_eq!(web.balance, model::Balance::Source);
         assert_eq!(web.backends[0].timing.inter.as_secs(), 6);
         assert_eq!((web.backends[0].weight, web.backends[1].weight), (100, 50));
         assert_eq!(config.services[1].listen.protocol, model::Protocol::Udp);

@@ -33,6 +33,9 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
         Forward::Dsr => writeln!(out, "    forward: dsr")?,
         Forward::Tunnel => writeln!(out, "    forward: tunnel\n    encap: ipip")?,
     }
+    if service.by_source {
+        writeln!(out, "    balance: source")?;
+    }
     if !service.allow_fail_open {
         // Proxies refuse connections when no server is left.
         writeln!(out, "    on_all_down: reject")?;
