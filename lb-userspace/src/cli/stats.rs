@@ -1,5 +1,6 @@
 //! `lb stats`
 
+mod csv;
 mod filter;
 mod rates;
 mod render;
@@ -47,6 +48,9 @@ pub struct Show {
         value_parser = units::parse_interval
     )]
     watch: Option<Duration>,
+    /// Print CSV with HAProxy's columns in HAProxy's order
+    #[arg(long, conflicts_with_all = ["watch", "json"])]
+    csv: bool,
     /// Print JSON; with --watch one object a line: {"seconds", "stats", "rates"}
     #[arg(long)]
     json: bool,
@@ -75,6 +79,9 @@ impl Show {
 
     async fn once(&self, client: &Client) -> anyhow::Result<()> {
         let stats = self.ask(client).await?;
+        if self.csv {
+            return Ok(output::print(&csv::render(&stats, &client.status().await?))?);
+        }
         if self.json {
             output::print_json(&stats)
         } else {
