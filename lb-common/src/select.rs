@@ -1,4 +1,5 @@
-//! The rule of docs/architecture.md ("The central idea") for one packet of a slot that is not SETTLED: which backend, and what happens to pins.
+//! The central idea of docs/architecture.md for one packet of a slot that is not SETTLED: which backend, and what happens
+//! to pins.
 //!
 //! Pure over [`Pins`], which the XDP program implements with the two pin maps and the property tests with hash maps.
 //! Two sentences carry it. A flow opened since the window began has a pin, so a flow without one is older and lives at
