@@ -23,7 +23,6 @@ use super::{
     mapped::{Row, Table, Words},
     permission, pinned,
     pins::Pins,
-    presence::Filter,
     routes::{Neighbours, Routes},
     table::ServiceTable,
 };
@@ -54,7 +53,7 @@ impl Dataplane {
             replies: mapped(&mut ebpf, map::REPLIES)?,
             table: ServiceTable::adopt(
                 mapped(&mut ebpf, map::SERVICE_TABLE)?,
-                Filter::new(words(&mut ebpf, map::PRESENCE)?),
+                words(&mut ebpf, map::PRESENCE)?,
             ),
             resting: 0,
             pins: pins(&mut ebpf, map::PINS)?,

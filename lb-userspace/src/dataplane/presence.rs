@@ -13,9 +13,17 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// A filter over a map, to be told of what the table holds by [`Self::add`], then [`Self::clear_others`].
-    pub(super) fn new(words: Words) -> Self {
-        Self { words, entries: HashMap::new() }
+    /// The filter over a map, of a table that holds entries of these addresses (each as often as it has entries). Packets
+    /// may be asking it already: no bit that is needed is ever clear.
+    pub(super) fn adopt(words: Words, addresses: impl IntoIterator<Item = Address>) -> Self {
+        let mut filter = Self { words, entries: HashMap::new() };
+        for address in addresses {
+            *filter.entries.entry(Presence::of(&address)).or_default() += 1;
+        }
+        for word in 0..filter.words.len() as u32 {
+            filter.write(word);
+        }
+        filter
     }
 
     /// Before an entry of this address is published.
@@ -37,14 +45,7 @@ impl Filter {
         self.write(place.word);
     }
 
-    /// Clears the bits of addresses that were not added: what an earlier daemon has left.
-    pub(super) fn clear_others(&mut self) {
-        for word in 0..self.words.len() as u32 {
-            self.write(word);
-        }
-    }
-
-    fn write(&mut self, word: u32) {
+    fn write(&self, word: u32) {
         let bits = (0..64).map(|bit| 1u64 << bit);
         let set = bits.filter(|mask| self.entries.contains_key(&Presence { word, mask: *mask }));
         self.words.store(word as usize, set.fold(0, |all, mask| all | mask));

@@ -7,7 +7,10 @@ use lb_common::{
     be::Be16,
 };
 
-use super::{mapped::Table, presence::Filter};
+use super::{
+    mapped::{Table, Words},
+    presence::Filter,
+};
 
 /// Words of an entry.
 const WORDS: usize = 3;
@@ -44,28 +47,20 @@ pub struct ServiceTable {
 }
 
 impl ServiceTable {
-    /// Takes over a table as it stands.
-    pub(super) fn adopt(buckets: Table<ServiceBucket>, filter: Filter) -> Self {
-        let mut table = Self {
-            buckets,
-            filter,
-            places: HashMap::new(),
-            used: HashSet::new(),
-            resting: Vec::new(),
-        };
-        for number in 0..table.buckets.len() {
-            let bucket = table.buckets.get(number);
+    /// Takes over a table as it stands, and the filter in front of it.
+    pub(super) fn adopt(buckets: Table<ServiceBucket>, presence: Words) -> Self {
+        let mut places = HashMap::new();
+        for number in 0..buckets.len() {
+            let bucket = buckets.get(number);
             for (index, entry) in bucket.entries.iter().enumerate() {
                 if entry.word != 0 {
-                    let key = key_of(entry);
-                    table.filter.add(&key.address);
-                    table.places.insert(key, (number, index));
-                    table.used.insert((number, index));
+                    places.insert(key_of(entry), (number, index));
                 }
             }
         }
-        table.filter.clear_others();
-        table
+        let filter = Filter::adopt(presence, places.keys().map(|key| key.address));
+        let used = places.values().copied().collect();
+        Self { buckets, filter, places, used, resting: Vec::new() }
     }
 
     /// Adds an entry, or changes its value by one store.

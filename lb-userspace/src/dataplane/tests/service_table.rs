@@ -20,7 +20,6 @@ use super::{
     super::{
         EntryKey, TableFull,
         mapped::{Table, Words},
-        presence::Filter,
         table::ServiceTable,
     },
     sandbox::sandbox,
@@ -39,8 +38,8 @@ struct Kernel {
 impl Kernel {
     fn table(&self) -> ServiceTable {
         let data = |name: &str| MapData::from_pin(self.directory.join(name)).unwrap();
-        let filter = Filter::new(Words::of_map(&data("presence")).unwrap());
-        ServiceTable::adopt(Table::new(&data("table")).unwrap(), filter)
+        let presence = Words::of_map(&data("presence")).unwrap();
+        ServiceTable::adopt(Table::new(&data("table")).unwrap(), presence)
     }
 
     /// Bits that the filter has set.
@@ -169,5 +168,53 @@ fn random_changes_agree_with_a_model() {
             }
         }
         assert!(full > 100, "buckets were full {full} times");
+    });
+}
+
+#[test]
+fn no_packet_misses_an_address_while_a_daemon_starts() {
+    sandbox(|sandbox| {
+        let kernel = Kernel {
+            map: array(&sandbox.bpffs.join("table"), BUCKETS),
+            presence: array(&sandbox.bpffs.join("presence"), PRESENCE_BITS / 64),
+            directory: sandbox.bpffs.clone(),
+        };
+        let mut table = kernel.table();
+        // Addresses whose bits stand in few words, where one could take another's away.
+        let shared = |address: &IpAddr| Presence::of(&(*address).into()).word < 8;
+        let addresses = (0..=u16::MAX).map(|n| IpAddr::from([10, 1, (n >> 8) as u8, n as u8]));
+        let addresses: Vec<IpAddr> = addresses.filter(shared).take(40).collect();
+        assert_eq!(addresses.len(), 40);
+        let published = addresses.iter().filter(|address| {
+            let key = EntryKey {
+                address: (**address).into(),
+                port: 80,
+                protocol: 6,
+                kind: key_kind::REPLY,
+            };
+            table.publish(key, 7).is_ok()
+        });
+        let places: HashSet<Presence> =
+            published.map(|address| Presence::of(&(*address).into())).collect();
+        assert!(places.len() > 20, "{} places", places.len());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let packets = scope.spawn(|| {
+                let mut looks = 0u64;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for place in &places {
+                        let word = kernel.presence.get(&place.word, 0).unwrap();
+                        assert_ne!(word & place.mask, 0, "{place:?} was gone for a moment");
+                        looks += 1;
+                    }
+                }
+                looks
+            });
+            for _ in 0..60 {
+                kernel.table();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(packets.join().unwrap() > 1_000);
+        });
     });
 }
