@@ -2,7 +2,10 @@
 
 use aya_ebpf::helpers::generated;
 use lb_common::{
-    abi::{BackendId, FlowKey, Forward, FragmentRow, Reason, ServiceRow, service_flag},
+    abi::{
+        Address, BackendId, FlowKey, Forward, FragmentRow, Reason, ServiceRow, address_value,
+        service_flag,
+    },
     fragment::{self, Fragment},
     frame::{Ethernet, Frame},
     ip::IpHeader,
@@ -36,7 +39,8 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
         if fragment.offset == 0 {
             return first::<F>(frame, &fragment);
         }
-        let row = remembered(&fragment).ok_or(nobody(Reason::FragmentMiss))?;
+        let row = remembered(&fragment)
+            .ok_or_else(|| of_nobody(&fragment.key.destination, Reason::FragmentMiss))?;
         let packet = packet_of::<F>(&frame, &fragment)
             .ok_or(Verdict::drop(Reason::L3Truncated, row.service))?;
         check_hop_limit(&packet, row.service)?;
@@ -51,7 +55,8 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
 fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Verdict> {
     let nobody = |reason| Verdict::drop(reason, 0);
     let flow = fragment::flow::<F>(&frame, fragment).map_err(nobody)?;
-    let service = service::find(&frame, &flow).ok_or(nobody(Reason::FragmentDropped))?;
+    let service = service::find(&frame, &flow)
+        .ok_or_else(|| of_nobody(&flow.destination, Reason::FragmentDropped))?;
     let drop = |reason| Verdict::drop(reason, service.id);
     if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
         return Err(drop(Reason::FragmentDropped));
@@ -64,6 +69,15 @@ fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Ver
         return Err(drop(Reason::FragmentDropped));
     }
     forward::first_fragment::<F>(frame, &packet, service, backend)
+}
+
+/// A fragment to a VIP that belongs to no flow of a service: the host's, if the VIP is its address, too.
+#[inline(always)]
+fn of_nobody(vip: &Address, reason: Reason) -> Verdict {
+    match service::address(vip) {
+        Some(address_value::VIP_LOCAL) => Verdict::pass(Reason::NoServicePassed),
+        _ => Verdict::drop(reason, 0),
+    }
 }
 
 /// As [`crate::admit`], but nothing is answered: a fragment is no whole packet to be quoted.

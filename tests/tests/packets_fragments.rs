@@ -265,3 +265,28 @@ fn a_service_may_refuse_fragments() {
         );
     }
 }
+
+#[test]
+fn a_vip_that_is_the_hosts_too_leaves_it_its_own_fragments() {
+    let mut kernel = Kernel::shared();
+    for (mode, mut world) in worlds() {
+        world.services.iter_mut().for_each(|service| service.is_local = true);
+        // To a port that no service has, and what follows a first fragment that lb has not kept.
+        let (client, vip) = match is_v4(&world) {
+            true => ("192.0.2.33@40001", format!("{VIP_V4}@53")),
+            false => ("2001:db8:c::33@40001", format!("{VIP_V6}@53")),
+        };
+        let packet = Packet::udp(client, &vip).filled(1300);
+        let frame = packet.ip(|ip| (ip.label, ip.dont_fragment) = (901, false)).bytes();
+        kernel.enter(world);
+        let left = |name: &str, frame: Vec<u8>| {
+            let expected = Expected::passed_as(&frame, Reason::NoServicePassed);
+            Case::new(format!("{mode}: {name}"), frame, expected)
+        };
+        let cases = [
+            left("first", fragment(&frame, 901, 0, PIECE, true)),
+            left("later", fragment(&frame, 901, PIECE, PIECE, true)),
+        ];
+        check(&mut kernel, &cases);
+    }
+}
