@@ -110,11 +110,22 @@ pub mod service_flag {
     /// Packets in fragments are taken.
     pub const FRAGMENTS: u32 = 32;
     /// The ring is asked by the client's address alone ([`crate::hash::source_hash`]).
-    pub const BY_SOURCE: u32 = 32;
+    pub const BY_SOURCE: u32 = 64;
     /// So is the old ring.
-    pub const OLD_BY_SOURCE: u32 = 64;
+    pub const OLD_BY_SOURCE: u32 = 128;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
+
+    /// Every flag is a bit of its own.
+    const _: () = {
+        let all = [REJECT, DROP, ALLOW, INTERFACES, NEW_ONLY, FRAGMENTS, BY_SOURCE, OLD_BY_SOURCE];
+        let (mut seen, mut index) = (0, 0);
+        while index < all.len() {
+            assert!(all[index].is_power_of_two() && seen & all[index] == 0);
+            seen |= all[index];
+            index += 1;
+        }
+    };
 }
 
 /// One entry of `SERVICES`, one cache line. Immutable once its index is published in `SERVICE_TABLE` (a change of the
