@@ -6,9 +6,11 @@ mod client;
 mod completions;
 mod decap;
 mod detach;
+mod events;
 mod exit;
 mod health;
 mod import;
+mod log;
 mod lookup;
 mod output;
 mod paths;
@@ -58,6 +60,8 @@ enum Verb {
     Weight(weight::Weight),
     Lookup(lookup::Lookup),
     Why(why::Why),
+    Events(events::Show),
+    Log(log::Log),
     Reload(reload::Reload),
     Detach(detach::Detach),
     Decap(decap::Decap),
@@ -93,6 +97,8 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Maint(maint) => maint.execute(connection),
         Verb::Weight(weight) => weight.execute(connection),
         Verb::Why(why) => why.execute(connection),
+        Verb::Events(show) => show.execute(connection),
+        Verb::Log(log) => log.execute(connection),
         Verb::Lookup(lookup) => lookup.execute(connection),
         Verb::Reload(reload) => reload.execute(connection),
         Verb::Detach(detach) => detach.execute(connection),

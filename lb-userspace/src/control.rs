@@ -51,12 +51,13 @@ use self::{
     state::State,
 };
 use crate::{
-    api,
+    api::{self, peer::GroupLevel},
     config::{
         self,
-        model::{Config, XdpMode},
+        model::{Config, SocketLevel, XdpMode},
     },
     dataplane::{Dataplane, Lock, Options, Sizes},
+    events::{EventLog, Happened, Kind},
     health::{Checker, HealthEvent},
     net::{Net, Snapshot},
     plan::{ring, sweep::Census},
@@ -73,8 +74,8 @@ enum Event {
     Health(Box<HealthEvent>),
     /// A grace period has passed.
     Grace,
-    /// The configuration file has changed, or SIGHUP.
-    Reload,
+    /// The configuration is to be read again, and why.
+    Reload(&'static str),
     /// A packet needs this neighbour.
     Wanted(NeighbourWanted),
     /// A packet was dropped.
@@ -113,6 +114,10 @@ struct Node {
     attached_to: BTreeMap<String, u32>,
     /// Packets that were dropped lately.
     samples: why::Samples,
+    /// What has happened, and why.
+    log: EventLog,
+    /// What members of `socket_group` may do.
+    socket_level: GroupLevel,
     /// How often somebody took our program off a NIC.
     taken_off: BTreeMap<String, u64>,
     /// The XDP mode has changed: NICs attached in another one are attached anew.
@@ -171,10 +176,12 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let text = parsed.source().text.clone();
     node.apply_config(parsed.config, text)?;
     node.started = true;
+    node.note_start();
     node.save_state();
     node.refuse_without_nic()?;
     let group = node.config.as_ref().and_then(|config| config.socket_group.clone());
-    let server = api::server::serve(&node.options.socket, group.as_deref(), commands)?;
+    let level = node.socket_level.clone();
+    let server = api::server::serve(&node.options.socket, group.as_deref(), &level, commands)?;
     let _watch = watch::watch(&node.options.config, events.clone())?;
     node.dataplane.spawn_logger();
     let wanted = node.dataplane.wanted()?;
@@ -189,10 +196,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut tick = tokio::time::interval(keeper::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let ended_by = loop {
         let apply_at = node.apply_at();
         tokio::select! {
-            Some(command) = requests.recv() => if node.command(command).await { break },
+            Some(command) = requests.recv() => if node.command(command).await { break "lb detach" },
             Some(event) = inbox.recv() => {
                 node.event(event);
                 while let Ok(event) = inbox.try_recv() { node.event(event); }
@@ -207,16 +214,17 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
                 node.tick();
                 manager.feed();
             }
-            _ = hang_up.recv() => node.event(Event::Reload),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => node.event(Event::Reload("SIGHUP")),
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
         }
-    }
+    };
     manager.stopping();
     server.shutdown().await;
     if node.dataplane.still_loaded() {
+        let text = "stopping; packets are still forwarded (`lb detach` ends that)";
+        node.log.add(Happened::to_node(Kind::Stopped, text, ended_by));
         node.save_state();
-        tracing::info!("stopping; packets are still forwarded (`lb detach` ends that)");
     }
     drop(lock);
     Ok(())
@@ -318,6 +326,7 @@ impl Node {
             }
         });
         let sizes = dataplane.sizes();
+        let events_before = std::mem::take(&mut state.events);
         Ok(Self {
             hz: dataplane.hz()?,
             force: options.force,
@@ -346,6 +355,8 @@ impl Node {
             attached_to: BTreeMap::new(),
             taken_off: BTreeMap::new(),
             samples: why::Samples::default(),
+            log: EventLog::resume(events_before),
+            socket_level: GroupLevel::new(config.socket_level == SocketLevel::Admin),
             refit: true,
             service_ids: Numbers::new(sizes.services),
             rows: Numbers::new(sizes.services * 2),
@@ -374,7 +385,8 @@ impl Node {
             return Ok(());
         }
         self.dataplane.reload_program(&options).map_err(apply::ApplyError::Dataplane)?;
-        tracing::info!("program loaded anew for the features of this configuration");
+        let cause = "the configuration needs features that it was loaded without";
+        self.log.add(Happened::to_node(Kind::Program, "program loaded anew", cause));
         Ok(())
     }
 
@@ -391,14 +403,29 @@ impl Node {
         Ok(())
     }
 
+    fn note_start(&mut self) {
+        let backends: usize = self.services.iter().map(|service| service.backends.len()).sum();
+        let how = match self.dataplane.adopted() {
+            true => "and has adopted the loaded data plane",
+            false => "with a new data plane",
+        };
+        let text = format!(
+            "lb {} has started {how}: {} services, {backends} backends",
+            env!("CARGO_PKG_VERSION"),
+            self.services.len(),
+        );
+        let cause = format!("process {}", std::process::id());
+        self.log.add(Happened::to_node(Kind::Started, text, cause));
+    }
+
     fn event(&mut self, event: Event) {
         match event {
             Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
             Event::Dropped(sample) => self.samples.add(*sample),
-            Event::Reload => {
+            Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
-                let _ = self.reload();
+                let _ = self.reload(cause);
             }
             Event::Wanted(neighbour) => {
                 let address: IpAddr = neighbour.address.into();
@@ -426,14 +453,7 @@ impl Node {
                     self.dirty.insert(service.id);
                 }
                 if backend.healthy() != before {
-                    tracing::info!(
-                        service = service.spec.name,
-                        backend = backend.spec.name,
-                        state = event.health.display,
-                        check = event.health.code,
-                        output = event.health.output,
-                        "health has changed"
-                    );
+                    self.log.add(health_event(&service.spec.name, &backend.spec.name, event));
                 }
             }
         }
@@ -513,6 +533,16 @@ impl Node {
             }
         }
     }
+}
+
+/// A backend's change of health.
+fn health_event<'a>(service: &'a str, backend: &'a str, event: &HealthEvent) -> Happened<'a> {
+    let health = &event.health;
+    let kind = if health.up { Kind::BackendUp } else { Kind::BackendDown };
+    let word = if health.up { "UP" } else { "DOWN" };
+    let cause = format!("{} {}", health.code, health.output);
+    Happened::to_node(kind, format!("{service}/{backend} is {word}"), cause.trim())
+        .to_backend(service, backend)
 }
 
 /// Sizes and features for a configuration; sizes count only when nothing is loaded yet.

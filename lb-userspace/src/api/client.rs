@@ -15,7 +15,9 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Done, Draft, Failure, Lookup, Plan, SetBackend, Stats, Status, Why};
+use super::types::{
+    Done, Draft, Events, Failure, LogLevel, Lookup, Plan, SetBackend, Stats, Status, Why,
+};
 use crate::config::model::Protocol;
 
 /// Longest answer that is read, bytes.
@@ -121,6 +123,18 @@ impl Client {
         let query = service.map(|service| format!("?service={}", percent_encode(service)));
         let path = format!("/v1/why{}", query.unwrap_or_default());
         self.send(Method::GET, &path, Bytes::new()).await
+    }
+
+    /// The first `limit` events after the one with the id `after` (0 = from the oldest that is remembered).
+    pub async fn events(&self, after: u64, limit: usize) -> Result<Events, ClientError> {
+        let path = format!("/v1/events?after={after}&limit={limit}");
+        self.send(Method::GET, &path, Bytes::new()).await
+    }
+
+    /// Sets the level of the daemon's log.
+    pub async fn log(&self, level: &LogLevel) -> Result<Done, ClientError> {
+        let body = serde_json::to_vec(level).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/log", body.into()).await
     }
 
     /// What a configuration would change.

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::types::{Done, Draft, Failure, Lookup, Plan, SetBackend, Stats, Status, Why};
+use super::{
+    peer::Peer,
+    types::{Done, Draft, Events, Failure, LogLevel, Lookup, Plan, SetBackend, Stats, Status, Why},
+};
 use crate::config::model::Protocol;
 
 /// Where the controller puts its answer.
@@ -36,6 +39,24 @@ pub enum Command {
         /// The answer.
         reply: Answer<Why>,
     },
+    /// `GET /v1/events`
+    Events {
+        /// Only those after the event with this id; 0 = all.
+        after: u64,
+        /// At most so many, the oldest of them.
+        limit: usize,
+        /// The answer.
+        reply: Answer<Events>,
+    },
+    /// `POST /v1/log`
+    Log {
+        /// The new level.
+        level: LogLevel,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
     /// `POST /v1/plan`
     Plan {
         /// What to compare with what is loaded.
@@ -51,11 +72,18 @@ pub enum Command {
         backend: String,
         /// At least one of its fields is set; words and ranges are checked.
         set: SetBackend,
+        /// Who asks.
+        peer: Peer,
         /// The answer.
         reply: Answer<Done>,
     },
     /// `POST /v1/reload`
-    Reload(Answer<Done>),
+    Reload {
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
     /// `POST /v1/detach`; the daemon ends after a good answer.
     Detach(Answer<Done>),
 }

@@ -19,6 +19,8 @@ pub enum FailureKind {
     Conflict,
     /// The configuration file is invalid; nothing has changed. HTTP 409.
     Configuration,
+    /// The caller may look, but not change anything. HTTP 403.
+    Forbidden,
     /// Not now: the daemon starts, stops or has too much to do. HTTP 503.
     Unavailable,
 }
@@ -30,6 +32,7 @@ impl FailureKind {
             Self::Internal => 500,
             Self::NotFound => 404,
             Self::Invalid => 400,
+            Self::Forbidden => 403,
             Self::Conflict | Self::Configuration => 409,
             Self::Unavailable => 503,
         }

@@ -19,7 +19,10 @@ use tokio::{
 
 pub use self::metrics::{MetricsHandle, serve_metrics};
 use self::{connections::Connections, socket::Bound};
-use super::Command;
+use super::{
+    Command,
+    peer::{Caller, GroupLevel},
+};
 
 /// Connections served at a time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -70,10 +73,11 @@ pub struct ServerHandle {
     task: JoinHandle<()>,
 }
 
-/// Serves `socket` (mode 0600, or 0660 for `group`) until the handle is shut down or dropped. Needs a tokio runtime.
+/// Serves `socket` (mode 0600, or 0660 for `group`, whose members may do what `level` says) until the handle is shut down or dropped. Needs a tokio runtime.
 pub fn serve(
     socket: &Path,
     group: Option<&str>,
+    level: &GroupLevel,
     commands: mpsc::Sender<Command>,
 ) -> Result<ServerHandle, ServeError> {
     let (bound, listener) = socket::bind(socket, group)?;
@@ -83,7 +87,7 @@ pub fn serve(
         source,
     })?;
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(accept(listener, routes::router(commands), stopped));
+    let task = tokio::spawn(accept(listener, routes::router(commands), level.clone(), stopped));
     Ok(ServerHandle { bound, stop, task })
 }
 
@@ -104,14 +108,22 @@ impl Drop for ServerHandle {
     }
 }
 
-async fn accept(listener: UnixListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    listener: UnixListener,
+    router: axum::Router,
+    level: GroupLevel,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut connections = Connections::new(router, stopped.clone());
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
             () = connections.reap() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.start(stream),
+                Ok((stream, _)) => {
+                    let caller = Caller::of(&stream, &level);
+                    connections.start(stream, caller);
+                }
                 Err(error) => {
                     // Out of file descriptors, most likely: wait until some connection has ended.
                     tracing::warn!(%error, "the control socket cannot accept a connection");

@@ -280,6 +280,44 @@ pub struct WhySample {
     pub packet: String,
 }
 
+/// `GET /v1/events?after=ID&limit=N`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events {
+    /// The oldest first.
+    pub events: Vec<Event>,
+    /// Id of the newest event there is; 0 = none yet.
+    pub last: u64,
+    /// Events after the one asked for that are forgotten already.
+    pub lost: u64,
+}
+
+/// One change of state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// 1, 2, 3 and so on, also across restarts of the daemon.
+    pub id: u64,
+    /// When, milliseconds of Unix time.
+    pub unix_milliseconds: u64,
+    /// What it is about: `backend_down`, `config_applied`...
+    pub kind: String,
+    /// The service, if it is one's.
+    pub service: Option<String>,
+    /// The backend, if it is one's.
+    pub backend: Option<String>,
+    /// What happened, in words.
+    pub text: String,
+    /// Why: what was seen, or who wanted it; may be empty.
+    pub cause: String,
+}
+
+/// Body of `POST /v1/log`, and its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,lb_userspace::net=debug`.
+    pub filter: String,
+}
+
 /// `GET /v1/lookup?source=..&destination=..&protocol=..`
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lookup {

@@ -115,6 +115,7 @@ fn classify_one(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
 fn of_failure(failure: &Failure) -> Exit {
     match failure.kind {
         FailureKind::NotFound => Exit::NotFound,
+        FailureKind::Forbidden => Exit::Permission,
         FailureKind::Configuration => Exit::Configuration,
         _ => Exit::Failure,
     }

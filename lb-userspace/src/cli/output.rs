@@ -62,6 +62,11 @@ pub fn lines(items: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     text
 }
 
+/// One value as JSON on one line.
+pub fn print_json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(print(&(escape_json(&serde_json::to_string(value)?) + "\n"))?)
+}
+
 /// JSON leaves characters raw that terminals obey. They occur only in strings, where `\u` may stand for them.
 fn escape_json(json: &str) -> String {
     let keep = |character| character == '\n';

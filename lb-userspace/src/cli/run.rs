@@ -1,13 +1,9 @@
 //! `lb run`
 
-use std::{
-    io::{self, IsTerminal as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
 
 use super::{
     Exit,
@@ -18,7 +14,7 @@ use super::{
 };
 use crate::{
     control::{self, options::RunOptions},
-    dataplane,
+    dataplane, log,
 };
 
 /// The configuration file, if none is named.
@@ -27,7 +23,7 @@ pub const CONFIG: &str = "/etc/lb/lb.yaml";
 /// Run the daemon: attach, probe, and apply the file whenever it changes
 ///
 /// Attaches the XDP program to the NICs that the file (or --iface) names, in the foreground, and logs to standard error
-/// (LB_LOG=debug for more). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets
+/// (LB_LOG=debug for more, `lb log debug` while it runs). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets
 /// are forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
 #[derive(Debug, Args)]
 pub struct Run {
@@ -75,7 +71,7 @@ enum PacketLog {
 impl Run {
     /// Does it.
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
-        init_log(self.json)?;
+        start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;
         let options = RunOptions {
@@ -97,25 +93,11 @@ impl Run {
     }
 }
 
-fn init_log(json: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("LB_LOG") {
-        Ok(text) => EnvFilter::try_new(&text)
-            .map_err(|error| Coded::error(Exit::Usage, format!("LB_LOG={text}: {error}")))?,
-        Err(_) => EnvFilter::new("info"),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && output::wants_colour())
-        .with_target(false);
-    // journald has its own clock.
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let result = match (json, journal) {
-        (true, _) => log.json().try_init(),
-        (false, true) => log.without_time().try_init(),
-        (false, false) => log.try_init(),
-    };
-    result.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+fn start_log(json: bool) -> anyhow::Result<()> {
+    let text = std::env::var("LB_LOG").unwrap_or_else(|_| log::DEFAULT.to_owned());
+    let filter =
+        log::parse(&text).map_err(|error| Coded::error(Exit::Usage, format!("LB_LOG: {error}")))?;
+    log::start(filter, json, output::wants_colour())
 }
 
 #[cfg(test)]

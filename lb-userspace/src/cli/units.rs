@@ -51,6 +51,15 @@ pub fn age(seconds: u64) -> String {
     }
 }
 
+/// A moment, in this host's time zone: `2026-11-21 11:40:02.123`.
+pub fn local_time(unix_milliseconds: u64) -> String {
+    let moment = i64::try_from(unix_milliseconds)
+        .ok()
+        .and_then(|milliseconds| jiff::Timestamp::from_millisecond(milliseconds).ok())
+        .unwrap_or_default();
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
 /// An interval as the user writes it: `2`, `2s`, `500ms`, `1m`; at least 100 ms, at most an hour.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let wrong =

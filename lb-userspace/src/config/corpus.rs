@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
         "1:1: unknown key `name` at the top level: `name` belongs in services[] or services[].backends[]",
     ]),
     Case(&[(1, "colour: blue")], &[
-        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, metrics, \
+        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, socket_level, metrics, \
             limits, backend_defaults, services",
     ]),
     Case(&[(1, "limits: {service: 5}")], &["1:10: unknown key `service` in limits: did you mean `services`?"]),

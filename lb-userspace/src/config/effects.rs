@@ -40,6 +40,7 @@ const ROWS: &[Row] = &[
     ("interfaces", &[], Differs("[eth0]", "[eth0, eth1]")),
     ("xdp_mode", &[], Differs("generic", "auto")),
     ("socket_group", &[], Differs("lb", "adm")),
+    ("socket_level", &[], Differs("admin", "user")),
     ("metrics", &[], Differs("127.0.0.1:9180", "127.0.0.1:9181")),
     ("limits", &[], Differs("{}", "{services: 5}")),
     ("limits.services", &[], Differs("5", "6")),

@@ -17,12 +17,35 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Group that may use the control socket (0660 instead of 0600).
     pub socket_group: Option<String>,
+    /// What members of that group may do.
+    pub socket_level: SocketLevel,
     /// Where Prometheus may scrape; the port is not 0.
     pub metrics: Option<SocketAddr>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// Services; names and (address, port, protocol) are unique.
     pub services: Vec<Service>,
+}
+
+/// `socket_level:`, by HAProxy's words.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketLevel {
+    /// Everything.
+    #[default]
+    Admin,
+    /// Look, but change nothing.
+    User,
 }
 
 /// `xdp_mode:`

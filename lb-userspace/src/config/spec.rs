@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     check::Checked,
     diagnostic::Diagnostic,
-    model::{Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, XdpMode},
+    model::{
+        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, XdpMode,
+    },
     value::{
         Endpoint, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period, Prefix,
         StatusCodes,
@@ -31,6 +33,9 @@ pub struct File {
     /// Group that may use the control socket (mode 0660 instead of 0600): its members can drain and detach.
     #[schemars(example = &"lb")]
     pub socket_group: Option<GroupName>,
+    /// What the members of `socket_group` may do: `admin` = everything; `user` = look, but change nothing.
+    #[serde(default)]
+    pub socket_level: SocketLevel,
     /// Address and port on which Prometheus may scrape `/metrics`; nobody is asked who he is, so better not a public one.
     /// Without it there is no such listener.
     #[schemars(example = &"127.0.0.1:9180")]

@@ -96,6 +96,7 @@ impl Node {
             phases,
             refused: (0, None),
             fail_open: false,
+            said: "",
             resize_waits: false,
             starting_until: None,
         });

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     api::types::PhaseCount,
     config::model,
+    events::{Happened, Kind},
     plan::{
         phases::{self, OldRing},
         ring::{self, BaseRing},
@@ -67,7 +68,29 @@ impl Node {
         self.publish_backends(index)?;
         let moved = self.fill_ring(index)?;
         self.publish_service(index)?;
+        self.note_service_state(index);
         Ok(moved)
+    }
+
+    fn note_service_state(&mut self, index: usize) {
+        let service = &mut self.services[index];
+        let (before, state) = (service.said, service.state());
+        service.said = state;
+        // A service that is new has no state to change.
+        if before.is_empty() || before == state {
+            return;
+        }
+        let kind = if state == "UP" { Kind::ServiceUp } else { Kind::ServiceDown };
+        let usable = service.backends.iter().filter(|backend| backend.usable_weight() > 0).count();
+        let cause = match (state, usable) {
+            ("FAIL-OPEN", _) => {
+                "no backend is UP: all of them get traffic (on_all_down)".to_owned()
+            }
+            (_, 0) => "no backend is UP and ready".to_owned(),
+            (_, usable) => format!("{usable} of {} backends are usable", service.backends.len()),
+        };
+        let text = format!("{} is {state}, was {before}", service.spec.name);
+        self.log.add(Happened::to_node(kind, text, cause).to_service(&service.spec.name));
     }
 
     fn publish_backends(&mut self, index: usize) -> Result<(), ApplyError> {
@@ -418,6 +441,7 @@ impl Node {
             phases: PhaseCount::default(),
             refused: (0, None),
             fail_open: false,
+            said: "",
             resize_waits: false,
             starting_until: Some(Instant::now() + starting_time(spec)),
         })

@@ -3,9 +3,13 @@
 use super::{Node, reload::ReloadError, state::Admin};
 use crate::api::{
     Command,
+    peer::Peer,
     types::{Done, Draft, Failure, FailureKind, Plan, SetBackend},
 };
-use crate::config;
+use crate::{
+    config,
+    events::{Happened, Kind},
+};
 
 impl Node {
     /// Answers one command; true if the node is detached and the daemon has to end.
@@ -24,14 +28,21 @@ impl Node {
             Command::Why { service, reply } => {
                 let _ = reply.send(self.why(service.as_deref()));
             }
+            Command::Events { after, limit, reply } => {
+                let _ = reply.send(Ok(self.log.after(after, limit)));
+            }
+            Command::Log { level, peer, reply } => {
+                let _ = reply.send(self.set_log(&level.filter, &peer));
+            }
             Command::Plan { draft, reply } => {
                 let _ = reply.send(self.plan(draft).map_err(refused));
             }
-            Command::SetBackend { service, backend, set, reply } => {
-                let _ = reply.send(self.set_backend(&service, &backend, &set));
+            Command::SetBackend { service, backend, set, peer, reply } => {
+                let _ = reply.send(self.set_backend(&service, &backend, &set, &peer));
             }
-            Command::Reload(answer) => {
-                let _ = answer.send(self.reload().map(|changes| Done { changes }).map_err(refused));
+            Command::Reload { peer, reply } => {
+                let result = self.reload(&format!("lb reload by {peer}"));
+                let _ = reply.send(result.map(|changes| Done { changes }).map_err(refused));
             }
             Command::Detach(answer) => {
                 let result = self.detach().await;
@@ -41,6 +52,14 @@ impl Node {
             }
         }
         false
+    }
+
+    fn set_log(&mut self, filter: &str, peer: &Peer) -> Result<Done, Failure> {
+        let before = crate::log::set(filter)
+            .map_err(|error| Failure::new(FailureKind::Invalid, error.to_string()))?;
+        let line = format!("log level: {before} -> {filter}");
+        self.log.add(Happened::to_node(Kind::Log, line.clone(), format!("lb log by {peer}")));
+        Ok(Done { changes: vec![line] })
     }
 
     fn plan(&self, draft: Draft) -> Result<Plan, ReloadError> {
@@ -53,6 +72,7 @@ impl Node {
         service: &str,
         backend: &str,
         set: &SetBackend,
+        peer: &Peer,
     ) -> Result<Done, Failure> {
         let Some(index) = self.services.iter().position(|s| s.spec.name == service) else {
             let known = self.services.iter().map(|s| s.spec.name.as_str());
@@ -96,7 +116,10 @@ impl Node {
             "{line}; {moved} of {slots} slots change hands ({:.1}% of new flows)",
             100.0 * moved as f64 / slots as f64
         );
-        tracing::info!("{line}");
+        let kind = if set.admin.is_some() { Kind::Admin } else { Kind::Weight };
+        let happened = Happened::to_node(kind, line.clone(), format!("by {peer}"));
+        self.log.add(happened.to_backend(service, backend));
+        self.save_state();
         Ok(Done { changes: vec![line] })
     }
 

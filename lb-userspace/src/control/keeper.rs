@@ -13,6 +13,7 @@ use lb_common::{
 use super::{Node, apply::count_phase, loaded::Service, monotonic_seconds, retire::Retired};
 use crate::{
     api::types::PhaseCount,
+    events::{Happened, Kind},
     plan::{
         phases,
         sweep::{Census, Clock, Found, Verdict, judge},
@@ -186,7 +187,9 @@ impl Node {
                 count_phase(&mut count, arena.slot(service.ring.offset + number).phase());
             }
             if count.settled == service.ring.slots {
-                tracing::info!(service = service.spec.name, "every slot is settled");
+                let text = format!("{}: every slot is settled", service.spec.name);
+                let happened = Happened::to_node(Kind::Settled, text, "no pin is left");
+                self.log.add(happened.to_service(&service.spec.name));
             }
             service.phases = count;
         }

@@ -80,6 +80,8 @@ pub struct Service {
     pub refused: (u64, Option<Instant>),
     /// No backend can be used, and all get traffic all the same.
     pub fail_open: bool,
+    /// The state that the event log knows; empty = none yet.
+    pub said: &'static str,
     /// The ring should have another length, but an earlier change of length is still under way.
     pub resize_waits: bool,
     /// New, and not all probes have answered yet: no slot moves for health before.

@@ -12,6 +12,7 @@ use super::{Node, loaded::Service, state::Admin};
 use crate::{
     config::model,
     dataplane::{AttachMode, Attachment},
+    events::{Happened, Kind},
     net::{Path, Snapshot},
 };
 
@@ -52,9 +53,23 @@ impl Node {
         if down {
             row.flags |= backend_flag::DOWN;
         }
-        if row != loaded {
-            self.dataplane.backends().set(backend.id.0, &row);
+        if row == loaded {
+            return;
         }
+        let known = backend_flag::RESOLVED;
+        let where_to = |row: &BackendRow| (row.flags & known, row.dst_mac, row.ifindex);
+        if loaded.flags & known != 0 && where_to(&row) != where_to(&loaded) {
+            let (name, spec) = (&service.spec.name, &backend.spec);
+            let text = format!(
+                "{name}/{}: its next hop is {}",
+                spec.name,
+                self.next_hop_text(service, spec.address, &row)
+            );
+            let cause = format!("was {}", mac_text(&loaded.dst_mac));
+            let happened = Happened::to_node(Kind::NextHop, text, cause);
+            self.log.add(happened.to_backend(name, &spec.name));
+        }
+        self.dataplane.backends().set(backend.id.0, &row);
     }
 
     /// Attaches to every configured NIC that exists and is not attached.
@@ -83,13 +98,15 @@ impl Node {
                 Ok(mode) => {
                     if taken_off {
                         *self.taken_off.entry(name.clone()).or_default() += 1;
-                        tracing::error!(
-                            interface = name,
-                            "lb's program was taken off this NIC by somebody else, and is attached again"
-                        );
                     }
                     self.attached_to.insert(name.clone(), ifindex);
-                    tracing::info!(interface = name, ifindex, %mode, "attached");
+                    let cause = match (taken_off, found.is_some()) {
+                        (true, _) => "somebody else had taken lb's program off it",
+                        (false, true) => "another program or mode is wanted",
+                        (false, false) => "it is configured",
+                    };
+                    let text = format!("{name}: attached in {mode} mode");
+                    self.log.add(Happened::to_node(Kind::Nic, text, cause));
                     if mode == AttachMode::Generic && self.xdp_mode != model::XdpMode::Generic {
                         tracing::warn!(
                             interface = name,
@@ -102,6 +119,8 @@ impl Node {
         }
         for (name, problem) in &problems {
             if self.interface_problems.get(name) != Some(problem) {
+                let text = format!("{name}: not attached");
+                self.log.add(Happened::to_node(Kind::Nic, text, problem.clone()));
                 tracing::error!(interface = name, "{problem}");
             }
         }
@@ -241,10 +260,13 @@ impl Node {
         if row.flags & backend_flag::RESOLVED == 0 {
             return format!("{name}: {} unresolved", path.next_hop);
         }
-        let [a, b, c, d, e, f] = row.dst_mac;
         let via = if path.on_link { String::new() } else { format!(" via {}", path.next_hop) };
-        format!("{name}{via} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        format!("{name}{via} {}", mac_text(&row.dst_mac))
     }
+}
+
+fn mac_text([a, b, c, d, e, f]: &[u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 /// The next-hop part of a row. A neighbour that is being asked for again keeps its last known MAC address.

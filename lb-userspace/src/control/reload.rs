@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{self, Parsed, model},
+    events::{Happened, Kind},
     health::Target,
     plan::ring,
 };
@@ -31,7 +32,7 @@ pub enum ReloadError {
 
 impl Node {
     /// Reads the file again and makes it true. Returns one line per change.
-    pub(super) fn reload(&mut self) -> Result<Vec<String>, ReloadError> {
+    pub(super) fn reload(&mut self, cause: &str) -> Result<Vec<String>, ReloadError> {
         let result =
             config::load(&self.options.config).map_err(ReloadError::from).and_then(|parsed| {
                 for warning in &parsed.warnings {
@@ -43,21 +44,38 @@ impl Node {
         match &result {
             Ok(changes) => {
                 self.config_error = None;
-                for change in changes {
-                    tracing::info!("{change}");
-                }
-                if changes.is_empty() {
-                    tracing::info!("configuration read: nothing to change");
-                }
+                self.note_applied(changes, cause);
             }
             Err(error) => {
-                tracing::error!(
+                let text = format!(
                     "the configuration is not in force, the last good one still is:\n{error}"
                 );
+                self.log.add(Happened::to_node(Kind::ConfigRefused, text, cause));
                 self.config_error = Some(error.to_string());
             }
         }
         result
+    }
+
+    fn note_applied(&mut self, changes: &[String], cause: &str) {
+        /// Changes that are listed.
+        const SHOWN: usize = 10;
+        let mut text = match changes {
+            [] => "configuration read: nothing to change".to_owned(),
+            _ => format!("revision {} is in force", self.state.revision),
+        };
+        for change in changes.iter().take(SHOWN) {
+            text.push_str("; ");
+            text.push_str(change);
+        }
+        if changes.len() > SHOWN {
+            text.push_str(&format!("; and {} more changes", changes.len() - SHOWN));
+        }
+        self.log.add(Happened::to_node(Kind::ConfigApplied, text, cause));
+        for change in changes {
+            tracing::debug!("{change}");
+        }
+        self.save_state();
     }
 
     /// What only this host can tell: own addresses, listening sockets.
@@ -116,6 +134,7 @@ impl Node {
             self.apply_service(spec, &mut changes)?;
         }
         self.services.sort_by_key(|service| wanted.iter().position(|key| *key == service.key));
+        self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
         self.config = Some(config);
         self.follow_metrics();
         self.change_addresses(&mut changes);
@@ -395,6 +414,7 @@ impl Node {
         if self.started {
             self.state.services = services;
         }
+        self.state.events = self.log.to_save();
         let state: &State = &self.state;
         match state.save(&self.options.run_dir) {
             Ok(()) => self.state_error = None,

@@ -5,7 +5,10 @@ use std::time::Instant;
 use lb_common::abi::{BackendId, BackendRow};
 
 use super::{Event, Node, alloc::Span};
-use crate::api::types::Counters;
+use crate::{
+    api::types::Counters,
+    events::{Happened, Kind},
+};
 
 /// Something to give back after a grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +116,10 @@ impl Node {
             service.retired_ids.push(id.0);
             let backend = service.backends.remove(at);
             let (forward, protocol) = (service.spec.forward, service.key.protocol);
-            tracing::info!(
-                service = service.spec.name,
-                backend = backend.spec.name,
-                "has drained and is gone"
-            );
+            let (name, cause) = (&service.spec.name, "no slot and no pin names it");
+            let text = format!("{name}/{} has drained and is gone", backend.spec.name);
+            let happened = Happened::to_node(Kind::Drained, text, cause);
+            self.log.add(happened.to_backend(name, &backend.spec.name));
             // First the note that these counters are in the sum, then the end of the row that says they are not.
             self.save_state();
             self.withdraw_reply(forward, protocol, &backend);

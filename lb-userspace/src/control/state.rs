@@ -12,7 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::types::Counters, health::Health};
+use crate::{
+    api::types::{Counters, Event},
+    health::Health,
+};
 
 /// The file in the run directory.
 pub const FILE: &str = "state.json";
@@ -60,6 +63,8 @@ pub struct State {
     pub seed_fingerprint: String,
     /// By `address:port/protocol`.
     pub services: BTreeMap<String, ServiceState>,
+    /// The last events.
+    pub events: Vec<Event>,
 }
 
 /// One service.

@@ -36,7 +36,7 @@ pub(super) fn watch(
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
             while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
-            if events.send(Event::Reload).is_err() {
+            if events.send(Event::Reload("the file has changed")).is_err() {
                 return;
             }
         }

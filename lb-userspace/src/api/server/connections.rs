@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use axum::{Router, body::Body};
+use axum::{Extension, Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{CONNECTION_TIMEOUT, MAX_CONNECTIONS, REQUEST_TIMEOUT};
+use crate::api::peer::Caller;
 
 /// All open connections.
 pub struct Connections {
@@ -44,9 +45,9 @@ impl Connections {
         Self { router, stopped, tasks: JoinSet::new(), open: VecDeque::new() }
     }
 
-    /// Serves `stream`. With [`MAX_CONNECTIONS`] open, the oldest one that has asked nothing is closed for it; if all
+    /// Serves `stream`, whose requests carry `caller`. With [`MAX_CONNECTIONS`] open, the oldest one that has asked nothing is closed for it; if all
     /// have asked, the new one is.
-    pub fn start(&mut self, stream: impl Stream) {
+    pub fn start(&mut self, stream: impl Stream, caller: Caller) {
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() >= MAX_CONNECTIONS {
             let idle = self.open.iter().position(|open| !open.busy.load(Ordering::Relaxed));
@@ -56,7 +57,8 @@ impl Connections {
             }
         }
         let busy = Arc::new(AtomicBool::new(false));
-        let serving = serve(stream, self.router.clone(), busy.clone(), self.stopped.clone());
+        let router = self.router.clone().layer(Extension(caller));
+        let serving = serve(stream, router, busy.clone(), self.stopped.clone());
         let task = self.tasks.spawn(serving);
         self.open.push_back(Open { task, busy });
     }

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::connections::Connections;
-use crate::{api::Command, metrics};
+use crate::{
+    api::{Command, peer::Caller},
+    metrics,
+};
 
 /// A running listener. Dropping it closes it.
 pub struct MetricsHandle {
@@ -57,7 +60,7 @@ async fn accept(listener: TcpListener, mut connections: Connections) {
         tokio::select! {
             () = connections.reap() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => connections.start(stream),
+                Ok((stream, _)) => connections.start(stream, Caller::default()),
                 Err(error) => {
                     tracing::warn!(%error, "the metrics listener cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;

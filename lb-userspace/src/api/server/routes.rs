@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{
-        Path, Query, State,
+        Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
     http::{StatusCode, Uri},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -21,6 +22,7 @@ use super::{MAX_BODY, MAX_DRAFT, REQUEST_TIMEOUT};
 use crate::{
     api::{
         Answer, Command,
+        peer::Caller,
         types::{Failure, FailureKind, SetBackend},
     },
     config::model::Protocol,
@@ -35,13 +37,73 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/stats", get(async |s: Commands| ask(s, Command::Stats).await))
         .route("/v1/lookup", get(lookup))
         .route("/v1/why", get(why))
+        .route("/v1/events", get(events))
         .route("/v1/plan", post(plan))
-        .route("/v1/backends/{service}/{backend}", post(set_backend))
-        .route("/v1/reload", post(async |s: Commands| ask(s, Command::Reload).await))
-        .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
+        .merge(changes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(commands)
+}
+
+/// What changes something.
+fn changes() -> Router<mpsc::Sender<Command>> {
+    Router::new()
+        .route("/v1/backends/{service}/{backend}", post(set_backend))
+        .route("/v1/reload", post(reload))
+        .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
+        .route("/v1/log", post(log))
+        .route_layer(middleware::from_fn(only_admins))
+}
+
+async fn only_admins(
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    if caller.admin {
+        return Ok(next.run(request).await);
+    }
+    let error = format!(
+        "{} may look, but not change anything: that takes root, or `socket_level: admin` in the configuration",
+        caller.peer
+    );
+    Err(Failure::new(FailureKind::Forbidden, error))
+}
+
+/// Most events of one answer.
+const MOST_EVENTS: usize = crate::events::REMEMBERED;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+async fn events(
+    commands: Commands,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(EventsQuery { after, limit }) = query.map_err(|error| invalid(error.body_text()))?;
+    let limit = limit.unwrap_or(MOST_EVENTS).min(MOST_EVENTS);
+    ask(commands, |reply| Command::Events { after, limit, reply }).await
+}
+
+async fn reload(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+) -> Result<Response, Failure> {
+    ask(commands, |reply| Command::Reload { peer: caller.peer, reply }).await
+}
+
+async fn log(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    body: Body,
+) -> Result<Response, Failure> {
+    let level = read(body, MAX_BODY).await?;
+    ask(commands, |reply| Command::Log { level, peer: caller.peer, reply }).await
 }
 
 #[derive(Deserialize)]
@@ -85,6 +147,7 @@ async fn plan(commands: Commands, body: Body) -> Result<Response, Failure> {
 }
 
 async fn set_backend(
+    Extension(caller): Extension<Caller>,
     commands: Commands,
     path: Result<Path<(String, String)>, PathRejection>,
     body: Body,
@@ -92,7 +155,8 @@ async fn set_backend(
     let Path((service, backend)) = path.map_err(|error| invalid(error.body_text()))?;
     let set = read(body, MAX_BODY).await?;
     check(&set)?;
-    ask(commands, |reply| Command::SetBackend { service, backend, set, reply }).await
+    let peer = caller.peer;
+    ask(commands, |reply| Command::SetBackend { service, backend, set, peer, reply }).await
 }
 
 fn check(set: &SetBackend) -> Result<(), Failure> {
@@ -142,22 +206,23 @@ async fn ask<T: Serialize>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 8] = [
+    const PATHS: [&str; 10] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
         "/v1/why",
+        "/v1/events",
         "/v1/plan",
         "/v1/backends/{service}/{backend}",
         "/v1/reload",
         "/v1/detach",
+        "/v1/log",
     ];
     Failure::unknown("path", uri.path(), PATHS)
 }
 
 async fn wrong_method() -> Response {
-    let error =
-        "this path knows another method: GET status, stats, lookup and why, POST the others";
+    let error = "this path knows another method: GET status, stats, lookup, why and events, POST the others";
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 

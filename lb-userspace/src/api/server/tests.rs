@@ -11,8 +11,8 @@ use crate::{
     api::{
         client::{Client, ClientError},
         types::{
-            Done, Draft, Failure, FailureKind, Lookup, Plan, SetBackend, Stats, Status, Why,
-            WhyService,
+            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, Plan, SetBackend, Stats,
+            Status, Why, WhyService,
         },
     },
     config::model::Protocol,
@@ -30,7 +30,7 @@ fn fixture() -> Fixture {
     let socket = dir.path().join("lb.sock");
     let (commands, inbox) = mpsc::channel(8);
     tokio::spawn(controller(inbox));
-    let server = serve(&socket, None, commands).unwrap();
+    let server = serve(&socket, None, &GroupLevel::new(true), commands).unwrap();
     Fixture { server, client: Client::new(&socket), socket, _dir: dir }
 }
 
@@ -50,17 +50,24 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
                 let service = WhyService { name: format!("{service:?}"), ..WhyService::default() };
                 drop(reply.send(Ok(Why { services: vec![service], node: vec![] })));
             }
+            Command::Events { after, limit, reply } => {
+                let events = Events { last: after, lost: limit as u64, events: vec![] };
+                drop(reply.send(Ok(events)));
+            }
+            Command::Log { level, peer, reply } => {
+                drop(reply.send(done(format!("{} {peer}", level.filter))));
+            }
             Command::Plan { draft, reply } => {
                 drop(reply.send(Ok(Plan { node: vec![draft.path, draft.text], services: vec![] })));
             }
-            Command::SetBackend { service, backend, set, reply } => {
+            Command::SetBackend { service, backend, set, peer: _, reply } => {
                 let answer = match service.as_str() {
                     "web" => done(format!("{backend} {:?} {:?}", set.admin, set.weight)),
                     _ => Err(Failure::unknown("service", &service, ["web"])),
                 };
                 drop(reply.send(answer));
             }
-            Command::Reload(answer) => {
+            Command::Reload { peer: _, reply: answer } => {
                 let failure = Failure::new(FailureKind::Configuration, "lb.yaml:1:1: no");
                 drop(answer.send(Err(failure)));
             }
@@ -102,6 +109,11 @@ async fn every_request_reaches_the_controller_and_comes_back() {
     let why = client.why(Some("192.0.2.1:80")).await.unwrap();
     assert_eq!(why.services[0].name, "Some(\"192.0.2.1:80\")");
     assert_eq!(client.why(None).await.unwrap().services[0].name, "None");
+    let events = client.events(7, 9).await.unwrap();
+    assert_eq!((events.last, events.lost), (7, 9));
+    let level = LogLevel { filter: "debug".into() };
+    let me = std::process::id();
+    assert!(client.log(&level).await.unwrap().changes[0].ends_with(&format!("(process {me})")));
     let draft = Draft { path: "a.yaml".into(), text: "x".repeat(2 << 20) };
     assert_eq!(client.plan(&draft).await.unwrap().node, [draft.path, draft.text]);
     let set = SetBackend { admin: Some("drain".into()), weight: Some(256) };
@@ -185,7 +197,7 @@ async fn shutdown_answers_what_it_has_taken_and_removes_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("lb.sock");
     let (commands, mut inbox) = mpsc::channel(8);
-    let server = serve(&socket, None, commands).unwrap();
+    let server = serve(&socket, None, &GroupLevel::new(true), commands).unwrap();
     let client = Client::new(&socket);
     let asking = tokio::spawn(async move { client.detach().await });
     let Some(Command::Detach(answer)) = inbox.recv().await else { panic!("another command") };
@@ -202,12 +214,14 @@ async fn shutdown_answers_what_it_has_taken_and_removes_the_socket() {
 async fn a_second_server_is_refused_and_a_killed_one_replaced() {
     let Fixture { socket, server, _dir, .. } = fixture();
     let (commands, _inbox) = mpsc::channel(1);
-    let Err(ServeError::Running(path)) = serve(&socket, None, commands.clone()) else {
+    let Err(ServeError::Running(path)) =
+        serve(&socket, None, &GroupLevel::new(true), commands.clone())
+    else {
         panic!("two servers on one socket");
     };
     assert_eq!(path, socket);
     drop(server);
     assert!(!socket.exists());
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    serve(&socket, None, commands).unwrap();
+    serve(&socket, None, &GroupLevel::new(true), commands).unwrap();
 }
