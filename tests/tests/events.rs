@@ -53,16 +53,18 @@ fn every_change_of_state_is_told_with_its_cause() {
     let attached = wait_event(&daemon, "the NIC", |event| event.kind == "nic");
     assert_eq!(attached.text, "lb0: attached in native mode");
 
-    lab.stop_server(1);
+    lab.servers[0] = None;
     let of = |kind: &'static str, name: &'static str| {
         move |event: &Event| event.kind == kind && event.backend.as_deref() == Some(name)
     };
     let down = wait_event(&daemon, "web1 is down", of("backend_down", "web1"));
     assert_eq!((down.service.as_deref(), &*down.text), (Some("web"), "web/web1 is DOWN"));
     assert!(down.cause.starts_with("L4CON "), "{down:?}");
-    lab.start_server(1).unwrap();
-    let up = wait_event(&daemon, "web1 is up", of("backend_up", "web1"));
-    assert!(up.id > down.id && up.cause.starts_with("L7OK"), "{up:?}");
+    lab.servers[0] = Some(lab.server(1).unwrap());
+    let up = wait_event(&daemon, "web1 is up again", |event| {
+        event.id > down.id && of("backend_up", "web1")(event)
+    });
+    assert!(up.cause.starts_with("L7OK"), "{up:?}");
 
     daemon.must(&["drain", "web/web2"]);
     let drained = wait_event(&daemon, "the drain", of("admin", "web2"));
@@ -107,6 +109,8 @@ fn the_log_changes_its_level_while_it_runs() {
     let said = daemon.must(&["log", "debug"]);
     assert_eq!(said, "log level: info -> debug\n");
     daemon.must(&["drain", "web/web1"]);
+    daemon.write(&yaml(&lab, "").replace("inter: 200ms", "inter: 300ms")).unwrap();
+    daemon.must(&["reload"]);
     wait_for("debug lines", MINUTE, || daemon.log(), |log| log.contains("\"DEBUG\""));
     assert_eq!(daemon.lb(&["log", "loud"]).unwrap().status.code(), Some(2));
     // Each line is one object, and events carry their fields.
@@ -124,7 +128,8 @@ fn hostile(lab: &Lab) {
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _ = stream.read(&mut [0; 1024]);
-                let head = b"HTTP/1.1 500 bad\x1b[31m\x07 \xe2\x80\xae\r\nContent-Length: 0\r\n\r\n";
+                let head =
+                    b"HTTP/1.1 500 bad\x1b[31m\x07 \xe2\x80\xae\r\nContent-Length: 0\r\n\r\n";
                 // The prober may have gone.
                 let _ = stream.write_all(head);
             }
@@ -154,9 +159,8 @@ fn s12_the_log_holds_no_secret_and_nothing_raw() {
         daemon.must(&["events", "--json"]),
         daemon.must(&["stats", "--csv"]),
     ];
-    let hostile = |character: &char| {
-        character.is_control() && *character != '\n' || *character == '\u{202e}'
-    };
+    let hostile =
+        |character: &char| character.is_control() && *character != '\n' || *character == '\u{202e}';
     let seed = fs::read(daemon.directory.join("state/seed")).unwrap();
     assert!(seed.len() >= 16, "the seed is too short to be looked for");
     let secret = String::from_utf8_lossy(&seed).trim().to_owned();
@@ -233,7 +237,7 @@ fn f54_an_abused_socket_keeps_nobody_from_his_work() {
     });
 
     // Meanwhile probes are on time and questions are answered.
-    lab.stop_server(1);
+    lab.servers[0] = None;
     daemon.wait("web1 is seen to be down", MINUTE, |status| {
         backend(status, "web", "web1").is_some_and(|web1| web1.state == "DOWN")
     });

@@ -74,9 +74,12 @@ impl Node {
 
     fn note_service_state(&mut self, index: usize) {
         let service = &mut self.services[index];
+        // A service that is new has no state to change before its first checks are answered.
+        if service.starting_until.is_some() {
+            return;
+        }
         let (before, state) = (service.said, service.state());
         service.said = state;
-        // A service that is new has no state to change.
         if before.is_empty() || before == state {
             return;
         }

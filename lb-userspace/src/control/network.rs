@@ -102,7 +102,7 @@ impl Node {
                     self.attached_to.insert(name.clone(), ifindex);
                     let cause = match (taken_off, found.is_some()) {
                         (true, _) => "somebody else had taken lb's program off it",
-                        (false, true) => "another program or mode is wanted",
+                        (false, true) => "in place of the program or the mode before",
                         (false, false) => "it is configured",
                     };
                     let text = format!("{name}: attached in {mode} mode");

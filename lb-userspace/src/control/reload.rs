@@ -52,6 +52,7 @@ impl Node {
                 );
                 self.log.add(Happened::to_node(Kind::ConfigRefused, text, cause));
                 self.config_error = Some(error.to_string());
+                self.save_state();
             }
         }
         result
