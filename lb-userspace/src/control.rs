@@ -9,9 +9,11 @@ mod alloc;
 mod apply;
 mod commands;
 mod forecast;
+mod history;
 mod host;
 mod keeper;
 mod loaded;
+mod measures;
 mod network;
 pub mod options;
 mod reload;
@@ -27,7 +29,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -112,6 +114,8 @@ struct Node {
     interface_problems: BTreeMap<String, String>,
     /// NICs with our program at the last look, and their indexes.
     attached_to: BTreeMap<String, u32>,
+    /// For Prometheus.
+    measures: measures::Measures,
     /// Packets that were dropped lately.
     samples: why::Samples,
     /// What has happened, and why.
@@ -354,6 +358,7 @@ impl Node {
             interface_problems: BTreeMap::new(),
             attached_to: BTreeMap::new(),
             taken_off: BTreeMap::new(),
+            measures: measures::Measures::new(),
             samples: why::Samples::default(),
             log: EventLog::resume(events_before),
             socket_level: GroupLevel::new(config.socket_level == SocketLevel::Admin),
@@ -481,9 +486,11 @@ impl Node {
                 }
                 service.starting_until = None;
             }
+            let began = Instant::now();
             if let Err(error) = self.reconcile(index) {
                 tracing::error!(%error, "a change of health could not be applied");
             }
+            self.measures.publish.add(began.elapsed());
         }
         self.save_state();
     }
@@ -581,6 +588,11 @@ fn dataplane_options(
         have_v6: true,
         log_level: options.packet_log,
     }
+}
+
+/// Seconds of Unix time.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Seconds of CLOCK_MONOTONIC, the time of slots.

@@ -13,6 +13,7 @@ pub mod decap;
 mod detach;
 mod error;
 mod few_routes;
+mod fill;
 mod foreign;
 mod grace;
 mod layout;

@@ -6,6 +6,7 @@ mod machine;
 mod outcome;
 mod probe;
 mod stall;
+mod tally;
 
 use std::net::IpAddr;
 
@@ -15,6 +16,7 @@ pub use self::{
     checker::Checker,
     machine::Machine,
     outcome::{CheckCode, Outcome},
+    tally::Tally,
 };
 use crate::config::model::{Check, Timing};
 
@@ -66,4 +68,7 @@ pub struct Health {
     pub changed_unix: u64,
     /// Answers against `up` in a row.
     pub streak: u32,
+    /// All probes so far.
+    #[serde(default)]
+    pub tally: Tally,
 }

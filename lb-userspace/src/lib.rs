@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+mod durations;
 pub mod events;
 pub mod explain;
 pub mod health;

@@ -27,7 +27,7 @@ fn yaml(metrics: &str) -> String {
 fn scrape(lab: &Lab, port: u16) -> std::io::Result<(String, String)> {
     lab.lb.run(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lb\r\nAccept: application/openmetrics-text\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

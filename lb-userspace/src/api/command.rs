@@ -8,7 +8,7 @@ use super::{
     peer::Peer,
     types::{Done, Draft, Events, Failure, LogLevel, Lookup, Plan, SetBackend, Stats, Status, Why},
 };
-use crate::config::model::Protocol;
+use crate::{config::model::Protocol, metrics::Snapshot};
 
 /// Where the controller puts its answer.
 pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
@@ -21,6 +21,8 @@ pub enum Command {
     Status(Answer<Status>),
     /// `GET /v1/stats`
     Stats(Answer<Stats>),
+    /// `GET /metrics` of the listener for Prometheus
+    Measures(Answer<Box<Snapshot>>),
     /// `GET /v1/lookup`
     Lookup {
         /// The client's address and port.

@@ -85,6 +85,21 @@ pub struct ServiceStatus {
     pub slots: PhaseCount,
     /// Backends, those on their way out included.
     pub backends: Vec<BackendStatus>,
+    /// `maglev` or `source`: what the ring is asked with.
+    #[serde(default)]
+    pub balance: String,
+    /// Seconds since the service last changed between usable and DOWN; since it is known, if it never has.
+    #[serde(default)]
+    pub last_change_seconds: u64,
+    /// Times it went DOWN.
+    #[serde(default)]
+    pub downs: u64,
+    /// Seconds it has been DOWN in all.
+    #[serde(default)]
+    pub down_seconds: u64,
+    /// Slots that have changed their owner since the service is known; a ring of another length counts whole.
+    #[serde(default)]
+    pub moved_slots: u64,
 }
 
 /// Slots by phase.
@@ -129,6 +144,41 @@ pub struct BackendStatus {
     pub check_milliseconds: Option<f64>,
     /// Seconds in this state.
     pub last_change_seconds: u64,
+    /// All checks so far; `None` without check.
+    #[serde(default)]
+    pub checks: Option<Checks>,
+}
+
+/// The checks of one backend so far, those of earlier daemons on the same data plane included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checks {
+    /// Checks that failed while the backend was UP.
+    pub failed: u64,
+    /// Times it went from UP to DOWN.
+    pub downs: u64,
+    /// Seconds it has been DOWN in all.
+    pub down_seconds: u64,
+    /// Good answers in a row that make it UP.
+    pub rise: u32,
+    /// Failures in a row that make it DOWN.
+    pub fall: u32,
+    /// HAProxy's health: 0 (DOWN) to `rise + fall - 1` (UP); UP from `rise` on.
+    pub health: u32,
+    /// Number of checks by HAProxy's code (`L4OK`, `L7STS`...), those that never came included.
+    pub codes: BTreeMap<String, u64>,
+    /// How long they took.
+    pub durations: Histogram,
+}
+
+/// Durations, as Prometheus counts them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Upper bound in seconds, and how many took at most that long; bounds rise, and so do counts.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many there are.
+    pub count: u64,
+    /// Their sum.
+    pub sum_seconds: f64,
 }
 
 /// `GET /v1/stats`

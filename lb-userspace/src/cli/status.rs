@@ -186,6 +186,7 @@ mod tests {
             check_output: "200".into(),
             check_milliseconds: Some(1.25),
             last_change_seconds: 7380,
+            checks: None,
         };
         let down = BackendStatus {
             name: "web2".into(),
@@ -201,6 +202,7 @@ mod tests {
             check_output: "503 \x1b[31mgone\x1b[0m".into(),
             check_milliseconds: None,
             last_change_seconds: 5,
+            checks: None,
         };
         Status {
             version: "0.1.0".into(),
@@ -228,6 +230,7 @@ mod tests {
                 vip_on_host: true,
                 slots: PhaseCount { settled: 1001, window: 20, harvest: 0, pinned: 0 },
                 backends: vec![up, down],
+                ..ServiceStatus::default()
             }],
             pins: PinStatus {
                 confirmed: 12,

@@ -93,6 +93,7 @@ impl Node {
             retired: Default::default(),
             retired_ids: Vec::new(),
             ring_digest: 0,
+            history: Default::default(),
             phases,
             refused: (0, None),
             fail_open: false,
@@ -168,8 +169,9 @@ impl Node {
 
     fn restore_counters(&mut self, index: usize) {
         let key = self.services[index].key.to_string();
-        if let Some(ServiceState { retired, .. }) = self.state.services.get(&key) {
+        if let Some(ServiceState { retired, history, .. }) = self.state.services.get(&key) {
             self.services[index].retired = *retired;
+            self.services[index].history = *history;
         }
     }
 }

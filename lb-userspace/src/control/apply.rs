@@ -26,6 +26,7 @@ use super::{
     monotonic_seconds,
     retire::Retired,
     state::Admin,
+    unix_seconds,
 };
 use crate::{
     api::types::PhaseCount,
@@ -67,6 +68,10 @@ impl Node {
         self.services[index].fail_open = fails_open(&self.services[index]);
         self.publish_backends(index)?;
         let moved = self.fill_ring(index)?;
+        let service = &mut self.services[index];
+        if service.row != 0 {
+            service.history.moved_slots += u64::from(moved);
+        }
         self.publish_service(index)?;
         self.note_service_state(index);
         Ok(moved)
@@ -80,6 +85,7 @@ impl Node {
         }
         let (before, state) = (service.said, service.state());
         service.said = state;
+        service.history.note(unix_seconds(), state == "UP");
         if before.is_empty() || before == state {
             return;
         }
@@ -441,6 +447,7 @@ impl Node {
             retired: Default::default(),
             retired_ids: Vec::new(),
             ring_digest: 0,
+            history: Default::default(),
             phases: PhaseCount::default(),
             refused: (0, None),
             fail_open: false,

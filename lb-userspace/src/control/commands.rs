@@ -1,5 +1,7 @@
 //! What the control socket may ask for.
 
+use std::time::Instant;
+
 use super::{Node, reload::ReloadError, state::Admin};
 use crate::api::{
     Command,
@@ -21,6 +23,9 @@ impl Node {
             }
             Command::Stats(answer) => {
                 let _ = answer.send(self.stats().map_err(failure));
+            }
+            Command::Measures(answer) => {
+                let _ = answer.send(self.measured().map_err(failure));
             }
             Command::Lookup { source, destination, protocol, reply } => {
                 let _ = reply.send(self.lookup(source, destination, protocol));
@@ -110,7 +115,9 @@ impl Node {
         let line =
             format!("{service}/{backend}: {} weight {}", target.admin_name(), target.weight());
         self.save_state();
+        let began = Instant::now();
         let moved = self.reconcile(index).map_err(failure)?;
+        self.measures.publish.add(began.elapsed());
         let slots = self.services[index].ring.slots.max(1);
         let line = format!(
             "{line}; {moved} of {slots} slots change hands ({:.1}% of new flows)",

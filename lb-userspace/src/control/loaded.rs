@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::abi::BackendId;
 
-use super::{alloc::Span, state::Admin};
+use super::{alloc::Span, history::History, state::Admin};
 use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
@@ -74,6 +74,8 @@ pub struct Service {
     pub retired_ids: Vec<u32>,
     /// [`ring::digest`](crate::plan::ring::digest) of the owners, at the last apply.
     pub ring_digest: u32,
+    /// What has happened to it.
+    pub history: History,
     /// Slots by phase, at the last look.
     pub phases: PhaseCount,
     /// `pin_refused` at the last look, and when it last rose.

@@ -42,6 +42,11 @@ impl Node {
                 self.apply_config(parsed.config.clone(), parsed.source().text.clone())
             });
         match &result {
+            Ok(changes) if changes.is_empty() => self.measures.unchanged += 1,
+            Ok(_) => self.measures.applied += 1,
+            Err(_) => self.measures.refused += 1,
+        }
+        match &result {
             Ok(changes) => {
                 self.config_error = None;
                 self.note_applied(changes, cause);
@@ -115,6 +120,7 @@ impl Node {
         config: model::Config,
         text: String,
     ) -> Result<Vec<String>, ReloadError> {
+        let began = Instant::now();
         let config = self.with_interfaces(config);
         self.check_capacity(&config)?;
         let same = self.config.as_ref() == Some(&config);
@@ -144,6 +150,7 @@ impl Node {
         self.set_targets();
         self.save_state();
         self.sweep_due = Instant::now();
+        self.measures.apply.add(began.elapsed());
         Ok(changes)
     }
 
@@ -397,6 +404,7 @@ impl Node {
                 name: service.spec.name.clone(),
                 retired: service.retired,
                 retired_ids: service.retired_ids.clone(),
+                history: service.history,
                 ..ServiceState::default()
             };
             for backend in &service.backends {

@@ -1,6 +1,6 @@
 //! Answers to the control socket: what is loaded, in words and numbers.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::abi::{Address, BackendId, FlowKey, Phase, Reason, Slot, backend_flag};
 use lb_common::{
@@ -12,12 +12,13 @@ use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
     retire::add,
+    unix_seconds,
 };
 use crate::api::types::{
-    BackendStats, BackendStatus, Counters, Failure, FailureKind, InterfaceStatus, Lookup,
+    BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, InterfaceStatus, Lookup,
     PinStatus, ServiceStats, ServiceStatus, Stats, Status,
 };
-use crate::config::model;
+use crate::{config::model, health::Health};
 
 impl Node {
     /// `lb status`
@@ -113,12 +114,19 @@ impl Node {
             vip_on_host: self.snapshot.is_local(service.key.address),
             slots: service.phases,
             backends: service.backends.iter().map(|b| self.backend_status(service, b)).collect(),
+            balance: balance_name(service.spec.balance).to_owned(),
+            last_change_seconds: service.history.last_change_seconds(unix_seconds()),
+            downs: service.history.downs,
+            down_seconds: service.history.down_seconds(unix_seconds()),
+            moved_slots: service.history.moved_slots,
         }
     }
 
     fn backend_status(&self, service: &Service, backend: &Backend) -> BackendStatus {
         let row = self.dataplane.backends().get(backend.id.0);
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix = unix_seconds();
+        let checks =
+            backend.health.as_ref().map(|health| checks(health, &backend.spec.timing, unix));
         let health = backend.health.clone().unwrap_or_default();
         BackendStatus {
             name: backend.spec.name.clone(),
@@ -132,11 +140,12 @@ impl Node {
             next_hop: self.next_hop_text(service, backend.spec.address, &row),
             last_change_seconds: match health.changed_unix {
                 0 => 0,
-                changed => unix.as_secs().saturating_sub(changed),
+                changed => unix.saturating_sub(changed),
             },
             check: health.code,
             check_output: health.output,
             check_milliseconds: health.milliseconds,
+            checks,
         }
     }
 
@@ -324,6 +333,34 @@ fn forward_name(forward: model::Forward) -> &'static str {
         model::Forward::Nat => "nat",
         model::Forward::Dsr => "dsr",
         model::Forward::Ipip => "tunnel",
+    }
+}
+
+fn balance_name(balance: model::Balance) -> &'static str {
+    match balance {
+        model::Balance::Maglev => "maglev",
+        model::Balance::Source => "source",
+    }
+}
+
+fn checks(health: &Health, timing: &model::Timing, unix: u64) -> Checks {
+    let down = match (health.up, health.changed_unix) {
+        (false, changed @ 1..) => unix.saturating_sub(changed),
+        _ => 0,
+    };
+    let (rise, fall) = (timing.rise, timing.fall);
+    Checks {
+        failed: health.tally.failed,
+        downs: health.tally.downs,
+        down_seconds: health.tally.down_seconds + down,
+        rise,
+        fall,
+        health: match health.up {
+            true => (rise + fall - 1).saturating_sub(health.streak),
+            false => health.streak,
+        },
+        codes: health.tally.codes.named(),
+        durations: health.tally.durations.histogram(),
     }
 }
 

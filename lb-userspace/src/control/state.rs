@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::history::History;
 use crate::{
     api::types::{Counters, Event},
     health::Health,
@@ -77,6 +78,8 @@ pub struct ServiceState {
     pub retired: Counters,
     /// Ids whose counters are in `retired` already.
     pub retired_ids: Vec<u32>,
+    /// What has happened to it.
+    pub history: History,
     /// By `address:port`.
     pub backends: BTreeMap<String, BackendState>,
 }

@@ -54,6 +54,11 @@ impl Allow {
         Ok(())
     }
 
+    /// Prefixes of all lists.
+    pub(super) fn len(&self) -> usize {
+        self.lists.values().map(HashSet::len).sum()
+    }
+
     /// Removes a list.
     pub(super) fn remove(&mut self, list: u32) -> Result<(), MapError> {
         self.set(list, &[])?;

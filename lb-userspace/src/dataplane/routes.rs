@@ -98,6 +98,11 @@ impl Routes {
         self.remove(after)
     }
 
+    /// Routes mirrored.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// To be called now and then.
     pub(super) fn settle(&mut self) {
         self.few.settle();
@@ -164,6 +169,11 @@ impl Neighbours {
             known.insert((key.ifindex, key.address.into()), row.mac);
         }
         Ok(Self { map, known })
+    }
+
+    /// Neighbours mirrored.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// Makes the map hold exactly these (ifindex, address, MAC address); for what does not fit the program asks the

@@ -104,6 +104,11 @@ impl ServiceTable {
         self.places.keys().filter_map(|key| Some((*key, self.get(*key)?))).collect()
     }
 
+    /// Places that cannot be taken now.
+    pub(super) fn used(&self) -> usize {
+        self.used.len()
+    }
+
     /// How many places rest.
     pub(super) fn resting(&self) -> usize {
         self.resting.len()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Health, Outcome};
+use super::{Health, Outcome, Tally};
 use crate::config::model::{InitState, Timing};
 
 /// One target's state.
@@ -14,6 +14,7 @@ pub struct Machine {
     /// Answers against `up` in a row; below `fall` or `rise`.
     streak: u32,
     changed_unix: u64,
+    tally: Tally,
 }
 
 impl Machine {
@@ -28,6 +29,7 @@ impl Machine {
                     checked: true,
                     streak: health.streak.min(limit.saturating_sub(1)),
                     changed_unix: health.changed_unix,
+                    tally: health.tally.clone(),
                 }
             }
             None => Self {
@@ -36,12 +38,14 @@ impl Machine {
                 checked: false,
                 streak: 0,
                 changed_unix: 0,
+                tally: Tally::default(),
             },
         }
     }
 
     /// Takes an answer. The prober's own faults (`good: None`) change nothing.
     pub fn on_result(&mut self, unix: u64, outcome: &Outcome) -> Health {
+        self.tally.probe(outcome, self.up && self.checked);
         if let Some(good) = outcome.good {
             self.take(unix, good);
         }
@@ -53,6 +57,7 @@ impl Machine {
             milliseconds: Some(outcome.duration.as_secs_f64() * 1e3),
             changed_unix: self.changed_unix,
             streak: self.streak,
+            tally: self.tally.clone(),
         }
     }
 
@@ -63,7 +68,7 @@ impl Machine {
             (true, true) => self.timing.fall,
             (true, false) => self.timing.rise,
         };
-        self.checked = true;
+        let first = !std::mem::replace(&mut self.checked, true);
         if good == self.up {
             self.streak = 0;
             if self.changed_unix == 0 {
@@ -73,6 +78,14 @@ impl Machine {
         }
         self.streak += 1;
         if self.streak >= limit {
+            // What the first answer finds is where the target begins, and no change.
+            match (first, good) {
+                (true, _) => {}
+                (false, false) => self.tally.went_down(),
+                (false, true) => {
+                    self.tally.came_up(Duration::from_secs(unix.saturating_sub(self.changed_unix)));
+                }
+            }
             self.up = good;
             self.streak = 0;
             self.changed_unix = unix;
@@ -179,6 +192,23 @@ mod tests {
         let mut again = Machine::new(timing(2, 3, InitState::Down), Some(&health));
         assert!(again.up());
         assert_eq!(history(&mut again, "--"), ["UP 1/3", "DOWN"]);
+    }
+
+    #[test]
+    fn downs_and_downtime_are_counted_across_a_restart() {
+        let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
+        let at = |machine: &mut Machine, unix, good| machine.on_result(unix, &outcome(Some(good)));
+        at(&mut machine, 100, true);
+        for unix in 110..113 {
+            at(&mut machine, unix, false);
+        }
+        let down = at(&mut machine, 120, false);
+        assert_eq!((down.up, down.tally.failed, down.tally.downs), (false, 3, 1), "{down:?}");
+        let mut again = Machine::new(timing(2, 3, InitState::Down), Some(&down));
+        at(&mut again, 130, true);
+        let up = at(&mut again, 132, true);
+        assert_eq!((up.up, up.tally.down_seconds, up.tally.downs), (true, 20, 1), "{up:?}");
+        assert_eq!(up.tally.durations.histogram().count, 7);
     }
 
     proptest! {

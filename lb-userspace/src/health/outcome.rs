@@ -27,6 +27,18 @@ pub enum CheckCode {
 }
 
 impl CheckCode {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::L4Ok,
+        Self::L4Tout,
+        Self::L4Con,
+        Self::L7Ok,
+        Self::L7Tout,
+        Self::L7Rsp,
+        Self::L7Sts,
+        Self::SockErr,
+    ];
+
     /// As HAProxy writes it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,7 +21,7 @@ use tokio::{
 use super::connections::Connections;
 use crate::{
     api::{Command, peer::Caller},
-    metrics,
+    metrics::{self, Format, process::Process},
 };
 
 /// A running listener. Dropping it closes it.
@@ -70,16 +73,22 @@ async fn accept(listener: TcpListener, mut connections: Connections) {
     }
 }
 
-async fn scrape(State(commands): State<mpsc::Sender<Command>>) -> Response {
+/// The controller only reads the snapshot; the text of thousands of backends is made elsewhere, so that no packet's change
+/// waits for it.
+async fn scrape(State(commands): State<mpsc::Sender<Command>>, headers: HeaderMap) -> Response {
+    let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
     let text = async {
-        let (answer, status) = oneshot::channel();
-        commands.send(Command::Status(answer)).await.ok()?;
-        let (answer, stats) = oneshot::channel();
-        commands.send(Command::Stats(answer)).await.ok()?;
-        Some(metrics::render(&status.await.ok()?.ok()?, &stats.await.ok()?.ok()?))
+        let (answer, measures) = oneshot::channel();
+        commands.send(Command::Measures(answer)).await.ok()?;
+        let snapshot = measures.await.ok()?.ok()?;
+        let render = move || {
+            let process = Process::read(snapshot.start);
+            metrics::render(*snapshot, process, format)
+        };
+        tokio::task::spawn_blocking(render).await.ok()
     };
     match text.await {
-        Some(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Some(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

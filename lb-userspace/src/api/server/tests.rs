@@ -72,6 +72,7 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
                 drop(answer.send(Err(failure)));
             }
             // A controller that ends without an answer.
+            Command::Measures(answer) => drop(answer),
             Command::Detach(answer) => drop(answer),
         }
     }
