@@ -6,11 +6,13 @@
 
 mod address;
 mod backend;
+mod connection;
 mod counters;
 mod dropped;
 mod few_routes;
 mod flow;
 mod fragment;
+mod handshake;
 mod nexthop;
 mod pin;
 mod presence;
@@ -20,11 +22,13 @@ mod slot;
 
 pub use address::Address;
 pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
+pub use connection::Connection;
 pub use counters::BackendCounters;
 pub use dropped::{DroppedSample, SAMPLE_BYTES};
 pub use few_routes::{FEW, FewRoute, FewRoutes, FewTables};
 pub use flow::{FlowKey, protocol};
 pub use fragment::{FragmentKey, FragmentRow};
+pub use handshake::{HANDSHAKE_BUCKETS, HandshakeTimes};
 pub use nexthop::{
     AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
     NextHopRow, RouteKey, nexthop_flag,
@@ -38,8 +42,8 @@ pub use service::{
 };
 pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v2`).
-pub const ABI_VERSION: u32 = 2;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v3`).
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All are pinned by the controller.
 pub mod map {
@@ -57,6 +61,12 @@ pub mod map {
     pub const PINS: &str = "PINS";
     /// `HashMap<FlowKey, Pin>`: unconfirmed pins (only a SYN was seen).
     pub const PINS_NEW: &str = "PINS_NEW";
+    /// `Array<u64>`: SYNs that wait for their answer, see [`crate::handshake`].
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// `Array<HandshakeTimes>`, indexed by backend id (nat only).
+    pub const HANDSHAKE_TIMES: &str = "HANDSHAKE_TIMES";
+    /// `HashMap<FlowKey, Connection>`: connections of services that count them.
+    pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `PerCpuArray<BackendCounters>`, indexed by backend id; id 0 counts what belongs to no backend.
     pub const COUNTERS: &str = "COUNTERS";
     /// `PerCpuArray<u64>`, indexed by `service id * REASONS + reason`; service id 0 is "no service".
@@ -127,8 +137,10 @@ mod pod {
         BackendCounters,
         BackendRow,
         Clock,
+        Connection,
         FewTables,
         FlowKey,
+        HandshakeTimes,
         NeighbourKey,
         NeighbourRow,
         NeighbourWanted,

@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod encap;
 pub mod fragment;
 pub mod frame;
+pub mod handshake;
 pub mod hash;
 pub mod icmp;
 pub mod ip;

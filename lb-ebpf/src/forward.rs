@@ -2,7 +2,7 @@
 //! tunnel's room in front.
 
 use lb_common::{
-    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow},
+    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, service_flag},
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
@@ -14,7 +14,7 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    count, maps,
+    connection, count, handshake, maps,
     nexthop::{self, Hop},
     packet::XdpFrame,
     verdict::{Answer, Verdict},
@@ -29,6 +29,9 @@ pub fn packet<F: Family>(
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
+    if service.flags & service_flag::COUNT_CONNECTIONS != 0 {
+        connection::request::<F>(frame.context());
+    }
     send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
 }
 
@@ -126,6 +129,9 @@ fn direct<F: Family>(
     match (to, rewrite) {
         (Some((address, port)), Rewrite::Flow) => {
             let from = frame.view::<Ethernet>(0)?.source;
+            if packet.is_opening() {
+                handshake::began(&frame, packet);
+            }
             way_back::note(&packet.flow.source, frame.context().ingress(), from);
             translate::<F>(&mut frame, packet, End::Destination, address, port)?;
         }

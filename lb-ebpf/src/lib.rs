@@ -4,14 +4,18 @@
 //!
 //! `unsafe` stands only in [`packet`], [`maps`] and the modules that call helpers of the kernel.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod admit;
 pub mod answer;
+pub mod atomic;
 pub mod config;
+pub mod connection;
 pub mod count;
 pub mod error;
 pub mod forward;
 pub mod fragment;
+pub mod handshake;
 pub mod limit;
 pub mod lpm;
 pub mod maps;

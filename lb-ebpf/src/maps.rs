@@ -2,14 +2,15 @@
 //! tests.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, FewTables, FlowKey,
-    FragmentKey, FragmentRow, NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence,
-    REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot,
+    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, Connection, FewTables,
+    FlowKey, FragmentKey, FragmentRow, HandshakeTimes, NeighbourKey, NeighbourRow, NextHopRow,
+    PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES,
+    ServiceBucket, ServiceRow, Slot,
 };
 
 use crate::lpm::longest_match;
@@ -71,6 +72,16 @@ pub static WANTED: RingBuf = RingBuf::with_byte_size(65_536, 0);
 /// Some of the packets that were dropped.
 #[map]
 pub static SAMPLES: RingBuf = RingBuf::with_byte_size(65_536, 0);
+/// SYNs that wait for their answer.
+#[map]
+pub static HANDSHAKES: Array<u64> = Array::with_max_entries(lb_common::handshake::ENTRIES, 0);
+/// Times of handshakes by backend id.
+#[map]
+pub static HANDSHAKE_TIMES: Array<HandshakeTimes> = Array::with_max_entries(1_024, 0);
+/// Connections of services that count them. Memory is taken with each.
+#[map]
+pub static CONNECTIONS: HashMap<FlowKey, Connection> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 /// Relates jiffies to nanoseconds.
 #[map]
 pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    count, maps,
+    connection, count, handshake, maps,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     pin, select, service,
@@ -52,8 +52,11 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         let verdict = Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, service);
         return Err(verdict.of_reply());
     }
-    if is_syn_ack(&packet) {
-        note_syn_ack::<F>(frame.context(), reply, backend);
+    if packet.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0 {
+        connection::reply::<F>(frame.context(), reply, backend);
+        if is_syn_ack(&packet) {
+            note_syn_ack::<F>(frame.context(), reply, backend);
+        }
     }
     let mut hop = Hop::default();
     if nexthop::to_client::<F>(frame.context(), &mut hop) == 0 {
@@ -78,7 +81,8 @@ fn is_syn_ack(packet: &Packet) -> bool {
     packet.flow.protocol == protocol::TCP && packet.flags & SYN_ACK == SYN_ACK
 }
 
-/// Where the flow may have a pin (its slot has changed), the server's sequence number tells its handshake from a guess.
+/// Measures the handshake; and where the flow may have a pin (its slot has changed), the server's sequence number tells
+/// its handshake from a guess.
 /// A function of its own, for the stack's sake; it reads the packet once more.
 #[inline(never)]
 fn note_syn_ack<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32 {
@@ -88,6 +92,7 @@ fn note_syn_ack<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> 
         let outline = parse::outline::<F>(&frame)?;
         let tcp = frame.view::<Tcp>(outline.transport)?;
         let (sequence, acknowledgement) = (be32(tcp.sequence), be32(tcp.acknowledgement));
+        handshake::answered(backend, acknowledgement.to_host());
         let flow = FlowKey {
             source: outline.flow.destination,
             destination: reply.vip,

@@ -8,6 +8,7 @@ mod adopt;
 mod alloc;
 mod apply;
 mod commands;
+mod connections;
 mod forecast;
 mod history;
 mod host;
@@ -142,6 +143,7 @@ struct Node {
     census: Census,
     /// Unconfirmed, confirmed.
     pin_counts: [u64; 2],
+    counted: connections::Counted,
     sweep_due: Instant,
     hz: u64,
     /// Services whose backends' health has changed since they were last reconciled.
@@ -375,6 +377,7 @@ impl Node {
             pins_seen: false,
             census: Census::default(),
             pin_counts: [0; 2],
+            counted: connections::Counted::default(),
             sweep_due: Instant::now(),
             dirty: HashSet::new(),
             last_apply: Instant::now() - TOGETHER,
@@ -506,6 +509,7 @@ impl Node {
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
         self.keep();
+        self.count_connections();
         self.dataplane.settle_routes();
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;
@@ -580,6 +584,7 @@ fn dataplane_options(
             table_buckets: (entries as u32 / 2).next_power_of_two().max(1024),
             pins: limits.pins,
             pins_unconfirmed: limits.pins_unconfirmed,
+            connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
         },
         hash_keys: keys,

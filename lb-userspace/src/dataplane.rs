@@ -8,6 +8,7 @@ mod attach;
 mod batch;
 mod bpffs;
 mod clock;
+mod connections;
 mod counters;
 pub mod decap;
 mod detach;
@@ -46,8 +47,8 @@ use aya::{
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Address, BackendCounters, BackendRow, Clock, FlowKey, NextHopRow, Pin, REASONS, ReplyRow,
-        ServiceRow,
+        Address, BackendCounters, BackendRow, Clock, Connection, FlowKey, HandshakeTimes,
+        NextHopRow, Pin, REASONS, ReplyRow, ServiceRow,
     },
     be::Be16,
 };
@@ -55,6 +56,7 @@ use lb_common::{
 use self::{
     allow::Allow,
     bpffs::{Hold, PinDirectory},
+    connections::Connections,
     counters::Counters,
     pins::Pins,
     routes::{Neighbours, Routes},
@@ -91,6 +93,7 @@ pub struct Dataplane {
     resting: usize,
     pins: Pins,
     pins_new: Pins,
+    connections: Connections,
     counters: Counters,
     routes: Routes,
     neighbours: Neighbours,
@@ -208,6 +211,21 @@ impl Dataplane {
 
     fn pin_table(&self, confirmed: bool) -> &Pins {
         if confirmed { &self.pins } else { &self.pins_new }
+    }
+
+    /// All connections that are counted.
+    pub fn dump_connections(&self) -> io::Result<Vec<(FlowKey, Connection)>> {
+        self.connections.dump()
+    }
+
+    /// Removes a connection unless a packet has changed it since it was read.
+    pub fn delete_connection(&mut self, flow: &FlowKey, read: &Connection) -> Result<(), MapError> {
+        self.connections.delete(flow, read)
+    }
+
+    /// Times of handshakes of backends, in the order of `ids`.
+    pub fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
+        Ok(self.counters.handshakes(ids)?)
     }
 
     /// `allow` prefixes that fit.

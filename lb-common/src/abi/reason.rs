@@ -73,6 +73,7 @@ reasons! {
     Pinned = 48, "pinned", false, "Pins made.";
     IcmpLimited = 49, "icmp_limited", false, "ICMP answers not sent because of the rate limit.";
     IcmpErrorForwarded = 50, "icmp_err_fwd", false, "ICMP errors about balanced flows, sent on to the backend or the client they concern.";
+    Uncounted = 51, "uncounted", false, "Connections that could not be counted because the table was full.";
 }
 
 #[cfg(test)]

@@ -113,12 +113,24 @@ pub mod service_flag {
     pub const BY_SOURCE: u32 = 64;
     /// So is the old ring.
     pub const OLD_BY_SOURCE: u32 = 128;
+    /// Connections are counted.
+    pub const COUNT_CONNECTIONS: u32 = 256;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 
     /// Every flag is a bit of its own.
     const _: () = {
-        let all = [REJECT, DROP, ALLOW, INTERFACES, NEW_ONLY, FRAGMENTS, BY_SOURCE, OLD_BY_SOURCE];
+        let all = [
+            REJECT,
+            DROP,
+            ALLOW,
+            INTERFACES,
+            NEW_ONLY,
+            FRAGMENTS,
+            BY_SOURCE,
+            OLD_BY_SOURCE,
+            COUNT_CONNECTIONS,
+        ];
         let (mut seen, mut index) = (0, 0);
         while index < all.len() {
             assert!(all[index].is_power_of_two() && seen & all[index] == 0);

@@ -221,6 +221,21 @@ pub struct BackendStats {
     /// Counters.
     #[serde(flatten)]
     pub counters: Counters,
+    /// Connections that are open now, of services with `count_connections`; `None` = not known.
+    #[serde(default)]
+    pub connections: Option<Connections>,
+    /// Times from SYN to SYN-ACK of one connection in eight; nat over TCP only.
+    #[serde(default)]
+    pub handshake: Option<Histogram>,
+}
+
+/// Counted connections of one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Established, and closed by nobody.
+    pub active: u64,
+    /// Opening or closing.
+    pub inactive: u64,
 }
 
 /// Counters; they never go back while lb is attached.

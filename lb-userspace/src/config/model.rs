@@ -84,6 +84,8 @@ pub struct Limits {
     pub pins: u32,
     /// Unconfirmed pins.
     pub pins_unconfirmed: u32,
+    /// Connections that are counted.
+    pub connections: u32,
     /// `allow` prefixes of all services together.
     pub allow_prefixes: u32,
 }
@@ -105,6 +107,8 @@ pub struct Service {
     pub on_all_down: OnAllDown,
     /// Which packets in fragments are taken.
     pub fragments: Fragments,
+    /// Connections are counted (nat, TCP).
+    pub count_connections: bool,
     /// What happens to flows of a backend that goes DOWN.
     pub on_marked_down: OnMarkedDown,
     /// Length of a slot's WINDOW; whole seconds, 1..=8000.

@@ -38,6 +38,7 @@ pub fn config(file: &spec::File) -> Config {
             ring_slots: limits.ring_slots,
             pins: limits.pins,
             pins_unconfirmed: limits.pins_unconfirmed,
+            connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
         },
         services: file.services.iter().map(|one| service(one, &file.backend_defaults)).collect(),
@@ -66,6 +67,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         balance: service.balance,
         on_all_down: service.on_all_down,
         fragments: service.fragments,
+        count_connections: service.count_connections,
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {

@@ -93,6 +93,9 @@ pub struct Limits {
     /// The same, before the handshake is complete; a SYN flood while rings change can fill this table only.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub pins_unconfirmed: u32,
+    /// Connections that are counted, of all services with `count_connections`; each takes some 100 bytes while it is open.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub connections: u32,
     /// `allow` prefixes of all services together.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub allow_prefixes: u32,
@@ -106,6 +109,7 @@ impl Default for Limits {
             ring_slots: None,
             pins: 262_144,
             pins_unconfirmed: 65_536,
+            connections: 262_144,
             allow_prefixes: 65_536,
         }
     }
@@ -175,6 +179,10 @@ pub struct Service {
     /// before its first fragment is dropped.
     #[serde(default)]
     pub fragments: Fragments,
+    /// Count open connections (nat and TCP only): `lb stats` and `lb stats --ipvs` then show them. Costs a look-up for each
+    /// packet from a client. Connections that are open already, here or on another node, are not counted.
+    #[serde(default)]
+    pub count_connections: bool,
     /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
     #[serde(default)]
     pub on_marked_down: OnMarkedDown,

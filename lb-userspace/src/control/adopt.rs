@@ -209,6 +209,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         } else {
             model::Fragments::Drop
         },
+        count_connections: row.flags & service_flag::COUNT_CONNECTIONS != 0,
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {

@@ -319,6 +319,9 @@ impl Node {
         if takes_fragments {
             flags |= service_flag::FRAGMENTS;
         }
+        if service.spec.count_connections {
+            flags |= service_flag::COUNT_CONNECTIONS;
+        }
         if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
             flags |= match service.spec.on_all_down {
                 model::OnAllDown::Reject => service_flag::REJECT,

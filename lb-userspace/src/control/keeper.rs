@@ -156,7 +156,7 @@ impl Node {
         Ok(())
     }
 
-    fn pin_clock(&self, service: Option<usize>, now: u64) -> Clock {
+    pub(super) fn pin_clock(&self, service: Option<usize>, now: u64) -> Clock {
         let service = service.map(|index| &self.services[index]);
         Clock {
             now,

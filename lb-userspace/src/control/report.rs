@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::abi::{Address, BackendId, FlowKey, Phase, Reason, Slot, backend_flag};
+use lb_common::abi::{
+    Address, BackendId, FlowKey, HANDSHAKE_BUCKETS, HandshakeTimes, Phase, Reason, Slot,
+    backend_flag,
+};
 use lb_common::{
     be::Be16,
+    handshake,
     hash::{ring_hash, slot_of},
 };
 
@@ -15,8 +19,8 @@ use super::{
     unix_seconds,
 };
 use crate::api::types::{
-    BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, InterfaceStatus, Lookup,
-    PinStatus, ServiceStats, ServiceStatus, Stats, Status,
+    BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
+    InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status,
 };
 use crate::{config::model, health::Health};
 
@@ -152,11 +156,16 @@ impl Node {
     /// `lb stats`
     pub(super) fn stats(&self) -> anyhow::Result<Stats> {
         let mut services = Vec::new();
-        for service in &self.services {
+        for (index, service) in self.services.iter().enumerate() {
             let mut total = service.retired;
             let mut backends = Vec::new();
             let ids: Vec<u32> = service.backends.iter().map(|backend| backend.id.0).collect();
             let counters = self.dataplane.backend_counters(&ids)?;
+            let mut handshakes =
+                match service.spec.forward == model::Forward::Nat && service.stateful() {
+                    true => self.dataplane.handshakes(&ids)?.into_iter(),
+                    false => Vec::new().into_iter(),
+                };
             for (backend, counters) in service.backends.iter().zip(counters) {
                 let counters = counters_of(&counters);
                 add(&mut total, &counters);
@@ -167,6 +176,8 @@ impl Node {
                     weight: backend.weight(),
                     share: backend.slots as f64 / service.ring.slots.max(1) as f64,
                     counters,
+                    connections: self.connections_of(index, backend.id.0),
+                    handshake: handshakes.next().map(|times| handshake_histogram(&times)),
                 });
             }
             services.push(ServiceStats {
@@ -362,6 +373,24 @@ fn checks(health: &Health, timing: &model::Timing, unix: u64) -> Checks {
         codes: health.tally.codes.named(),
         durations: health.tally.durations.histogram(),
     }
+}
+
+fn handshake_histogram(times: &HandshakeTimes) -> Histogram {
+    let mut count = 0;
+    let mut cumulative = |buckets: &[u64]| -> Vec<(f64, u64)> {
+        let bounds = (0..).map(|bucket| f64::from(handshake::FIRST_BUCKET << bucket) / 1e6);
+        bounds
+            .zip(buckets)
+            .map(|(bound, more)| {
+                count += more;
+                (bound, count)
+            })
+            .collect()
+    };
+    // The last bucket has no bound.
+    let buckets = cumulative(&times.buckets[..HANDSHAKE_BUCKETS - 1]);
+    let count = count + times.buckets[HANDSHAKE_BUCKETS - 1];
+    Histogram { buckets, count, sum_seconds: times.sum as f64 / 1e6 }
 }
 
 fn counters_of(counters: &lb_common::abi::BackendCounters) -> Counters {

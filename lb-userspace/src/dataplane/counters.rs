@@ -2,8 +2,8 @@
 
 use std::io;
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
-use lb_common::abi::{BackendCounters, REASONS};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
+use lb_common::abi::{BackendCounters, HandshakeTimes, REASONS};
 
 use super::batch::Batch;
 
@@ -16,17 +16,23 @@ pub(super) struct Counters {
     reasons: PerCpuArray<MapData, u64>,
     read_backends: Batch<u32, BackendCounters>,
     read_reasons: Batch<u32, u64>,
+    handshakes: Array<MapData, HandshakeTimes>,
     cpus: usize,
 }
 
 impl Counters {
-    /// Over the maps `COUNTERS` and `REASON_COUNTS`.
-    pub(super) fn new(backends: MapData, reasons: MapData) -> Result<Self, MapError> {
+    /// Over the maps `COUNTERS`, `REASON_COUNTS` and `HANDSHAKE_TIMES`.
+    pub(super) fn new(
+        backends: MapData,
+        reasons: MapData,
+        handshakes: Array<MapData, HandshakeTimes>,
+    ) -> Result<Self, MapError> {
         Ok(Self {
             read_backends: Batch::new(&backends)?,
             read_reasons: Batch::new(&reasons)?,
             backends: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(backends))?,
             reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(reasons))?,
+            handshakes,
             cpus: aya::util::nr_cpus().map_err(|(_, error)| error)?,
         })
     }
@@ -48,6 +54,11 @@ impl Counters {
         Ok(sums)
     }
 
+    /// Times of handshakes, in the order of `ids`.
+    pub(super) fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
+        ids.iter().map(|id| self.handshakes.get(id, 0)).collect()
+    }
+
     /// A service's reasons; service 0 is the node.
     pub(super) fn reasons(&self, service: u32) -> io::Result<[u64; REASONS as usize]> {
         let values = self.read_reasons.range(service * REASONS, REASONS as usize)?;
@@ -58,9 +69,10 @@ impl Counters {
         Ok(sums)
     }
 
-    /// Zeroes a backend's counters before its id is used again.
+    /// Zeroes a backend's counters and times before its id is used again.
     pub(super) fn clear_backend(&mut self, id: u32) -> Result<(), MapError> {
         let zero = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])?;
+        self.handshakes.set(id, HandshakeTimes::default(), 0)?;
         self.backends.set(id, zero, 0)
     }
 

@@ -16,6 +16,7 @@ use super::{
     Dataplane, LoadError, Options, Samples, Sizes, Wanted,
     allow::Allow,
     bpffs::PinDirectory,
+    connections::Connections,
     counters::Counters,
     error::chain,
     few_routes::Few,
@@ -58,6 +59,7 @@ impl Dataplane {
             resting: 0,
             pins: pins(&mut ebpf, map::PINS)?,
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
+            connections: connections(&mut ebpf)?,
             counters: counters(&mut ebpf)?,
             routes,
             neighbours,
@@ -189,13 +191,24 @@ fn pins(ebpf: &mut Ebpf, name: &str) -> Result<Pins, LoadError> {
     }
 }
 
+fn connections(ebpf: &mut Ebpf) -> Result<Connections, LoadError> {
+    match take_map(ebpf, map::CONNECTIONS)? {
+        Map::HashMap(data) => {
+            Connections::new(data).map_err(|error| LoadError::map(map::CONNECTIONS, error))
+        }
+        other => Err(unexpected(map::CONNECTIONS, &other)),
+    }
+}
+
 fn counters(ebpf: &mut Ebpf) -> Result<Counters, LoadError> {
     let mut per_cpu = |name| match take_map(ebpf, name)? {
         Map::PerCpuArray(data) => Ok(data),
         other => Err(unexpected(name, &other)),
     };
     let (backends, reasons) = (per_cpu(map::COUNTERS)?, per_cpu(map::REASON_COUNTS)?);
-    Counters::new(backends, reasons).map_err(|error| LoadError::map(map::COUNTERS, error))
+    let handshakes = take(ebpf, map::HANDSHAKE_TIMES)?;
+    Counters::new(backends, reasons, handshakes)
+        .map_err(|error| LoadError::map(map::COUNTERS, error))
 }
 
 fn unexpected(name: &str, map: &Map) -> LoadError {

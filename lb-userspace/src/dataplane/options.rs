@@ -21,6 +21,8 @@ pub struct Sizes {
     pub pins: u32,
     /// Unconfirmed pins.
     pub pins_unconfirmed: u32,
+    /// Connections that are counted.
+    pub connections: u32,
     /// `allow` prefixes.
     pub allow_prefixes: u32,
 }
@@ -34,6 +36,7 @@ impl Sizes {
             ("limits.ring_slots", self.ring_slots),
             ("limits.pins", self.pins),
             ("limits.pins_unconfirmed", self.pins_unconfirmed),
+            ("limits.connections", self.connections),
             ("limits.allow_prefixes", self.allow_prefixes),
         ];
         if let Some((what, value)) = all.into_iter().find(|(_, value)| *value == 0) {

@@ -33,6 +33,7 @@ pub(super) fn examine(
             map::BACKENDS => sizes.backends = entries,
             map::PINS => sizes.pins = entries,
             map::PINS_NEW => sizes.pins_unconfirmed = entries,
+            map::CONNECTIONS => sizes.connections = entries,
             map::ALLOW => sizes.allow_prefixes = entries,
             _ => {}
         }

@@ -52,6 +52,7 @@ pub const fn of(reason: Reason) -> &'static str {
         R::PinRefused => {
             "Many flows opened within one window: raise `limits.pins` and `limits.pins_unconfirmed`."
         }
+        R::Uncounted => "More connections than `limits.connections`: raise it.",
         R::IcmpLimited => "More answers are wanted than the rate limit allows: a scan, or a loop.",
         R::Reject => {
             "The service has no usable backend and says so to its clients: see `lb status`."

@@ -125,6 +125,7 @@ mod tests {
             weight: 100,
             share,
             counters: counters(n),
+            ..BackendStats::default()
         };
         Stats {
             services: vec![ServiceStats {

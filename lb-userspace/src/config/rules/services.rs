@@ -5,7 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::MAX_PHASE_SECONDS;
 
 use super::{Context, Findings, Subject, addresses::family};
-use crate::config::{model::Protocol, spec::Forward, value::Period};
+use crate::config::{
+    model::{self, Protocol},
+    spec::Forward,
+    value::Period,
+};
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     let mut names: HashMap<&str, String> = HashMap::new();
@@ -26,6 +30,20 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         times(&subject, findings);
         clients(&subject, findings);
         check(&subject, findings);
+        connections(&subject, findings);
+    }
+}
+
+fn connections(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    let seen = service.forward == model::Forward::Nat && service.listen.protocol == Protocol::Tcp;
+    if service.count_connections && !seen {
+        let path = subject.path("count_connections");
+        findings.error(
+            &path,
+            format!("{path} needs forward: nat and protocol: tcp"),
+            "remove it: in dsr and tunnel lb does not see when a connection ends",
+        );
     }
 }
 

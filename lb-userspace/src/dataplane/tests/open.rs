@@ -81,6 +81,7 @@ fn a_restart_adopts_everything() {
             table_buckets: 1,
             pins: 1,
             pins_unconfirmed: 1,
+            connections: 100,
             allow_prefixes: 1,
         };
         let options = Options { sizes: asked, ..sandbox.options() };

@@ -72,6 +72,7 @@ impl Sandbox {
                 table_buckets: 16,
                 pins: 150_000,
                 pins_unconfirmed: 1000,
+                connections: 100,
                 allow_prefixes: 20,
             },
             hash_keys: [7; lb_common::hash::KEYS],
