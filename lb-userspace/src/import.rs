@@ -59,6 +59,8 @@ struct Service {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Check {
     http: bool,
+    tls: bool,
+    sni: Option<String>,
     method: Option<String>,
     path: Option<String>,
     host: Option<String>,

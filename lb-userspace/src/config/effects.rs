@@ -34,6 +34,8 @@ services:
 type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
 
 const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
+const TCP_CHECK: &[(&str, &str)] = &[("services[].check.type", "tcp")];
+const TLS_CHECK: &[(&str, &str)] = &[("services[].check.type", "tls")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -100,6 +102,11 @@ const ROWS: &[Row] = &[
     ("services[].check.path", &[], Differs("/a", "/b")),
     ("services[].check.host", &[], Differs("a", "b")),
     ("services[].check.status", &[], Differs("200", "\"200,304\"")),
+    ("services[].check.send", TCP_CHECK, Differs("a", "b")),
+    ("services[].check.expect", &[], Differs("a", "b")),
+    ("services[].check.sni", TLS_CHECK, Differs("a", "b")),
+    ("services[].check.verify", TLS_CHECK, Differs("none", "required")),
+    ("services[].check.ca_file", TLS_CHECK, Differs("/a", "/b")),
     ("services[].backend_defaults", &[], Differs("{}", "{weight: 7}")),
     ("services[].backend_defaults.weight", &[], Differs("5", "6")),
     ("services[].backend_defaults.inter", &[], Differs("5s", "6s")),
@@ -163,8 +170,13 @@ fn documented_defaults_are_true() {
     let mut seen = 0;
     for (place, key) in shape::all_keys() {
         let Some(default) = &key.shape.default else { continue };
-        let mut file = base.clone();
+        let mut base = base.clone();
         let path = shape::join(&place, &key.name);
+        // Some keys only go together with others.
+        for (_, context, _) in ROWS.iter().filter(|(row, ..)| *row == path) {
+            context.iter().for_each(|(path, value)| set(&mut base, path, Some(value)));
+        }
+        let mut file = base.clone();
         set(&mut file, &path, Some(&default.to_string()));
         assert_eq!(config(&file), config(&base), "{path}: {default} is not the default");
         seen += 1;

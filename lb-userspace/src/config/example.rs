@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::shape::{self, Key, Kind};
+use super::shape::{self, Key, Kind, Variant};
 
 const HEAD: &str = "\
 # Every key of lb's configuration, with its default (if it has one) and an example.
@@ -44,6 +44,7 @@ fn write_key(text: &mut String, key: &Key, indent: usize, first_of_item: bool) {
             std::iter::once(&**tag)
                 .chain(keys)
                 .for_each(|key| write_key(text, key, indent + 2, false));
+            write_others(text, variants, most, indent + 2);
         }
         Kind::List { item, .. } if matches!(item.kind, Kind::Mapping(_)) => {
             let Kind::Mapping(keys) = &item.kind else { return };
@@ -56,6 +57,22 @@ fn write_key(text: &mut String, key: &Key, indent: usize, first_of_item: bool) {
             let value = key.shape.example.as_ref().or(key.shape.default.as_ref());
             let value = value.unwrap_or_else(|| panic!("{} needs an example", key.name));
             *text += &format!("{head} {}\n", flow(value));
+        }
+    }
+}
+
+/// Keys that the variant shown does not have, as comments.
+fn write_others(text: &mut String, variants: &[Variant], shown: Option<&Variant>, indent: usize) {
+    let is_shown = |key: &Key| {
+        shown.is_some_and(|shown| shown.keys.iter().any(|other| other.name == key.name))
+    };
+    for variant in variants {
+        for key in variant.keys.iter().filter(|key| !is_shown(key)) {
+            let comment = format!("With `{}`: {}", variant.name, documentation(key));
+            write_comment(text, &comment, indent);
+            let value = key.shape.example.as_ref().or(key.shape.default.as_ref());
+            let value = value.unwrap_or_else(|| panic!("{} needs an example", key.name));
+            *text += &format!("{}# {}: {}\n", " ".repeat(indent), key.name, flow(value));
         }
     }
 }
@@ -100,7 +117,9 @@ fn flow(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", "))
         }
-        Value::String(text) if text.contains([':', ',', '[', ']', '#']) => format!("\"{text}\""),
+        Value::String(text) if text.contains([':', ',', '[', ']', '#', '\r', '+']) => {
+            format!("\"{}\"", text.escape_default())
+        }
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
@@ -146,6 +165,11 @@ mod tests {
 
         let mut written = BTreeSet::new();
         collect("", &Document::read(&text).unwrap().root, &mut written);
+        // Keys of other checks than the one that is shown.
+        for key in ["send"] {
+            assert!(text.contains(&format!("\n      # {key}: ")), "{key} is missing");
+            written.insert(format!("services[].check.{key}"));
+        }
         let known: BTreeSet<String> =
             shape::all_keys().iter().map(|(path, key)| shape::join(path, &key.name)).collect();
         assert_eq!(written, known);

@@ -307,8 +307,15 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum CheckKind {
-    /// The connection is accepted.
-    Tcp,
+    /// The connection is accepted, and the answer is as expected.
+    Tcp {
+        /// What is sent; `None` = nothing.
+        send: Option<String>,
+        /// What has to be in the answer; `None` = there need be none.
+        expect: Option<String>,
+    },
+    /// The TLS handshake succeeds.
+    Tls(Tls),
     /// The answer has one of the status codes.
     Http {
         /// `GET`, `HEAD`, `OPTIONS`...
@@ -319,7 +326,44 @@ pub enum CheckKind {
         host: Option<String>,
         /// Inclusive ranges of good codes.
         status: Vec<(u16, u16)>,
+        /// What has to be in the answer's body.
+        expect: Option<String>,
+        /// Over TLS (`type: https`).
+        tls: Option<Tls>,
     },
+}
+
+/// How a check speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Tls {
+    /// The server name that is sent, and that the certificate has to be for.
+    pub sni: Option<String>,
+    /// Whose certificates are accepted.
+    pub verify: Verify,
+    /// Certificates of the authorities, PEM; `None` = those of this host.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `verify:`, by HAProxy's words.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Verify {
+    /// Anybody's.
+    #[default]
+    None,
+    /// Those of an authority, for the server name, and not expired.
+    Required,
 }
 
 /// One backend, with all defaults filled in.

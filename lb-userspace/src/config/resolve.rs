@@ -4,10 +4,11 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use super::{
     model::{
-        Backend, Check, CheckKind, Config, Forward, Limits, Listen, Service, Timeouts, Timing,
+        Backend, Check, CheckKind, Config, Forward, Limits, Listen, Service, Timeouts, Timing, Tls,
+        Verify,
     },
     spec::{self, BackendSettings},
-    value::Period,
+    value::{FilePath, HttpHost, Period, Phrase},
 };
 
 /// Built-in settings of a backend, the last resort.
@@ -90,18 +91,48 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
 
 fn check(check: &spec::Check) -> Check {
     let (kind, port) = match check {
-        spec::Check::Tcp { port } => (CheckKind::Tcp, *port),
-        spec::Check::Http { port, method, path, host, status } => {
+        spec::Check::Tcp { port, send, expect } => {
+            (CheckKind::Tcp { send: phrase(send), expect: phrase(expect) }, *port)
+        }
+        spec::Check::Tls { port, sni, verify, ca_file } => {
+            (CheckKind::Tls(tls(sni, *verify, ca_file)), *port)
+        }
+        spec::Check::Http { port, method, path, host, status, expect } => {
             let kind = CheckKind::Http {
                 method: method.0.clone(),
                 path: path.0.clone(),
                 host: host.as_ref().map(|host| host.0.clone()),
                 status: status.0.clone(),
+                expect: phrase(expect),
+                tls: None,
+            };
+            (kind, *port)
+        }
+        spec::Check::Https { port, method, path, host, status, expect, sni, verify, ca_file } => {
+            let kind = CheckKind::Http {
+                method: method.0.clone(),
+                path: path.0.clone(),
+                host: host.as_ref().or(sni.as_ref()).map(|host| host.0.clone()),
+                status: status.0.clone(),
+                expect: phrase(expect),
+                tls: Some(tls(sni, *verify, ca_file)),
             };
             (kind, *port)
         }
     };
     Check { kind, port: port.map(NonZeroU16::get) }
+}
+
+fn phrase(phrase: &Option<Phrase>) -> Option<String> {
+    phrase.as_ref().map(|phrase| phrase.0.clone())
+}
+
+fn tls(sni: &Option<HttpHost>, verify: Verify, ca_file: &Option<FilePath>) -> Tls {
+    Tls {
+        sni: sni.as_ref().map(|name| name.0.clone()),
+        verify,
+        ca_file: ca_file.as_ref().map(|file| file.0.clone().into()),
+    }
 }
 
 fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) -> Backend {

@@ -10,11 +10,12 @@ use super::{
     check::Checked,
     diagnostic::Diagnostic,
     model::{
-        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, XdpMode,
+        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, Verify,
+        XdpMode,
     },
     value::{
-        Endpoint, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period, Prefix,
-        StatusCodes,
+        Endpoint, FilePath, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period,
+        Phrase, Prefix, StatusCodes,
     },
 };
 
@@ -285,6 +286,27 @@ pub enum Check {
         /// Port to ask. Without it: the backend's own.
         #[schemars(example = 8_080)]
         port: Option<NonZeroU16>,
+        /// What is sent once connected: text, with `\r\n` and the like in double quotes.
+        #[schemars(example = &"PING\r\n")]
+        send: Option<Phrase>,
+        /// What has to be somewhere in the first 64 KiB of the answer.
+        #[schemars(example = &"+PONG")]
+        expect: Option<Phrase>,
+    },
+    /// Good = the TLS handshake succeeds. The last check's output tells how long the certificate is valid.
+    Tls {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 8_443)]
+        port: Option<NonZeroU16>,
+        /// Server name that is sent, and that the certificate has to be for.
+        #[schemars(example = &"example.org")]
+        sni: Option<HttpHost>,
+        /// `none` = any certificate is accepted; `required` = it has to be an authority's, for `sni`, and not expired.
+        #[serde(default)]
+        verify: Verify,
+        /// File with the certificates of the authorities, PEM. Without it: those of this host.
+        #[schemars(example = &"/etc/lb/ca.pem")]
+        ca_file: Option<FilePath>,
     },
     /// Good = the backend answers an HTTP request with one of the codes.
     Http {
@@ -303,6 +325,39 @@ pub enum Check {
         /// Codes that are good: a code, a range, or several with commas between.
         #[serde(default = "status_default")]
         status: StatusCodes,
+        /// What has to be somewhere in the first 64 KiB of the answer's body.
+        #[schemars(example = &"ready")]
+        expect: Option<Phrase>,
+    },
+    /// As `http`, over TLS.
+    Https {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 8_443)]
+        port: Option<NonZeroU16>,
+        /// Method of the request.
+        #[serde(default = "method_default")]
+        method: HttpMethod,
+        /// Path and query of the request.
+        #[serde(default = "path_default")]
+        path: HttpPath,
+        /// `Host` header of the request. Without it: `sni`, or the backend's address and port.
+        #[schemars(example = &"example.org")]
+        host: Option<HttpHost>,
+        /// Codes that are good: a code, a range, or several with commas between.
+        #[serde(default = "status_default")]
+        status: StatusCodes,
+        /// What has to be somewhere in the first 64 KiB of the answer's body.
+        #[schemars(example = &"ready")]
+        expect: Option<Phrase>,
+        /// Server name that is sent, and that the certificate has to be for.
+        #[schemars(example = &"example.org")]
+        sni: Option<HttpHost>,
+        /// `none` = any certificate is accepted; `required` = it has to be an authority's, for `sni`, and not expired.
+        #[serde(default)]
+        verify: Verify,
+        /// File with the certificates of the authorities, PEM. Without it: those of this host.
+        #[schemars(example = &"/etc/lb/ca.pem")]
+        ca_file: Option<FilePath>,
     },
 }
 

@@ -54,12 +54,14 @@ mod address;
 mod http;
 mod name;
 mod period;
+mod text;
 
 pub use self::{
     address::{Endpoint, Prefix},
     http::{HttpHost, HttpMethod, HttpPath, StatusCodes},
     name::{GroupName, InterfaceName, Name},
     period::Period,
+    text::{FilePath, Phrase},
 };
 
 /// Why a text is not a value of its kind.
@@ -97,6 +99,8 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         HttpMethod::FORMAT => HttpMethod::from_str(text).err(),
         HttpPath::FORMAT => HttpPath::from_str(text).err(),
         HttpHost::FORMAT => HttpHost::from_str(text).err(),
+        Phrase::FORMAT => Phrase::from_str(text).err(),
+        FilePath::FORMAT => FilePath::from_str(text).err(),
         _ => None,
     }
 }
@@ -172,7 +176,7 @@ mod tests {
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
             for format in ["ip", Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
-                HttpPath::FORMAT, HttpHost::FORMAT]
+                HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT]
             {
                 if let Some(wrong) = refuse(format, &text) {
                     prop_assert!(!wrong.what.is_empty() && !wrong.help.is_empty());

@@ -156,7 +156,7 @@ mod tests {
             timeout: LONG,
             init_state: InitState::Down,
         };
-        let check = Check { kind: CheckKind::Tcp, port: None };
+        let check = Check { kind: CheckKind::Tcp { send: None, expect: None }, port: None };
         let address = std::net::Ipv4Addr::LOCALHOST.into();
         Target { key: TargetKey { address, port, check, timing }, restored }
     }
@@ -168,6 +168,8 @@ mod tests {
             path: "/".to_owned(),
             host: None,
             status: vec![(200, 200)],
+            expect: None,
+            tls: None,
         };
         target.key.timing.timeout = timeout;
         target

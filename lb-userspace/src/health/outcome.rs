@@ -14,6 +14,12 @@ pub enum CheckCode {
     L4Tout,
     /// The connection was refused, or the backend is unreachable.
     L4Con,
+    /// The TLS handshake succeeded.
+    L6Ok,
+    /// Connected, but no complete handshake in time.
+    L6Tout,
+    /// The handshake failed, or the certificate is not accepted.
+    L6Rsp,
     /// The answer is the one wanted.
     L7Ok,
     /// Connected, but no complete answer in time.
@@ -28,10 +34,13 @@ pub enum CheckCode {
 
 impl CheckCode {
     /// All of them, in their order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::L4Ok,
         Self::L4Tout,
         Self::L4Con,
+        Self::L6Ok,
+        Self::L6Tout,
+        Self::L6Rsp,
         Self::L7Ok,
         Self::L7Tout,
         Self::L7Rsp,
@@ -45,6 +54,9 @@ impl CheckCode {
             Self::L4Ok => "L4OK",
             Self::L4Tout => "L4TOUT",
             Self::L4Con => "L4CON",
+            Self::L6Ok => "L6OK",
+            Self::L6Tout => "L6TOUT",
+            Self::L6Rsp => "L6RSP",
             Self::L7Ok => "L7OK",
             Self::L7Tout => "L7TOUT",
             Self::L7Rsp => "L7RSP",
@@ -56,7 +68,7 @@ impl CheckCode {
     /// Good, bad, or (the prober's own fault) neither.
     pub const fn good(self) -> Option<bool> {
         match self {
-            Self::L4Ok | Self::L7Ok => Some(true),
+            Self::L4Ok | Self::L6Ok | Self::L7Ok => Some(true),
             Self::SockErr => None,
             _ => Some(false),
         }
@@ -96,7 +108,14 @@ impl Outcome {
     /// Whether a process that was asleep during the probe would see this of a healthy backend as well: its time ran
     /// out, or the backend lost patience.
     pub(super) fn may_be_our_delay(&self) -> bool {
-        matches!(self.code, CheckCode::L4Tout | CheckCode::L7Tout | CheckCode::L7Rsp)
+        matches!(
+            self.code,
+            CheckCode::L4Tout
+                | CheckCode::L6Tout
+                | CheckCode::L6Rsp
+                | CheckCode::L7Tout
+                | CheckCode::L7Rsp
+        )
     }
 }
 

@@ -1,6 +1,8 @@
 //! One probe: connect, maybe ask, and say what it was in HAProxy's codes.
 
 mod http;
+mod talk;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -26,19 +28,47 @@ pub(super) async fn probe(key: &TargetKey) -> Outcome {
         }
     };
     match &key.check.kind {
-        CheckKind::Tcp => {
+        CheckKind::Tcp { send: None, expect: None } => {
             let outcome = Outcome::new(CheckCode::L4Ok, "connected", began.elapsed());
             // A reset instead of a FIN, as HAProxy does: nothing was sent, and thousands of probes leave no TIME_WAIT
             // behind. If it cannot be set, an ordinary close does.
             let _ = stream.set_zero_linger();
             outcome
         }
-        CheckKind::Http { method, path, host, status } => {
-            let host = host.as_deref();
-            let question = http::Question { address, method, path, host, status };
-            http::ask(stream, question, began, deadline).await
+        CheckKind::Tcp { send, expect } => {
+            talk::ask(stream, send.as_deref(), expect.as_deref(), began, deadline).await
+        }
+        CheckKind::Tls(tls) => match tls::handshake(stream, tls, began, deadline).await {
+            Ok(stream) => {
+                let (stream, connection) = stream.get_ref();
+                let outcome =
+                    Outcome::new(CheckCode::L6Ok, &tls::describe(connection), began.elapsed());
+                // As above.
+                let _ = stream.set_zero_linger();
+                outcome
+            }
+            Err(outcome) => outcome,
+        },
+        CheckKind::Http { method, path, host, status, expect, tls } => {
+            let (host, expect) = (host.as_deref(), expect.as_deref());
+            let question = http::Question { address, method, path, host, status, expect };
+            match tls {
+                None => http::ask(stream, question, began, deadline).await,
+                Some(tls) => match tls::handshake(stream, tls, began, deadline).await {
+                    Ok(stream) => http::ask(stream, question, began, deadline).await,
+                    Err(outcome) => outcome,
+                },
+            }
         }
     }
+}
+
+/// Limit of what is read of an answer, bytes; of HTTP, of its head and of its body.
+const LIMIT: usize = 64 << 10;
+
+/// Whether a text is somewhere in an answer.
+fn contains(answer: &[u8], text: &str) -> bool {
+    answer.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[cfg(test)]
@@ -51,7 +81,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::model::{Check, InitState, Timing};
+    use crate::config::model::{Check, InitState, Timing, Tls, Verify};
 
     /// More than any answer takes on a busy machine.
     const LONG: Duration = Duration::from_secs(60);
@@ -80,6 +110,8 @@ mod tests {
             path: "/healthz?deep=1".to_owned(),
             host: host.map(str::to_owned),
             status: vec![(200, 299), (401, 401)],
+            expect: None,
+            tls: None,
         }
     }
 
@@ -233,16 +265,164 @@ mod tests {
     #[tokio::test]
     async fn refused_is_known_at_once_and_tcp_needs_no_answer() {
         let port = server(b"", Then::Hang).await;
-        assert_eq!(probe(&key(port, CheckKind::Tcp, LONG)).await.code, CheckCode::L4Ok);
+        assert_eq!(
+            probe(&key(port, CheckKind::Tcp { send: None, expect: None }, LONG)).await.code,
+            CheckCode::L4Ok
+        );
         let closed = {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
-        for kind in [CheckKind::Tcp, http(None)] {
+        for kind in [CheckKind::Tcp { send: None, expect: None }, http(None)] {
             let outcome = probe(&key(closed, kind, LONG)).await;
             assert_eq!(outcome.code, CheckCode::L4Con, "{outcome:?}");
             assert_eq!(outcome.output, "Connection refused");
         }
+    }
+
+    fn talking(send: Option<&str>, expect: Option<&str>) -> CheckKind {
+        CheckKind::Tcp { send: send.map(str::to_owned), expect: expect.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn a_tcp_check_says_something_and_looks_for_an_answer() {
+        let pong = server(b"+PONG\r\n", Then::Hang).await;
+        let good = probe(&key(pong, talking(Some("PING\r\n"), Some("+PONG")), LONG)).await;
+        assert_eq!((good.code, good.output.as_str()), (CheckCode::L7Ok, "+PONG"), "{good:?}");
+        assert_eq!(probe(&key(pong, talking(Some("x"), None), LONG)).await.code, CheckCode::L7Ok);
+        let late = probe(&key(pong, talking(Some("x"), Some("OK")), SHORT)).await;
+        assert_eq!(late.code, CheckCode::L7Tout, "{late:?}");
+        let wrong = server(b"-LOADING data\r\nmore", Then::Close).await;
+        let bad = probe(&key(wrong, talking(Some("PING\r\n"), Some("+PONG")), LONG)).await;
+        let expected = "not what is expected: -LOADING data";
+        assert_eq!((bad.code, bad.output.as_str()), (CheckCode::L7Rsp, expected), "{bad:?}");
+        let endless = server(b"", Then::Repeat(&[b'x'; 4096], Duration::ZERO)).await;
+        let bad = probe(&key(endless, talking(Some("x"), Some("y")), LONG)).await;
+        assert_eq!(bad.code, CheckCode::L7Rsp, "{bad:?}");
+    }
+
+    #[tokio::test]
+    async fn an_http_body_has_to_hold_what_is_expected() {
+        let wanting = |text: &str| match http(None) {
+            CheckKind::Http { method, path, host, status, tls, .. } => {
+                CheckKind::Http { method, path, host, status, tls, expect: Some(text.to_owned()) }
+            }
+            other => other,
+        };
+        let whole = server(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nready", Then::Close).await;
+        let good = probe(&key(whole, wanting("ready"), LONG)).await;
+        assert_eq!((good.code, good.output.as_str()), (CheckCode::L7Ok, "200 OK"));
+        let bad = probe(&key(whole, wanting("never"), LONG)).await;
+        assert_eq!(bad.code, CheckCode::L7Rsp, "{bad:?}");
+        // What is expected may come before the end, and then the end does not matter.
+        let part = server(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nready", Then::Hang).await;
+        assert_eq!(probe(&key(part, wanting("ready"), LONG)).await.code, CheckCode::L7Ok);
+        assert_eq!(probe(&key(part, wanting("never"), SHORT)).await.code, CheckCode::L7Tout);
+        let sick = server(b"HTTP/1.1 500 No\r\ncontent-length: 5\r\n\r\nready", Then::Close).await;
+        assert_eq!(probe(&key(sick, wanting("ready"), LONG)).await.code, CheckCode::L7Sts);
+    }
+
+    /// A TLS server with a certificate for `shop.example` that is valid for some days; answers HTTP. Its port, and the
+    /// certificate as PEM.
+    async fn tls_server(days: i64) -> (u16, String) {
+        let mut parameters = rcgen::CertificateParams::new(vec!["shop.example".into()]).unwrap();
+        // Whole days from now, and a bit that a slow test may use up.
+        let end = std::time::SystemTime::now() + Duration::from_secs(3_600);
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = end.into();
+        parameters.not_after = match days {
+            0.. => parameters.not_after + Duration::from_secs(86_400 * days as u64),
+            _ => rcgen::date_time_ymd(2021, 1, 1),
+        };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let pem = certificate.pem();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let private = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut request = [0; 1024];
+                    let _ = stream.read(&mut request).await;
+                    // The prober may have had enough.
+                    let _ =
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        (port, pem)
+    }
+
+    fn tls(verify: Verify, sni: Option<&str>, ca_file: Option<&std::path::Path>) -> Tls {
+        Tls { sni: sni.map(str::to_owned), verify, ca_file: ca_file.map(Into::into) }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_judged_if_that_is_wanted_and_its_end_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let shop = Some("shop.example");
+        let ask = async |port, tls: Tls| probe(&key(port, CheckKind::Tls(tls), LONG)).await;
+
+        let (port, pem) = tls_server(20).await;
+        std::fs::write(&file, &pem).unwrap();
+        let anybody = ask(port, tls(Verify::None, None, None)).await;
+        let expected = "TLSv1.3, certificate valid for 20 days";
+        assert_eq!((anybody.code, anybody.output.as_str()), (CheckCode::L6Ok, expected));
+        let good = ask(port, tls(Verify::Required, shop, Some(&file))).await;
+        assert_eq!(good.code, CheckCode::L6Ok, "{good:?}");
+        let other = ask(port, tls(Verify::Required, Some("other.example"), Some(&file))).await;
+        assert_eq!(other.code, CheckCode::L6Rsp, "{other:?}");
+        let unknown = ask(port, tls(Verify::Required, shop, None)).await;
+        assert_ne!(unknown.code, CheckCode::L6Ok, "{unknown:?}");
+
+        // The check's own fault is not the backend's.
+        let missing = directory.path().join("missing.pem");
+        let fault = ask(port, tls(Verify::Required, shop, Some(&missing))).await;
+        assert_eq!((fault.code, fault.good), (CheckCode::SockErr, None), "{fault:?}");
+
+        // Another server's certificate does not do, until the file names it.
+        let (expired, pem) = tls_server(-1).await;
+        let stranger = ask(expired, tls(Verify::Required, shop, Some(&file))).await;
+        assert_eq!(stranger.code, CheckCode::L6Rsp, "{stranger:?}");
+        let anybody = ask(expired, tls(Verify::None, None, None)).await;
+        assert!(anybody.output.contains("certificate expired "), "{anybody:?}");
+        std::fs::write(&file, &pem).unwrap();
+        let bad = ask(expired, tls(Verify::Required, shop, Some(&file))).await;
+        assert_eq!(bad.code, CheckCode::L6Rsp, "{bad:?}");
+        assert!(bad.output.to_lowercase().contains("expired"), "{bad:?}");
+    }
+
+    #[tokio::test]
+    async fn http_is_asked_over_tls_and_a_plain_server_does_not_speak_it() {
+        let over_tls = || match http(Some("shop.example")) {
+            CheckKind::Http { method, path, host, status, expect, .. } => {
+                let tls = Some(tls(Verify::None, None, None));
+                CheckKind::Http { method, path, host, status, expect, tls }
+            }
+            other => other,
+        };
+        let (port, _) = tls_server(1).await;
+        let good = probe(&key(port, over_tls(), LONG)).await;
+        assert_eq!((good.code, good.output.as_str()), (CheckCode::L7Ok, "200 OK"), "{good:?}");
+        let plain = server(b"HTTP/1.1 400 Bad\r\n\r\n", Then::Close).await;
+        let bad = probe(&key(plain, over_tls(), LONG)).await;
+        assert_eq!((bad.code, bad.good), (CheckCode::L6Rsp, Some(false)), "{bad:?}");
+        let silent = server(b"", Then::Hang).await;
+        let late = probe(&key(silent, over_tls(), SHORT)).await;
+        assert_eq!((late.code, late.good), (CheckCode::L6Tout, Some(false)), "{late:?}");
     }
 
     /// A listener whose queue is full does not answer a connection request.
@@ -257,14 +437,15 @@ mod tests {
             waiting.push(connected.unwrap());
             assert!(waiting.len() < 100, "the queue never fills");
         }
-        let outcome = probe(&key(address.port(), CheckKind::Tcp, SHORT)).await;
+        let outcome =
+            probe(&key(address.port(), CheckKind::Tcp { send: None, expect: None }, SHORT)).await;
         assert_eq!((outcome.code, outcome.good), (CheckCode::L4Tout, Some(false)), "{outcome:?}");
     }
 
     #[tokio::test]
     async fn what_the_prober_s_own_kernel_refuses_is_not_the_backend_s_fault() {
         // A link-local address without an interface: refused before anything is sent.
-        let mut key = key(80, CheckKind::Tcp, LONG);
+        let mut key = key(80, CheckKind::Tcp { send: None, expect: None }, LONG);
         key.address = "fe80::1".parse().unwrap();
         let outcome = probe(&key).await;
         assert_eq!((outcome.code, outcome.good), (CheckCode::SockErr, None), "{outcome:?}");

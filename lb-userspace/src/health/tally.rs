@@ -25,7 +25,10 @@ pub struct Tally {
 }
 
 /// Probes by [`CheckCode`], in the order of [`CheckCode::ALL`].
+///
+/// Written by their names, so that another version of lb, which knows more codes or fewer, can read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, u64>", into = "BTreeMap<String, u64>")]
 pub struct Codes([u64; CheckCode::ALL.len()]);
 
 impl Codes {
@@ -37,6 +40,18 @@ impl Codes {
     /// that event from `rate()`.
     pub fn named(&self) -> BTreeMap<String, u64> {
         CheckCode::ALL.iter().map(|code| (code.name().to_owned(), self.0[*code as usize])).collect()
+    }
+}
+
+impl From<BTreeMap<String, u64>> for Codes {
+    fn from(named: BTreeMap<String, u64>) -> Self {
+        Self(CheckCode::ALL.map(|code| named.get(code.name()).copied().unwrap_or(0)))
+    }
+}
+
+impl From<Codes> for BTreeMap<String, u64> {
+    fn from(codes: Codes) -> Self {
+        codes.named()
     }
 }
 

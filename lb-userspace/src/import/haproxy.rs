@@ -183,7 +183,7 @@ impl Reader {
                 self.note(
                     number,
                     format!(
-                        "`{}`: lb checks a status or that the port opens, nothing more",
+                        "`{}`: lb checks a status, a text in the answer or that the port opens: write that into `check:` by hand",
                         line.words.join(" ")
                     ),
                 );
@@ -213,6 +213,10 @@ impl Reader {
                         ),
                     );
                     return;
+                }
+                section.check.tls |= flags.contains(&"check-ssl");
+                if let Some(at) = parameters.iter().position(|word| *word == "check-sni") {
+                    section.check.sni = parameters.get(at + 1).map(|name| (*name).to_owned());
                 }
                 if let Some(at) = parameters.iter().position(|word| *word == "port") {
                     section.check.port = parameters.get(at + 1).and_then(|port| port.parse().ok());
@@ -273,10 +277,10 @@ impl Reader {
                         "`send-proxy`: not needed, backends see the client's own address",
                     );
                 }
-                "ssl" | "check-ssl" => {
+                "ssl" => {
                     self.note(
                         line,
-                        format!("`{word}`: lb passes TLS through, and its checks do not speak it"),
+                        "`ssl`: lb passes TLS through; for the check alone say `check-ssl`",
                     );
                 }
                 flag => flags.push(flag),

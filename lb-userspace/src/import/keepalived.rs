@@ -126,8 +126,9 @@ impl Reader {
             }
             ["TCP_CHECK"] => self.check(|_| {}),
             ["HTTP_GET"] => self.check(|check| check.http = true),
+            ["SSL_GET"] => self.check(|check| (check.http, check.tls) = (true, true)),
             [
-                "SSL_GET" | "SMTP_CHECK" | "DNS_CHECK" | "MISC_CHECK" | "UDP_CHECK" | "PING_CHECK"
+                "SMTP_CHECK" | "DNS_CHECK" | "MISC_CHECK" | "UDP_CHECK" | "PING_CHECK"
                 | "BFD_CHECK",
             ] => {
                 self.note(line, format!("{}: translated to a check of the TCP port", words[0]));

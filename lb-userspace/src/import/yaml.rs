@@ -58,7 +58,12 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
 }
 
 fn of_check(check: &Check) -> String {
-    let kind = if check.http { "http" } else { "tcp" };
+    let kind = match (check.http, check.tls) {
+        (true, false) => "http",
+        (true, true) => "https",
+        (false, true) => "tls",
+        (false, false) => "tcp",
+    };
     let mut keys = vec![format!("type: {kind}")];
     let texts = [
         ("method", &check.method),
@@ -68,6 +73,9 @@ fn of_check(check: &Check) -> String {
     ];
     for (key, value) in texts.into_iter().filter(|_| check.http) {
         keys.extend(value.as_ref().map(|value| format!("{key}: {value:?}")));
+    }
+    if let (true, Some(sni)) = (check.tls, &check.sni) {
+        keys.push(format!("sni: {sni:?}"));
     }
     keys.extend(check.port.map(|port| format!("port: {port}")));
     keys.join(", ")

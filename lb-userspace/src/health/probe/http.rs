@@ -15,14 +15,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout_at},
 };
 
-use super::{CheckCode, Outcome};
+use super::{CheckCode, LIMIT, Outcome, contains};
 
-/// Limit of the answer's head, and of what is read of its body, bytes.
-const LIMIT: usize = 64 << 10;
 /// How long an answer's body is waited for, so that a server with a short one sees an orderly end and not a reset.
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -38,11 +36,13 @@ pub(super) struct Question<'a> {
     pub(super) host: Option<&'a str>,
     /// Inclusive ranges of good codes.
     pub(super) status: &'a [(u16, u16)],
+    /// What has to be in the body; `None` = the head decides.
+    pub(super) expect: Option<&'a str>,
 }
 
 /// Asks over a fresh connection; the verdict comes by `deadline`.
 pub(super) async fn ask(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     question: Question<'_>,
     began: Instant,
     deadline: Instant,
@@ -76,11 +76,34 @@ pub(super) async fn ask(
         Err(_) => outcome(CheckCode::L7Tout, "connected, but no complete answer in time"),
         Ok(Err(error)) => outcome(CheckCode::L7Rsp, &describe(&error)),
         Ok(Ok(answer)) => {
-            let outcome = outcome(question.judge(answer.status()), &words(answer.status()));
+            let (code, words) = (question.judge(answer.status()), words(answer.status()));
+            if let (CheckCode::L7Ok, Some(text)) = (code, question.expect) {
+                let body = async {
+                    let body = read_body(answer, Some(text));
+                    tokio::pin!(body);
+                    tokio::select! {
+                        biased;
+                        body = &mut body => body,
+                        // The connection has ended, and has left what it has read.
+                        _ = &mut connection => body.await,
+                    }
+                };
+                return match timeout_at(deadline, body).await {
+                    Err(_) => {
+                        outcome(CheckCode::L7Tout, &format!("{words}, but no whole body in time"))
+                    }
+                    Ok(body) if contains(&body, text) => outcome(CheckCode::L7Ok, &words),
+                    Ok(_) => outcome(
+                        CheckCode::L7Rsp,
+                        &format!("{words}, but the body is not as expected"),
+                    ),
+                };
+            }
+            let outcome = outcome(code, &words);
             let end = deadline.min(Instant::now() + LINGER);
             let rest = async {
                 tokio::select! {
-                    () = read_body(answer) => {}
+                    _ = read_body(answer, None) => {}
                     _ = connection => {}
                 }
             };
@@ -109,15 +132,24 @@ impl Question<'_> {
     }
 }
 
-async fn read_body(answer: Response<Incoming>) {
+/// Reads the body to its end, to the limit, or until it holds the text; returns it if there is a text.
+async fn read_body(answer: Response<Incoming>, text: Option<&str>) -> Vec<u8> {
     let mut body = answer.into_body();
-    let mut read = 0;
+    let (mut read, mut kept) = (0, Vec::new());
     while let Some(Ok(frame)) = body.frame().await {
-        read += frame.data_ref().map_or(0, Bytes::len);
+        let Some(data) = frame.data_ref() else { continue };
+        read += data.len();
+        if let Some(text) = text {
+            kept.extend_from_slice(data);
+            if contains(&kept, text) {
+                break;
+            }
+        }
         if read > LIMIT {
-            return;
+            break;
         }
     }
+    kept
 }
 
 /// The code with its standard words; the backend's own words are nobody's business.
