@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod decap;
 mod detach;
+mod doctor;
 mod events;
 mod exit;
 mod health;
@@ -66,6 +67,7 @@ enum Verb {
     Detach(detach::Detach),
     Decap(decap::Decap),
     Health(health::Health),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
 
@@ -104,6 +106,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Detach(detach) => detach.execute(connection),
         Verb::Decap(decap) => decap.execute(),
         Verb::Health(health) => health.execute(connection),
+        Verb::Doctor(doctor) => doctor.execute(connection),
         Verb::Completions(completions) => completions.execute(),
     }
 }

@@ -29,6 +29,7 @@ mod pinned;
 mod pins;
 mod prefix;
 mod presence;
+pub mod probe;
 mod remove;
 mod routes;
 mod samples;
@@ -66,15 +67,21 @@ pub use self::{
     attach::{AttachError, AttachMode, Attachment},
     detach::detach_all,
     error::LoadError,
+    foreign::{OnNic, program_on},
     grace::grace,
     lock::{Lock, LockError},
     mapped::{Arena, Row, Table},
     nics::ProgramInfo,
     options::{Options, Sizes},
-    permission::check as check_permission,
+    permission::{check as check_permission, missing_capabilities},
     samples::Samples,
     table::{EntryKey, TableFull},
     wanted::Wanted,
+};
+
+pub(crate) use self::{
+    bpffs::{is_bpffs, shares_mounts_with_init},
+    foreign::{attribute, put},
 };
 
 /// Everything loaded.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 mod durations;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod health;

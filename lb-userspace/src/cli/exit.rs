@@ -33,6 +33,8 @@ pub enum Exit {
     NotFound = 6,
     /// The daemon is running already.
     AlreadyRunning = 7,
+    /// `lb doctor` has found something that needs attention.
+    Findings = 8,
 }
 
 /// For `lb --help`.
@@ -46,6 +48,7 @@ Exit codes:
   5  a permission or capability is missing
   6  no such service or backend
   7  the daemon is running already
+  8  lb doctor: there are warnings or errors
 (`lb health` has its own: see `lb health --help`.)
 
 Colours are used on a terminal only, and not if NO_COLOR is set.";
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn help_names_every_code() {
-        for exit in 0..=Exit::AlreadyRunning as u8 {
+        for exit in 0..=Exit::Findings as u8 {
             assert!(HELP.contains(&format!("\n  {exit}  ")), "{exit}");
         }
     }

@@ -182,10 +182,10 @@ pub fn table_text(table: &Table, indent: &str) -> String {
 
 fn colour_of(word: &str) -> Option<Color> {
     Some(match word {
-        "UP" | "NOLB" | "native" | "up" | "running" => Color::Green,
-        "DOWN" | "FAIL-OPEN" | "detached" | "unresolved" | "down" => Color::Red,
+        "UP" | "NOLB" | "native" | "up" | "running" | "ok" => Color::Green,
+        "DOWN" | "FAIL-OPEN" | "detached" | "unresolved" | "down" | "error" => Color::Red,
         "ready" => return None,
-        "drain" | "maint" | "removed" | "generic" => Color::Yellow,
+        "drain" | "maint" | "removed" | "generic" | "warning" => Color::Yellow,
         // `UP 1/3`, `DOWN 1/2`: on the way.
         _ if word.starts_with("UP ") || word.starts_with("DOWN ") => Color::Yellow,
         _ => return None,

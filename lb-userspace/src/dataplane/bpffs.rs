@@ -127,14 +127,16 @@ pub(super) fn require_bpffs(root: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn is_bpffs(root: &Path) -> Result<bool, LoadError> {
+/// Whether a path is, or would be made, on a bpffs.
+pub(crate) fn is_bpffs(root: &Path) -> Result<bool, LoadError> {
     let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let found = statfs::statfs(existing)
         .map_err(|errno| LoadError::Pins { path: existing.to_owned(), source: errno.into() })?;
     Ok(found.filesystem_type() == statfs::BPF_FS_MAGIC)
 }
 
-fn shares_mounts_with_init() -> bool {
+/// Whether what this process mounts stays when it ends.
+pub(crate) fn shares_mounts_with_init() -> bool {
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
     matches!((namespace("thread-self"), namespace("1")), (Ok(ours), Ok(its)) if ours == its)
 }

@@ -27,16 +27,25 @@ const HEADERS: usize = 32;
 
 /// An XDP program on a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OnNic {
+pub struct OnNic {
     /// Its id.
-    pub(super) id: u32,
+    pub id: u32,
     /// `XDP_FLAGS_*_MODE` of how it is attached.
     mode: u32,
 }
 
 impl OnNic {
+    /// How it is attached, as `ip link` says it: `native`, `generic` or `offloaded`.
+    pub fn mode_name(&self) -> &'static str {
+        match self.mode {
+            XDP_FLAGS_SKB_MODE => "generic",
+            XDP_FLAGS_HW_MODE => "offloaded",
+            _ => "native",
+        }
+    }
+
     /// The program's name.
-    pub(super) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         aya::programs::loaded_programs()
             .flatten()
             .find(|program| program.id() == self.id)
@@ -47,7 +56,7 @@ impl OnNic {
 }
 
 /// The XDP program on a NIC.
-pub(super) fn program_on(ifindex: u32) -> Option<OnNic> {
+pub fn program_on(ifindex: u32) -> Option<OnNic> {
     let answer = ask(RTM_GETLINK, NLM_F_REQUEST, ifindex, &[]).ok()?;
     let xdp = attribute(answer.get(HEADERS..)?, IFLA_XDP)?;
     let id = u32::from_ne_bytes(attribute(xdp, IFLA_XDP_PROG_ID)?.try_into().ok()?);
@@ -105,14 +114,16 @@ fn ask(kind: u16, flags: u16, ifindex: u32, attributes: &[u8]) -> io::Result<Vec
     Ok(answer)
 }
 
-fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Appends an attribute (struct nlattr) and its padding.
+pub(crate) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
     buffer.extend(((4 + value.len()) as u16).to_ne_bytes());
     buffer.extend(kind.to_ne_bytes());
     buffer.extend(value);
     buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+/// The value of the first attribute of this kind.
+pub(crate) fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     while rest.len() >= 4 {
         let length = u16::from_ne_bytes([rest[0], rest[1]]) as usize;
         let kind = u16::from_ne_bytes([rest[2], rest[3]]) & !NLA_F_NESTED;

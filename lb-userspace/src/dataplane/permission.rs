@@ -21,6 +21,12 @@ pub fn check() -> Result<(), LoadError> {
     syscall::is_available().map_err(|source| LoadError::Unavailable { source })
 }
 
+/// What a process lacks of the capabilities that lb needs, by the text of its `/proc/PID/status`; `None` if that does not
+/// say.
+pub fn missing_capabilities(status: &str) -> Option<Vec<&'static str>> {
+    effective(status).map(missing)
+}
+
 /// `a`, `a and b`, `a, b and c`
 fn listed(names: &[&str]) -> String {
     match names {
