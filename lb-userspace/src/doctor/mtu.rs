@@ -143,13 +143,13 @@ mod tests {
         let mut facts = Facts::default();
         let none = check(&nic("veth", 1_500), &facts);
         assert!(!none.iter().any(|finding| finding.check == "tunnel_mtu"));
-        facts.config = Some(Ok(config("forward: tunnel", "10.0.0.1:80")));
+        facts.config = Some(Ok(config("forward: tunnel\n    encap: ipip", "10.0.0.1:80")));
         let finds = |mtu, severity, remedy| {
             assert_finds(&check(&nic("veth", mtu), &facts), "tunnel_mtu", severity, remedy);
         };
         finds(1_500, Severity::Warning, "mtu 1520");
         finds(1_520, Severity::Ok, "");
-        facts.config = Some(Ok(config("forward: tunnel", "[fd00::1]:80")));
+        facts.config = Some(Ok(config("forward: tunnel\n    encap: ipip", "[fd00::1]:80")));
         let findings = check(&nic("veth", 1_520), &facts);
         assert_finds(&findings, "tunnel_mtu", Severity::Warning, "mtu 1540");
     }

@@ -55,7 +55,7 @@ pub(super) fn check(nic: &Nic, facts: &Facts) -> Vec<Finding> {
 }
 
 fn link(nic: &Nic) -> Finding {
-    let driver = nic.driver.as_deref().unwrap_or("its driver does not say its name");
+    let driver = nic.driver.as_deref().unwrap_or("unknown");
     if nic.up {
         return Finding::ok(&nic.name, "link", format!("up, driver {driver}"));
     }
@@ -131,7 +131,10 @@ fn possible(nic: &Nic, facts: &Facts) -> Finding {
         let severity =
             if mode(facts) == XdpMode::Auto { Severity::Warning } else { Severity::Error };
         let remedy = match driver {
-            "veth" => command(format!("ethtool -L {} rx {}", nic.name, facts.kernel.cpus.max(1))),
+            "veth" => {
+                let most = nic.channels.map_or(1, |channels| channels.max_rx);
+                command(format!("ethtool -L {} rx {most}", nic.name))
+            }
             _ => advice("say `xdp_mode: auto` (several times slower), or use another NIC"),
         };
         let found = match driver {
@@ -158,11 +161,9 @@ fn possible(nic: &Nic, facts: &Facts) -> Finding {
 fn redirect(nic: &Nic, facts: &Facts) -> Option<Finding> {
     let features = nic.xdp_features?;
     let several = facts.nics.iter().filter(|other| !other.decapsulates).count() > 1;
-    // A veth becomes a target only when a program is on it.
-    if !several
-        || !features.basic
-        || (nic.driver.as_deref() == Some("veth") && nic.program.is_none())
-    {
+    // Many drivers become a target only when a program is attached; nobody knows before.
+    let native = nic.program.as_ref().is_some_and(|program| program.mode == "native");
+    if !several || !features.basic || !native {
         return None;
     }
     if features.redirect && features.target {
@@ -262,8 +263,10 @@ mod tests {
 
     #[test]
     fn with_two_nics_both_must_redirect() {
-        let half = Nic { xdp_features: Some(XdpFeatures { target: false, ..ALL }), ..good() };
-        let both = [half.clone(), good()];
+        let attached = Nic { program: program("native", true), ..good() };
+        let half =
+            Nic { xdp_features: Some(XdpFeatures { target: false, ..ALL }), ..attached.clone() };
+        let both = [half.clone(), attached];
         assert_finds(&check(&half, &facts(&both, "")), "redirect", Severity::Error, "one NIC");
         assert_finds(&check(&both[1], &facts(&both, "")), "redirect", Severity::Ok, "");
         assert!(!check(&half, &facts(&[half.clone()], "")).iter().any(|f| f.check == "redirect"));

@@ -40,14 +40,26 @@ fn merging(
     what: &str,
     why: &'static str,
 ) -> Finding {
+    // A driver that has taken the program in native mode does not merge while it is there.
+    let accepted = nic.program.as_ref().is_some_and(|program| program.mode == "native");
     match nic.offloads.get(name) {
+        Some(offload) if offload.on && accepted && check == "gro_hw" => Finding::ok(
+            &nic.name,
+            check,
+            format!("{what} is on; the driver has accepted XDP beside it"),
+        ),
         Some(offload) if offload.on && offload.fixed => Finding::bad(
             Severity::Error,
             &nic.name,
             check,
             format!("{what} is on, and the driver does not let it be switched off"),
             why,
-            advice("use another NIC, or `xdp_mode: generic`"),
+            match nic.driver.as_deref() {
+                Some("virtio_net") => advice(
+                    "give the virtual NIC `guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off` or `ctrl_guest_offloads=on` (QEMU), or say `xdp_mode: generic`",
+                ),
+                _ => advice("use another NIC, or `xdp_mode: generic`"),
+            },
         ),
         Some(offload) if offload.on => Finding::bad(
             Severity::Warning,
@@ -105,6 +117,17 @@ mod tests {
             finds(false, false, Severity::Ok, "");
             finds(false, true, Severity::Ok, "");
         }
+    }
+
+    #[test]
+    fn what_the_driver_has_accepted_is_no_obstacle() {
+        use crate::doctor::facts::Program;
+        let mut virtual_nic = nic("rx-gro-hw", true, true);
+        virtual_nic.driver = Some("virtio_net".into());
+        assert_finds(&check(&virtual_nic), "gro_hw", Severity::Error, "ctrl_guest_offloads=on");
+        virtual_nic.program =
+            Some(Program { name: "balancer".into(), mode: "native".into(), ours: true });
+        assert_finds(&check(&virtual_nic), "gro_hw", Severity::Ok, "");
     }
 
     #[test]
