@@ -56,7 +56,7 @@ fn merging(
             why,
             match nic.driver.as_deref() {
                 Some("virtio_net") => advice(
-                    "give the virtual NIC `guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off` or `ctrl_guest_offloads=on` (QEMU), or say `xdp_mode: generic`",
+                    "give the virtual NIC `guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off` or `ctrl_guest_offloads=on` (QEMU), or say `xdp_mode: generic`",
                 ),
                 _ => advice("use another NIC, or `xdp_mode: generic`"),
             },
