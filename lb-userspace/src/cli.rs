@@ -13,6 +13,7 @@ mod health;
 mod import;
 mod log;
 mod lookup;
+mod man;
 mod output;
 mod paths;
 mod plan;
@@ -69,6 +70,7 @@ enum Verb {
     Health(health::Health),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// Parses the command line, does what it says, and tells how it went.
@@ -108,6 +110,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Health(health) => health.execute(connection),
         Verb::Doctor(doctor) => doctor.execute(connection),
         Verb::Completions(completions) => completions.execute(),
+        Verb::Man(man) => man.execute(),
     }
 }
 
@@ -128,6 +131,52 @@ mod tests {
             let short = verb.get_about().unwrap_or_else(|| panic!("{}", verb.get_name()));
             assert!(!short.to_string().contains('\n'), "{}: {short}", verb.get_name());
             assert!(verb.get_long_about().is_some(), "{} has no long help", verb.get_name());
+        }
+    }
+
+    /// The command lines of a verb's help, without what is piped into them, follows them or explains them.
+    fn examples(verb: &clap::Command) -> Vec<String> {
+        let help = verb.clone().render_long_help().to_string();
+        let Some((_, examples)) = help.split_once("\nExamples:\n") else { return Vec::new() };
+        examples
+            .lines()
+            .take_while(|line| line.starts_with("  "))
+            .flat_map(|line| line.split("&&").map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|line| {
+                let line = line.split(['|', '>']).next()?.trim_start();
+                // A comment stands apart.
+                let line = line.split("   ").next()?.trim();
+                let line = line.strip_prefix("LB_LOG=debug ").unwrap_or(line);
+                line.starts_with("lb ").then(|| line.to_owned())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_verb_has_an_example_that_is_a_command_of_its_own() {
+        for verb in Cli::command().get_subcommands() {
+            let examples = examples(verb);
+            let own = format!("lb {}", verb.get_name());
+            assert!(examples.iter().any(|line| line.starts_with(&own)), "{own}: {examples:?}");
+            for line in examples {
+                Cli::try_parse_from(line.split_whitespace())
+                    .unwrap_or_else(|error| panic!("{own}: `{line}`: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_that_prints_data_has_json() {
+        const WITHOUT: [(&str, &str); 3] = [
+            ("schema", "prints JSON"),
+            ("completions", "prints a shell script"),
+            ("man", "writes files"),
+        ];
+        for verb in Cli::command().get_subcommands() {
+            let name = verb.get_name();
+            let json = verb.get_arguments().any(|argument| argument.get_id() == "json");
+            let reasoned = WITHOUT.iter().any(|(without, _)| *without == name);
+            assert_ne!(json, reasoned, "lb {name}: either --json, or a reason not to have it");
         }
     }
 

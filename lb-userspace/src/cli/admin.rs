@@ -15,6 +15,10 @@ use crate::api::types::SetBackend;
 /// slots are settled and no pin names it any more: then nothing is left on it. The state survives reloads and restarts
 /// of the daemon, until `lb ready`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb drain web/web1
+  lb status                           its slots and pins: 0 when nothing is left on it")]
 pub struct Drain {
     #[command(flatten)]
     common: Common,
@@ -24,6 +28,9 @@ pub struct Drain {
 ///
 /// Ends `lb drain` and `lb maint`. A backend that is checked takes flows when its check says UP.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb ready web/web1")]
 pub struct Ready {
     #[command(flatten)]
     common: Common,
@@ -34,6 +41,10 @@ pub struct Ready {
 /// As if the backend were DOWN: its flows go to other backends now, where TCP connections are reset. Use `lb drain`
 /// first if they may end by themselves. The state survives reloads and restarts of the daemon, until `lb ready`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb drain web/web1                   first, to let connections end
+  lb maint web/web1")]
 pub struct Maint {
     #[command(flatten)]
     common: Common,

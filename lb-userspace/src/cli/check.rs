@@ -14,6 +14,10 @@ use crate::config::{self, Diagnostic};
 /// right. Needs no daemon and no privileges. What depends on the host (does the NIC exist, whose address is the VIP) is
 /// judged by `lb run`. Exits with 0 if the file is valid, 3 if not.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb check lb.yaml
+  lb check --json lb.yaml | jq .errors")]
 pub struct Check {
     /// The file
     #[arg(default_value = super::run::CONFIG)]

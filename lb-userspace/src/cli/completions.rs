@@ -10,6 +10,10 @@ use super::{Cli, Exit, output};
 /// For bash: `lb completions bash > /etc/bash_completion.d/lb`. For zsh: into a directory of `$fpath`, as `_lb`. For
 /// fish: `lb completions fish > ~/.config/fish/completions/lb.fish`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb completions bash > /etc/bash_completion.d/lb
+  lb completions fish > ~/.config/fish/completions/lb.fish")]
 pub struct Completions {
     /// The shell
     shell: Shell,

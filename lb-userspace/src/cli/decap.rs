@@ -26,6 +26,10 @@ use crate::{
 /// filters.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("action").args(["detach", "status"])))]
+#[command(after_long_help = "\
+Examples:
+  lb decap --iface eth0 --local 10.0.0.11 --from 10.0.0.1
+  lb decap --status")]
 pub struct Decap {
     /// The NIC; may be repeated [--detach and --status: default all]
     #[arg(short, long = "iface", value_name = "NIC")]

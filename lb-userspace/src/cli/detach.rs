@@ -29,6 +29,9 @@ const STATE: &str = "state.json";
 /// Removes program, links, maps, pins of flows and the addresses that lb has put on NICs, and ends the daemon if it
 /// runs. Without a daemon it does so itself. Stopping the daemon alone never ends forwarding.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  systemctl stop lb && lb detach        packets are forwarded until the second command")]
 pub struct Detach {
     #[command(flatten)]
     pins: PinDir,

@@ -25,9 +25,10 @@ const PAGE: usize = 1_000;
 /// Every change of state, the oldest first: backends going DOWN and UP with what the check said, who drained what, which
 /// configuration came into force or was refused, NICs, programs, starts and stops. The last 1,000 are remembered, 200 of
 /// them across restarts of the daemon; all of them are in the daemon's log.
-///
-/// Example: lb events --follow
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb events --follow")]
 pub struct Show {
     /// Only of this service, or of SERVICE/BACKEND
     #[arg(value_name = "SERVICE[/BACKEND]")]

@@ -26,6 +26,10 @@ use crate::{
 /// forwarding until the first checks of its backends have been answered. Made for keepalived's track_script and BIRD's
 /// watchers: it never takes longer than the timeout.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb health
+  lb health --forwarding               in keepalived's track_script")]
 pub struct Health {
     #[command(flatten)]
     pins: PinDir,

@@ -13,9 +13,10 @@ use crate::import::{self, Choices};
 /// Prints our YAML on standard output, and on standard error what has been left out or needs a decision, each with its line.
 /// From HAProxy's file it takes frontends, backends and listens with their servers and checks; from keepalived's the
 /// virtual_server blocks. Nothing is changed. Exits with 0, or with 1 if there was nothing to translate.
-///
-/// Example: lb import /etc/haproxy/haproxy.cfg --vip 192.0.2.10 > lb.yaml && lb check lb.yaml
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb import /etc/haproxy/haproxy.cfg --vip 192.0.2.10 > lb.yaml && lb check lb.yaml")]
 pub struct Import {
     /// The file
     file: PathBuf,

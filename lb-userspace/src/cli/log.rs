@@ -11,9 +11,10 @@ use crate::{api::types::LogLevel, log};
 /// Set the level of the daemon's log while it runs
 ///
 /// Until the daemon's next start, which begins with LB_LOG or `info`.
-///
-/// Example: lb log debug
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb log debug")]
 pub struct Log {
     /// error, warn, info, debug, trace, or directives such as `info,lb_userspace::net=debug`
     #[arg(value_name = "LEVEL", value_parser = filter)]

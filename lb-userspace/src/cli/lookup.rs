@@ -17,6 +17,10 @@ use crate::{api::types, config::model::Protocol};
 /// next packet and a new flow of the same addresses would reach. Nothing is sent, nothing is changed. IPv6:
 /// [2001:db8::1]:80.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb lookup 198.51.100.7:4711 192.0.2.10:443
+  lb lookup [2001:db8::7]:5353 [2001:db8::53]:53 udp")]
 pub struct Lookup {
     /// The client's address and port
     #[arg(value_name = "SRC:PORT")]

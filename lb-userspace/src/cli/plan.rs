@@ -18,9 +18,10 @@ use crate::api::types;
 /// each service the share of new flows that would go to another backend. Open TCP flows stay where they are in any case.
 /// What would be refused is refused here, with the same words. Backends that are new count as UP. Exits with 0 if the
 /// file can be applied, 3 if not.
-///
-/// Example: lb plan /etc/lb/lb.yaml.new && mv /etc/lb/lb.yaml.new /etc/lb/lb.yaml
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb plan /etc/lb/lb.yaml.new && mv /etc/lb/lb.yaml.new /etc/lb/lb.yaml")]
 pub struct Plan {
     /// The file
     #[arg(default_value = super::run::CONFIG)]

@@ -12,6 +12,9 @@ use super::{
 /// The daemon does so by itself when the file changes; this waits until it is done and says what came of it. An invalid
 /// file changes nothing: its errors are printed, and the exit code is 3.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb check /etc/lb/lb.yaml && lb reload")]
 pub struct Reload {
     /// Print JSON: {"changes": [..]}
     #[arg(long)]

@@ -26,6 +26,11 @@ pub const CONFIG: &str = "/etc/lb/lb.yaml";
 /// (LB_LOG=debug for more, `lb log debug` while it runs). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets
 /// are forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb run --config lb.yaml --iface eth0
+  LB_LOG=debug lb run --config lb.yaml --iface eth0 --iface eth1
+  systemctl start lb                  as a service: configs/systemd/lb.service")]
 pub struct Run {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]

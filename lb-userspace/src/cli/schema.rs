@@ -10,6 +10,9 @@ use crate::config;
 /// Editors with a YAML language server complete and check configuration files with it. Write it to a file and name that
 /// in the first line of yours: `# yaml-language-server: $schema=lb.schema.json`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb schema > /etc/lb/lb.schema.json")]
 pub struct Schema {}
 
 impl Schema {

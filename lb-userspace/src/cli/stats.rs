@@ -33,6 +33,11 @@ use crate::api::{
 /// packets, FLOWS counts TCP SYNs. Reasons tell why packets were dropped or answered. With --watch, the table is shown
 /// again and again with rates per second since the last one.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb stats
+  lb stats web/web1 --watch=2s
+  lb stats --csv > stats.csv")]
 pub struct Show {
     /// Only this service or backend
     #[arg(value_name = "SERVICE[/BACKEND]")]

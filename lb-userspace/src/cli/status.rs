@@ -17,6 +17,10 @@ use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Status};
 /// configuration file and everything else that needs attention stands above. Nodes of a cluster show the same seed
 /// fingerprint, and the same ring for each service.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb status
+  lb status --json | jq '.services[].backends[] | select(.state == \"DOWN\")'")]
 pub struct Show {
     /// Print JSON
     #[arg(long)]

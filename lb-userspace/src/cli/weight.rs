@@ -14,6 +14,9 @@ use crate::api::types::SetBackend;
 /// Only as many slots of the ring move as the change needs; open connections stay where they are. The weight survives
 /// reloads and restarts of the daemon; the file stays as it is. Weight 0 sends the backend no new flows.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb weight web/web1 50")]
 pub struct Weight {
     /// The backend
     #[arg(value_name = "SERVICE/BACKEND")]

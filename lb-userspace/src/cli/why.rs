@@ -15,9 +15,10 @@ use crate::api::types::{self, WhyReason};
 /// For each reason that has been counted: how often, what it means, what can be done about it, and the last packets of
 /// its kind. SERVICE is a service's name, a VIP or VIP:PORT; without it, all services are told about. What belongs to no
 /// service (packets to a VIP's other ports, for one) comes last.
-///
-/// Example: lb why 192.0.2.10:443
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb why 192.0.2.10:443")]
 pub struct Why {
     /// Only this service
     #[arg(value_name = "SERVICE")]

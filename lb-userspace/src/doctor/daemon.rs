@@ -107,7 +107,7 @@ fn service(service: &ServiceStatus) -> Vec<Finding> {
             "service",
             format!("{} has no usable backend ({})", service.name, service.state),
             "clients are refused, or sent to backends that do not answer",
-            command(format!("lb status {}", service.name)),
+            command("lb status"),
         ));
     }
     for backend in &service.backends {
@@ -319,7 +319,7 @@ mod tests {
         let findings = check(&facts(sick));
         assert_finds(&findings, "next_hop", Severity::Warning, "ip route get 10.0.0.1");
         assert_finds(&findings, "backend", Severity::Warning, "lb maint web/web1");
-        assert_finds(&findings, "service", Severity::Error, "lb status web");
+        assert_finds(&findings, "service", Severity::Error, "lb status");
         assert_finds(&findings, "config_in_force", Severity::Error, "lb check");
         assert_finds(&findings, "daemon", Severity::Note, "restart");
         assert_eq!(only(&findings, "warning").found, "cannot listen");
