@@ -160,6 +160,23 @@ mod tests {
         }
     }
 
+    /// Scripts rely on them: a number never changes its meaning.
+    #[test]
+    fn codes_are_stable() {
+        let codes = [
+            Exit::Ok,
+            Exit::Failure,
+            Exit::Usage,
+            Exit::Configuration,
+            Exit::NotRunning,
+            Exit::Permission,
+            Exit::NotFound,
+            Exit::AlreadyRunning,
+            Exit::Findings,
+        ];
+        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
     #[test]
     fn help_names_every_code() {
         for exit in 0..=Exit::Findings as u8 {

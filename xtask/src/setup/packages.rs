@@ -11,9 +11,10 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 9] = [
+pub const FOR_TESTS: [Package; 10] = [
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
+    Package::program("mandoc", "mandoc"),
     Package::program("openssl", "openssl"),
     Package::program("nginx-light", "nginx"),
     Package::program("gunicorn", "gunicorn"),

@@ -15,7 +15,6 @@ pub(super) fn page(command: &clap::Command, root: &clap::Command) -> anyhow::Res
         false => format!("{}-{}", root.get_name(), command.get_name()),
     };
     let version = root.get_version().unwrap_or_default();
-    // The sections' own texts, not clap's "EXTRA".
     let man = Man::new(command.clone().display_name(&name))
         .title(name.to_uppercase())
         .source(format!("lb {version}"))
@@ -36,10 +35,18 @@ pub(super) fn page(command: &clap::Command, root: &clap::Command) -> anyhow::Res
         rest.control("SH", ["EXAMPLES"]);
         preformatted(&mut rest, examples);
     }
+    if !is_root {
+        rest.control("SH", ["EXIT STATUS"]);
+        rest.text([roman(match command.get_name() {
+            "health" => "Its own, described above.",
+            _ => "0 if it is done; what other numbers mean is said in lb(1).",
+        })]);
+    }
     see_also(&mut rest, root, is_root);
     rest.to_writer(&mut text)?;
-    // The title's page has set how apostrophes look; once is enough.
-    let text = String::from_utf8(text)?.replace("\\- \\-", "\\-");
+    let text = super::dated(&String::from_utf8(text)?)
+        // clap's empty line between the help of an option and its values, as manual pages have it.
+        .replace(".br\n\n.br\n", ".sp\n");
     Ok(Page { name, section: '1', text })
 }
 

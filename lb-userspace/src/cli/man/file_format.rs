@@ -40,7 +40,7 @@ pub(super) fn page(schema: &Value) -> String {
         bold("lb-plan"),
         roman("(1)"),
     ]);
-    roff.to_roff()
+    super::dated(&roff.to_roff())
 }
 
 fn keys(roff: &mut Roff, prefix: &str, schema: &Value) {
