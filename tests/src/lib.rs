@@ -19,3 +19,4 @@ pub mod quickstart;
 pub mod recovery;
 pub mod scale_up;
 pub mod server;
+pub mod walkthrough;

@@ -1,0 +1,204 @@
+//! docs/walkthrough.md is true: its commands, run in the lab of the quickstart, print what it says.
+//! `LB_BLESS=1 cargo test -p lb-tests --test walkthrough` writes it anew.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, bail};
+use lb_tests::{
+    client::{requests, wait_for},
+    daemon::{Daemon, backend, lb_binary},
+    lab::{Arms, Lab, Return, VIP4, VIP6},
+    server::Server,
+    walkthrough::{self, Piece, Step, normal::normal},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// What makes rings, and with them answers of `lb lookup`, the same in every run.
+const SEED: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// The quickstart, with a shell on lb's host.
+struct Walk<'a> {
+    lab: &'a Lab,
+    daemon: Daemon<'a>,
+    servers: Vec<Option<Server>>,
+    path: String,
+}
+
+impl Walk<'_> {
+    /// Runs a command as the reader would: in lb's machine, in the directory of the configuration.
+    fn run(&self, command: &str) -> anyhow::Result<String> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{{ {command}\n}} 2>&1")]).current_dir(&self.daemon.directory);
+        shell.env("LB_SOCKET", &self.daemon.socket).env("PATH", &self.path).env("TZ", "UTC");
+        let output = self.lab.lb.output(shell)?;
+        let mut text = String::from_utf8(output.stdout).context("the output is no UTF-8")?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        match output.status.code() {
+            Some(0) => {}
+            Some(code) => text.push_str(&format!("(exit code {code})\n")),
+            None => bail!("`{command}` was killed: {text}"),
+        }
+        // Paths of this run only.
+        let directory = self.daemon.directory.display().to_string();
+        Ok(text.replace(&directory, "/tmp/lb-quickstart"))
+    }
+
+    /// What happens in the lab between two commands.
+    fn happens(&mut self, what: &str) -> anyhow::Result<()> {
+        let words: Vec<&str> = what.split(' ').collect();
+        match words.as_slice() {
+            ["requests", count] => {
+                for vip in [VIP4, VIP6] {
+                    let target = SocketAddr::new(vip, 80);
+                    let tally = requests(&self.lab.client, target, count.parse()?, 4);
+                    anyhow::ensure!(tally.failures() == 0, "{tally:?}");
+                }
+            }
+            ["stop", name] => self.servers[number(name)?] = None,
+            ["start", name] => {
+                let index = number(name)?;
+                self.servers[index] = Some(self.lab.server(index + 1)?);
+            }
+            // Somebody tries a port that no service has.
+            ["knock", port] => {
+                let target = SocketAddr::new(VIP4, port.parse()?);
+                let knock = move || {
+                    std::net::TcpStream::connect_timeout(&target, Duration::from_millis(50)).is_err()
+                };
+                wait_for(
+                    "the drop is explained",
+                    MINUTE,
+                    || (self.lab.client.run(knock), self.daemon.must(&["why", "--json"])),
+                    |(_, why)| why.contains("\"packet\""),
+                );
+            }
+            ["wait", target, state] => {
+                let (service, name) = target.split_once('/').context("SERVICE/BACKEND")?;
+                self.daemon.wait(what, MINUTE, |status| {
+                    backend(status, service, name).is_some_and(|backend| backend.state == *state)
+                });
+            }
+            // The daemon has seen the file change.
+            ["applied"] => {
+                let file = self.daemon.config.to_str().context("a path")?.to_owned();
+                wait_for(
+                    what,
+                    MINUTE,
+                    || self.daemon.must(&["plan", &file]),
+                    |plan| plan == "nothing would change\n",
+                );
+            }
+            _ => bail!("nothing of this name can happen in the lab: `{what}`"),
+        }
+        Ok(())
+    }
+}
+
+/// `web2` is 1.
+fn number(name: &str) -> anyhow::Result<usize> {
+    let number: usize = name.strip_prefix("web").context("web1, web2 or web3")?.parse()?;
+    anyhow::ensure!((1..=3).contains(&number), "web1, web2 or web3");
+    Ok(number - 1)
+}
+
+/// The seed file of the node, as `lb` itself makes it.
+fn write_seed(directory: &Path) {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    let state = directory.join("state");
+    fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(state.join("seed"));
+    std::io::Write::write_all(&mut file.unwrap(), format!("{SEED}\n").as_bytes()).unwrap();
+}
+
+#[test]
+fn every_command_of_the_walkthrough_prints_what_it_says() {
+    let bless = std::env::var_os("LB_BLESS").is_some();
+    let path = walkthrough::path();
+    let pieces = walkthrough::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
+    let servers = std::mem::take(&mut lab.servers);
+    let quickstart =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quickstart.yaml"));
+    let directory = tempfile::Builder::new().prefix("lb-quickstart-").tempdir().unwrap();
+    write_seed(directory.path());
+    let mut daemon =
+        Daemon::in_directory(&lab.lb, &[], &quickstart.unwrap(), directory.path()).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    let binaries = lb_binary().parent().unwrap().display().to_string();
+    let path_variable = format!("{binaries}:{}", std::env::var("PATH").unwrap());
+    let mut walk = Walk { lab: &lab, daemon, servers, path: path_variable };
+
+    let mut real = Vec::new();
+    let mut wrong = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Console(steps) => {
+                let mut done = Vec::new();
+                for step in steps {
+                    let output = walk.run(&step.command).unwrap();
+                    let (said, seen) = (normal(&step.output), normal(&output));
+                    if said != seen {
+                        wrong.push(format!(
+                            "$ {}\n--- the document says:\n{}--- it prints:\n{output}--- without what varies:\n{said}\n---\n{seen}",
+                            step.command, step.output
+                        ));
+                        done.push(Step { output, ..step });
+                    } else {
+                        // What varies only stays as it is, so that a new writing changes only what is wrong.
+                        done.push(step);
+                    }
+                }
+                real.push(Piece::Console(done));
+            }
+            Piece::Lab(what) => {
+                walk.happens(&what).unwrap_or_else(|error| panic!("{what}: {error:#}"));
+                real.push(Piece::Lab(what));
+            }
+            line @ Piece::Line(_) => real.push(line),
+        }
+    }
+    if bless {
+        fs::write(&path, walkthrough::render(&real)).unwrap();
+        return;
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} differ(s) (LB_BLESS=1 writes the document anew):\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
+}
+
+#[test]
+fn the_walkthrough_shows_every_verb() {
+    // The daemon itself is started by the quickstart, and a backend is not lb's host.
+    const ELSEWHERE: [&str; 2] = ["run", "decap"];
+    let text = fs::read_to_string(walkthrough::path()).unwrap();
+    let pieces = walkthrough::parse(&text).unwrap();
+    let commands: Vec<String> = pieces
+        .into_iter()
+        .filter_map(|piece| match piece {
+            Piece::Console(steps) => Some(steps),
+            _ => None,
+        })
+        .flatten()
+        .map(|step| step.command)
+        .collect();
+    let help = Command::new(lb_binary()).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, list) = help.split_once("\nCommands:\n").unwrap();
+    let verbs = list
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help" && !ELSEWHERE.contains(verb));
+    for verb in verbs {
+        let shown = commands.iter().any(|command| command.contains(&format!("lb {verb}")));
+        assert!(shown, "docs/walkthrough.md does not show `lb {verb}`");
+    }
+}
