@@ -152,6 +152,18 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
+    /// A line for another terminal: a shell in the machine, where `lb` finds its daemon without any option.
+    pub fn shell_command(&self) -> String {
+        let binaries = lb_binary();
+        let binaries = binaries.parent().unwrap_or(Path::new("/")).display();
+        format!(
+            "nsenter --target {} --net --mount env LB_SOCKET={} PATH={binaries}:$PATH sh -c 'cd {} && exec bash'",
+            self.machine.tid,
+            self.socket.display(),
+            self.directory.display()
+        )
+    }
+
     /// Runs `lb ARGUMENTS` in the machine.
     pub fn lb(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = Command::new(lb_binary());

@@ -201,7 +201,7 @@ fn gone(result: std::io::Result<()>) -> std::io::Result<()> {
 }
 
 /// The nodes of a cluster share the seed: a file that only root may read.
-fn share_seed(state_dir: &Path, seed: &str) -> anyhow::Result<()> {
+pub fn share_seed(state_dir: &Path, seed: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     let mut options = fs::OpenOptions::new();

@@ -141,6 +141,7 @@ fn hint(daemon: &Daemon<'_>) -> String {
     let lb = lb_binary();
     let lb = format!("{} --socket {}", lb.display(), daemon.socket.display());
     let directory = daemon.directory.display();
+    let shell = daemon.shell_command();
     format!(
         "\nTry it from a second terminal:\n\
          \x20 {lb} status\n\
@@ -149,6 +150,8 @@ fn hint(daemon: &Daemon<'_>) -> String {
          \x20 {lb} lookup 10.77.1.2:4711 10.77.0.80:80\n\
          \x20 edit {}        lb applies it when you save\n\
          \x20 touch {directory}/stop-web2        stops a server; rm starts it again\n\
+         A shell on lb's host, where `lb status` is enough (docs/walkthrough.md):\n\
+         \x20 {shell}\n\
          Ctrl-C ends it and removes everything.",
         daemon.config.display()
     )

@@ -1,13 +1,14 @@
 //! docs/walkthrough.md is true: its commands, run in the lab of the quickstart, print what it says.
 //! `LB_BLESS=1 cargo test -p lb-tests --test walkthrough` writes it anew.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail};
 use lb_tests::{
     client::{requests, wait_for},
     daemon::{Daemon, backend, lb_binary},
     lab::{Arms, Lab, Return, VIP4, VIP6},
+    node::share_seed,
     server::Server,
     walkthrough::{self, Piece, Step, normal::normal},
 };
@@ -64,14 +65,17 @@ impl Walk<'_> {
             // Somebody tries a port that no service has.
             ["knock", port] => {
                 let target = SocketAddr::new(VIP4, port.parse()?);
-                let knock = move || {
-                    std::net::TcpStream::connect_timeout(&target, Duration::from_millis(50)).is_err()
-                };
+                // Once: each attempt is a line of its own in the answer.
+                let refused = self.lab.client.run(move || {
+                    std::net::TcpStream::connect_timeout(&target, Duration::from_millis(50))
+                        .is_err()
+                });
+                anyhow::ensure!(refused, "somebody answers on {target}");
                 wait_for(
                     "the drop is explained",
                     MINUTE,
-                    || (self.lab.client.run(knock), self.daemon.must(&["why", "--json"])),
-                    |(_, why)| why.contains("\"packet\""),
+                    || self.daemon.must(&["why", "--json"]),
+                    |why| why.contains("\"packet\""),
                 );
             }
             ["wait", target, state] => {
@@ -103,16 +107,6 @@ fn number(name: &str) -> anyhow::Result<usize> {
     Ok(number - 1)
 }
 
-/// The seed file of the node, as `lb` itself makes it.
-fn write_seed(directory: &Path) {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-    let state = directory.join("state");
-    fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
-    let mut options = fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(state.join("seed"));
-    std::io::Write::write_all(&mut file.unwrap(), format!("{SEED}\n").as_bytes()).unwrap();
-}
-
 #[test]
 fn every_command_of_the_walkthrough_prints_what_it_says() {
     let bless = std::env::var_os("LB_BLESS").is_some();
@@ -123,11 +117,19 @@ fn every_command_of_the_walkthrough_prints_what_it_says() {
     let quickstart =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/quickstart.yaml"));
     let directory = tempfile::Builder::new().prefix("lb-quickstart-").tempdir().unwrap();
-    write_seed(directory.path());
+    share_seed(&directory.path().join("state"), SEED).unwrap();
     let mut daemon =
         Daemon::in_directory(&lab.lb, &[], &quickstart.unwrap(), directory.path()).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["UP"]);
+    daemon.wait("the node is ready for traffic", MINUTE, |status| {
+        !status.starting && status.services.iter().all(|service| service.state == "UP")
+    });
+    // The line that the quickstart prints for a second terminal, which is in none of the lab's namespaces.
+    let line = daemon.shell_command().replace("exec bash", "lb health && ip link show lb0");
+    let shell = Command::new("sh").args(["-c", &line]).output().unwrap();
+    let said = String::from_utf8_lossy(&shell.stdout);
+    assert!(said.contains("forwarding on lb0") && shell.status.success(), "{line}: {shell:?}");
     let binaries = lb_binary().parent().unwrap().display().to_string();
     let path_variable = format!("{binaries}:{}", std::env::var("PATH").unwrap());
     let mut walk = Walk { lab: &lab, daemon, servers, path: path_variable };

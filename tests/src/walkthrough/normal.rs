@@ -78,7 +78,9 @@ fn value(part: &str) -> String {
 fn is_mac(part: &str) -> bool {
     part.len() == 17
         && part.split(':').count() == 6
-        && part.split(':').all(|byte| byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit()))
+        && part
+            .split(':')
+            .all(|byte| byte.len() == 2 && byte.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// `2026-11-21T11:24:00Z`, `2026-11-21`, `11:24:00.123`
@@ -87,7 +89,9 @@ fn is_time(part: &str) -> bool {
     let shape = |separator| part.split(separator).count() == 3;
     digits >= 6
         && part.starts_with(|c: char| c.is_ascii_digit())
-        && part.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | 'T' | 'Z' | '+'))
+        && part
+            .chars()
+            .all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | 'T' | 'Z' | '+'))
         && (shape('-') || shape(':'))
 }
 
@@ -97,9 +101,26 @@ fn is_number(part: &str) -> bool {
     if !part.starts_with(|c: char| c.is_ascii_digit()) || part.matches('.').count() > 1 {
         return false;
     }
-    let units = part.split(|c: char| c.is_ascii_digit() || c == '.').filter(|unit| !unit.is_empty());
+    let units =
+        part.split(|c: char| c.is_ascii_digit() || c == '.').filter(|unit| !unit.is_empty());
     units.into_iter().all(|unit| {
-        matches!(unit, "us" | "ms" | "s" | "m" | "h" | "d" | "K" | "M" | "G" | "T" | "k" | "B" | "KiB" | "MiB" | "x")
+        matches!(
+            unit,
+            "us" | "ms"
+                | "s"
+                | "m"
+                | "h"
+                | "d"
+                | "K"
+                | "M"
+                | "G"
+                | "T"
+                | "k"
+                | "B"
+                | "KiB"
+                | "MiB"
+                | "x"
+        )
     })
 }
 
@@ -114,7 +135,10 @@ mod tests {
             ("pid 4711  up 3s  seed 9f3a01bc22", "pid N up N seed HEX"),
             ("lb0 02:fc:00:00:00:01", "lb0 MAC"),
             ("2026-11-21T11:24:00.1Z backend_down web/web2", "WHEN backend_down web/web2"),
-            ("10.77.1.2:4711 > 10.77.0.80:80 TCP SYN, ttl 64", "10.77.1.2:PORT > 10.77.0.80:80 TCP SYN, ttl N"),
+            (
+                "10.77.1.2:4711 > 10.77.0.80:80 TCP SYN, ttl 64",
+                "10.77.1.2:PORT > 10.77.0.80:80 TCP SYN, ttl N",
+            ),
             ("33.4% of 1021 slots (12)", "N of N slots (N)"),
             (r#"{"requests":12,"name":"web1"}"#, r#"{"requests":N,"name":"web1"}"#),
             ("1m30s ago; 10.77.0.11:8080 fd77::80", "N ago; 10.77.0.11:8080 fd77::80"),
@@ -125,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_matters_stays() {
-        for text in ["web1 web/web2 L4OK L7STS/503", "-", "DOWN 1/2", "http://10.77.0.80/", "v2", "lb0"] {
+        for text in
+            ["web1 web/web2 L4OK L7STS/503", "-", "DOWN 1/2", "http://10.77.0.80/", "v2", "lb0"]
+        {
             assert_eq!(normal(text), text);
         }
         assert_ne!(normal("web1 UP"), normal("web1 DOWN"));
