@@ -237,7 +237,8 @@ fn a_running_daemon_is_asked_too() {
     daemon.write(&checked("native")).unwrap();
     daemon.must(&["reload"]);
     let (code, report) = examine(&daemon);
-    for check in ["xdp", "daemon", "daemon_capabilities", "open_files", "service", "pins", "config"]
+    for check in
+        ["xdp", "daemon", "daemon_capabilities", "open_files", "service", "tables", "config"]
     {
         assert_eq!(find(&report, check)["severity"], "ok", "{check}: {report:#}");
     }

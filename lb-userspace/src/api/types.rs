@@ -34,6 +34,20 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Entries in the pin tables at the last sweep.
     pub pins: PinStatus,
+    /// How full the tables are that have a limit.
+    #[serde(default)]
+    pub tables: Vec<TableStatus>,
+}
+
+/// A table with a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// Its name: that of the key under `limits:`, or `service_table`, `routes`, `neighbours`.
+    pub name: String,
+    /// Entries in it; of pins, at the last sweep.
+    pub entries: u64,
+    /// As many as there may be.
+    pub limit: u64,
 }
 
 /// One NIC.

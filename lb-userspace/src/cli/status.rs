@@ -242,6 +242,7 @@ mod tests {
                 unconfirmed: 1,
                 unconfirmed_limit: 500,
             },
+            tables: vec![],
         }
     }
 

@@ -57,7 +57,8 @@ impl Node {
         }))
     }
 
-    fn fills(&self) -> Vec<MapFill> {
+    /// Tables by name.
+    pub(super) fn fills(&self) -> Vec<MapFill> {
         let sizes = self.dataplane.sizes();
         let left = |limit: u32, left: u32| (u64::from(limit.saturating_sub(left)), limit.into());
         // Number 0 is never given away.

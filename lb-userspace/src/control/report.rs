@@ -20,9 +20,9 @@ use super::{
 };
 use crate::api::types::{
     BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
-    InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status,
+    InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status, TableStatus,
 };
-use crate::{config::model, health::Health};
+use crate::{config::model, health::Health, metrics::MapFill};
 
 impl Node {
     /// `lb status`
@@ -45,6 +45,7 @@ impl Node {
                 unconfirmed: self.pin_counts[0],
                 unconfirmed_limit: self.dataplane.pin_limit(false) as u64,
             },
+            tables: self.fills().into_iter().map(table_status).collect(),
         }
     }
 
@@ -337,6 +338,10 @@ impl Node {
             (base, _) => base,
         }
     }
+}
+
+fn table_status(fill: MapFill) -> TableStatus {
+    TableStatus { name: fill.map.to_owned(), entries: fill.entries, limit: fill.capacity }
 }
 
 fn forward_name(forward: model::Forward) -> &'static str {

@@ -1,10 +1,10 @@
 //! The running daemon: whether it is there, and what it and the loaded program say.
 
 use super::{Finding, Severity, advice, command, facts::Facts};
-use crate::api::types::{PinStatus, ServiceStatus, Status, WhyReason};
+use crate::api::types::{ServiceStatus, Status, TableStatus, WhyReason};
 
 const GROUP: &str = "daemon";
-/// Share of the pin tables, in percent, from which on a warning is due.
+/// Share of a table, in percent, from which on a warning is due.
 const FULL: u64 = 80;
 
 /// Judges what the daemon says.
@@ -27,7 +27,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     }));
     findings.extend(status.services.iter().flat_map(service));
     findings.extend(other_warnings(status));
-    findings.push(pins(&status.pins));
+    findings.extend(tables(status));
     findings.extend(drops(facts));
     findings
 }
@@ -178,26 +178,54 @@ fn other_warnings(status: &Status) -> Vec<Finding> {
         .collect()
 }
 
-fn pins(pins: &PinStatus) -> Finding {
-    let fill = |count: u64, limit: u64| (count * 100).checked_div(limit).unwrap_or(0);
-    let found = format!(
-        "pins: {} of {} confirmed, {} of {} unconfirmed",
-        pins.confirmed, pins.confirmed_limit, pins.unconfirmed, pins.unconfirmed_limit
-    );
-    let fullest = fill(pins.confirmed, pins.confirmed_limit)
-        .max(fill(pins.unconfirmed, pins.unconfirmed_limit));
-    if fullest < FULL {
-        return Finding::ok(GROUP, "pins", found);
+fn tables(status: &Status) -> Vec<Finding> {
+    let percent = |table: &TableStatus| (table.entries * 100).checked_div(table.limit).unwrap_or(0);
+    let (full, well): (Vec<_>, Vec<_>) =
+        status.tables.iter().partition(|table| percent(table) >= FULL);
+    let mut findings: Vec<Finding> = full.into_iter().map(full_table).collect();
+    if let Some(most) = well.iter().max_by_key(|table| percent(table)) {
+        let found = format!(
+            "{} table(s) have room; the fullest, {}, has {} of {}",
+            well.len(),
+            most.name,
+            most.entries,
+            most.limit
+        );
+        findings.push(Finding::ok(GROUP, "tables", found));
     }
+    findings
+}
+
+fn full_table(table: &TableStatus) -> Finding {
+    let (why, remedy) = match table.name.as_str() {
+        "pins" | "pins_unconfirmed" => (
+            "a flow that cannot be pinned while its slot changes hands goes to the backend before the change (`pin_refused`)",
+            format!("raise `limits.{}`", table.name),
+        ),
+        "routes" | "neighbours" => (
+            "clients whose way back is not in the table cost a look into the kernel's own",
+            "announce fewer routes to this host; a default route is enough for lb".to_owned(),
+        ),
+        "service_table" => (
+            "a configuration with more services would be refused",
+            "raise `limits.services`".to_owned(),
+        ),
+        name => {
+            ("a configuration that needs more would be refused", format!("raise `limits.{name}`"))
+        }
+    };
+    let note = if remedy.starts_with("raise") {
+        " (it takes effect after `lb detach` and a start)"
+    } else {
+        ""
+    };
     Finding::bad(
         Severity::Warning,
         GROUP,
-        "pins",
-        found,
-        "a flow that cannot be pinned while its slot changes hands goes to the backend before the change (`pin_refused`)",
-        advice(
-            "raise `limits.pins` and `limits.pins_unconfirmed`; they take effect after `lb detach` and a start",
-        ),
+        "tables",
+        format!("{}: {} of {}", table.name, table.entries, table.limit),
+        why,
+        advice(format!("{remedy}{note}")),
     )
 }
 
@@ -328,8 +356,8 @@ mod tests {
     #[test]
     fn full_tables_and_drops_are_told() {
         let mut full = status();
-        full.pins =
-            PinStatus { confirmed: 90, confirmed_limit: 100, unconfirmed_limit: 10, ..full.pins };
+        let table = |name: &str, entries| TableStatus { name: name.into(), entries, limit: 100 };
+        full.tables = vec![table("pins", 90), table("services", 79)];
         let mut facts = facts(full);
         let reason = |name: &str, remedy: &str| WhyReason {
             name: name.into(),
@@ -346,7 +374,11 @@ mod tests {
             }],
             node: vec![reason("tcp_flags", "a scan; nothing needs to be done.")],
         });
-        assert_finds(&check(&facts), "pins", Severity::Warning, "limits.pins");
+        let findings = check(&facts);
+        let of_tables: Vec<&Finding> = findings.iter().filter(|f| f.check == "tables").collect();
+        let [full, well] = of_tables[..] else { panic!("{findings:#?}") };
+        assert_finds(std::slice::from_ref(full), "tables", Severity::Warning, "limits.pins");
+        assert_eq!(well.found, "1 table(s) have room; the fullest, services, has 79 of 100");
         assert_finds(&check(&facts), "drops", Severity::Note, "lb why web");
     }
 }

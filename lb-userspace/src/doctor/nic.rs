@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn native_is_ok_and_generic_is_named() {
-        let check = |nic: Nic, mode| check(&nic, &facts(&[nic.clone()], mode));
+        let check = |nic: Nic, mode| check(&nic, &facts(std::slice::from_ref(&nic), mode));
         assert_finds(&check(good(), "native"), "xdp", Severity::Ok, "");
         let native = Nic { program: program("native", true), ..good() };
         assert_finds(&check(native, "native"), "xdp", Severity::Ok, "");
@@ -269,6 +269,10 @@ mod tests {
         let both = [half.clone(), attached];
         assert_finds(&check(&half, &facts(&both, "")), "redirect", Severity::Error, "one NIC");
         assert_finds(&check(&both[1], &facts(&both, "")), "redirect", Severity::Ok, "");
-        assert!(!check(&half, &facts(&[half.clone()], "")).iter().any(|f| f.check == "redirect"));
+        assert!(
+            !check(&half, &facts(std::slice::from_ref(&half), ""))
+                .iter()
+                .any(|f| f.check == "redirect")
+        );
     }
 }
