@@ -64,7 +64,8 @@ fn away(facts: &Facts) -> Finding {
             Severity::Note,
             GROUP,
             "daemon",
-            first_line(&why).to_owned(),
+            // What follows is how to start it, which the remedy says.
+            first_line(&why).split(';').next().unwrap_or_default().to_owned(),
             "what only the loaded program can say is missing from this report",
             command("systemctl start lb"),
         );

@@ -13,7 +13,8 @@ const NEEDED: (u32, u32) = (5, 15);
 pub(super) fn check(kernel: &Kernel) -> Vec<Finding> {
     let mut findings = vec![version(kernel)];
     findings.push(jit(kernel));
-    findings.extend(kernel.attempts.iter().map(attempt));
+    findings.extend(kernel.attempts.iter().filter_map(attempt));
+    findings.extend(not_allowed(&kernel.attempts));
     findings.push(hardening(kernel));
     findings.push(unprivileged(kernel));
     findings.push(statistics(kernel));
@@ -83,9 +84,9 @@ fn unknown(check: &'static str, what: &str, why: &'static str) -> Finding {
     )
 }
 
-fn attempt(attempt: &Attempt) -> Finding {
+fn attempt(attempt: &Attempt) -> Option<Finding> {
     let what = &attempt.what;
-    match &attempt.outcome {
+    Some(match &attempt.outcome {
         Outcome::Works => Finding::ok(GROUP, "bpf", format!("{what}: tried, works")),
         Outcome::Refused(reason) => Finding::bad(
             Severity::Error,
@@ -97,15 +98,27 @@ fn attempt(attempt: &Attempt) -> Finding {
                 "use a kernel of 6.1 or later with CONFIG_BPF_SYSCALL; in a container, one whose seccomp filter allows bpf(2)",
             ),
         ),
-        Outcome::NotAllowed(reason) => Finding::bad(
-            Severity::Note,
-            GROUP,
-            "bpf",
-            format!("{what}: could not be tried ({reason})"),
-            "only trying shows whether the kernel can",
-            command("sudo lb doctor"),
-        ),
-    }
+        Outcome::NotAllowed(_) => return None,
+    })
+}
+
+/// One finding for all that could not be tried: the reason is always the same.
+fn not_allowed(attempts: &[Attempt]) -> Option<Finding> {
+    let denied = |attempt: &&Attempt| matches!(attempt.outcome, Outcome::NotAllowed(_));
+    let first = attempts.iter().find(denied)?;
+    let Outcome::NotAllowed(reason) = &first.outcome else { return None };
+    let others = match attempts.iter().filter(denied).count() {
+        1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    };
+    Some(Finding::bad(
+        Severity::Note,
+        GROUP,
+        "bpf",
+        format!("could not be tried: {}{others} ({reason})", first.what),
+        "only trying shows whether the kernel can",
+        command("sudo lb doctor"),
+    ))
 }
 
 fn hardening(kernel: &Kernel) -> Finding {

@@ -56,9 +56,9 @@ fn merging(
             why,
             match nic.driver.as_deref() {
                 Some("virtio_net") => advice(
-                    "give the virtual NIC `guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off` or `ctrl_guest_offloads=on` (QEMU), or say `xdp_mode: generic`",
+                    "give the virtual NIC `guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off` or `ctrl_guest_offloads=on` (QEMU); in generic mode merged packets would be lost, too",
                 ),
-                _ => advice("use another NIC, or `xdp_mode: generic`"),
+                _ => advice("use another NIC; in generic mode merged packets would be lost, too"),
             },
         ),
         Some(offload) if offload.on => Finding::bad(
