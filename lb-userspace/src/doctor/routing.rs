@@ -14,6 +14,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     if let Some(config) = facts.config() {
         findings.extend(forwarding(facts, config));
         findings.extend(backends_elsewhere(config));
+        findings.extend(tunnels_elsewhere(config));
     }
     findings.extend(facts.nics.iter().filter_map(|nic| reverse_path(nic, facts)));
     if !facts.loopback_addresses.is_empty() {
@@ -136,6 +137,21 @@ fn backends_elsewhere(config: &Config) -> Option<Finding> {
     ))
 }
 
+fn tunnels_elsewhere(config: &Config) -> Option<Finding> {
+    let tunnel = config.services.iter().find(|service| service.forward == Forward::Ipip)?;
+    Some(Finding::bad(
+        Severity::Note,
+        GROUP,
+        "backends_spread",
+        format!(
+            "all that this node sends to one backend of {} has the same outer addresses",
+            tunnel.name
+        ),
+        "the backend's NIC spreads IP in IP by them: one receive queue, and one CPU, gets everything, unless the NIC looks into tunnels",
+        command("lb doctor --iface eth0   # on each backend, with its NIC"),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,5 +210,8 @@ mod tests {
         let mut facts = facts(&[], 0);
         facts.config = Some(Ok(config("forward: dsr", "10.0.0.1:80")));
         assert_finds(&check(&facts), "backends_arp", Severity::Note, "arp_ignore=1");
+        assert!(!check(&facts).iter().any(|finding| finding.check == "backends_spread"));
+        facts.config = Some(Ok(config("forward: tunnel\n    encap: ipip", "10.0.0.1:80")));
+        assert_finds(&check(&facts), "backends_spread", Severity::Note, "on each backend");
     }
 }
