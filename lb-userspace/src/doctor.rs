@@ -2,6 +2,7 @@
 //!
 //! `gather` reads facts and judges nothing; each check is a pure function from [`Facts`] to findings.
 
+mod counted;
 mod daemon;
 pub mod facts;
 pub mod gather;
@@ -97,6 +98,16 @@ fn advice(text: impl Into<String>) -> Remedy {
     Remedy::Advice(text.into())
 }
 
+/// A word as the shell takes it: names of NICs and files may hold almost anything.
+fn shell_word(word: &str) -> String {
+    let plain =
+        |character: char| character.is_ascii_alphanumeric() || "_-./@:+,".contains(character);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
 /// All findings, in the order in which they are best read.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -135,6 +146,23 @@ pub fn examine(facts: &Facts) -> Report {
         warnings: count(Severity::Warning),
         errors: count(Severity::Error),
         findings,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_shell_as_they_are() {
+        for word in ["eth0.7", "a;reboot", "$(x)", "it's", ""] {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", shell_word(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+        assert_eq!(shell_word("eth0.7"), "eth0.7");
     }
 }
 

@@ -137,6 +137,13 @@ pub struct Nic {
     pub decapsulates: bool,
 }
 
+impl Nic {
+    /// Its name as the shell takes it.
+    pub fn word(&self) -> String {
+        super::shell_word(&self.name)
+    }
+}
+
 /// `xdp-features` of the kernel's `netdev` family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpFeatures {

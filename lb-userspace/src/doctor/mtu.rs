@@ -49,7 +49,7 @@ fn native(nic: &Nic, facts: &Facts) -> Finding {
                 "mtu",
                 found,
                 "many drivers take what fits into one page, about 3,500",
-                command(format!("ip link set dev {} mtu {CLIENT}", nic.name)),
+                command(format!("ip link set dev {} mtu {CLIENT}", nic.word())),
             ),
         };
     };
@@ -66,7 +66,7 @@ fn native(nic: &Nic, facts: &Facts) -> Finding {
         "mtu",
         format!("MTU {} is more than the {largest} that {driver} takes for native XDP", nic.mtu),
         "the driver refuses lb's program, which wants each packet in one buffer",
-        command(format!("ip link set dev {} mtu {largest}", nic.name)),
+        command(format!("ip link set dev {} mtu {largest}", nic.word())),
     )
 }
 
@@ -98,7 +98,7 @@ fn tunnel(nic: &Nic, facts: &Facts) -> Option<Finding> {
             nic.mtu.saturating_sub(header)
         ),
         "full packets of clients with an MTU of 1,500 are answered with `too big`; where a firewall eats that answer, connections hang",
-        command(format!("ip link set dev {} mtu {needed}", nic.name)),
+        command(format!("ip link set dev {} mtu {needed}", nic.word())),
     ))
 }
 

@@ -65,7 +65,7 @@ fn link(nic: &Nic) -> Finding {
         "link",
         format!("down, or without carrier (driver {driver})"),
         "no packet comes or goes",
-        command(format!("ip link set dev {} up", nic.name)),
+        command(format!("ip link set dev {} up", nic.word())),
     )
 }
 
@@ -77,7 +77,7 @@ fn xdp(nic: &Nic, facts: &Facts) -> Finding {
             "xdp",
             format!("{} is attached ({}), which is not lb's", program.name, program.mode),
             "a NIC takes one XDP program; lb does not replace another's",
-            command(format!("ip link set dev {} xdp off", nic.name)),
+            command(format!("ip link set dev {} xdp off", nic.word())),
         ),
         Some(program) if program.mode == "generic" => generic(nic, facts),
         Some(program) => Finding::ok(
@@ -106,7 +106,7 @@ fn generic(nic: &Nic, facts: &Facts) -> Finding {
         ),
         _ if nic.decapsulates => command(format!(
             "lb decap --detach --iface {nic} && lb decap --mode native --iface {nic}",
-            nic = nic.name
+            nic = nic.word()
         )),
         _ => advice(
             "say `xdp_mode: native` in the configuration and run `lb reload`: lb attaches anew, or says what the driver objects to",
@@ -133,7 +133,7 @@ fn possible(nic: &Nic, facts: &Facts) -> Finding {
         let remedy = match driver {
             "veth" => {
                 let most = nic.channels.map_or(1, |channels| channels.max_rx);
-                command(format!("ethtool -L {} rx {most}", nic.name))
+                command(format!("ethtool -L {} rx {most}", nic.word()))
             }
             _ => advice("say `xdp_mode: auto` (several times slower), or use another NIC"),
         };

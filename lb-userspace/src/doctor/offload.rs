@@ -11,7 +11,7 @@ pub(super) fn check(nic: &Nic) -> Vec<Finding> {
             "offloads",
             "not known: the driver does not say which offloads it has",
             "large receive offload and VLAN stripping would change packets before XDP sees them",
-            command(format!("ethtool -k {}", nic.name)),
+            command(format!("ethtool -k {}", nic.word())),
         )];
     }
     vec![
@@ -67,7 +67,7 @@ fn merging(
             check,
             format!("{what} is on"),
             why,
-            command(format!("ethtool -K {} {switch} off", nic.name)),
+            command(format!("ethtool -K {} {switch} off", nic.word())),
         ),
         Some(_) => Finding::ok(&nic.name, check, format!("{what} is off")),
         None => Finding::ok(&nic.name, check, format!("the kernel knows no {what}")),
@@ -87,7 +87,7 @@ fn vlan(nic: &Nic) -> Finding {
     };
     let remedy = match offload.fixed {
         true => advice("give lb a NIC or port without tags: this driver always strips them"),
-        false => command(format!("ethtool -K {} rxvlan off", nic.name)),
+        false => command(format!("ethtool -K {} rxvlan off", nic.word())),
     };
     let found = format!("received VLAN tags are stripped ({used})");
     Finding::bad(severity, &nic.name, "rx_vlan", found, WHY, remedy)

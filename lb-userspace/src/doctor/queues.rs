@@ -32,7 +32,7 @@ fn queues(nic: &Nic, facts: &Facts) -> Finding {
             "queues",
             "not known: the driver does not say how many receive queues it has",
             WHY,
-            command(format!("ls /sys/class/net/{}/queues", nic.name)),
+            command(format!("ls /sys/class/net/{}/queues", nic.word())),
         );
     };
     let queues = in_use(channels);
@@ -65,7 +65,7 @@ fn queues(nic: &Nic, facts: &Facts) -> Finding {
         "queues",
         format!("1 receive queue for {cpus} CPUs; the driver has up to {most}"),
         WHY,
-        command(format!("ethtool -L {} {kind} {wanted}", nic.name)),
+        command(format!("ethtool -L {} {kind} {wanted}", nic.word())),
     )
 }
 
@@ -115,7 +115,7 @@ fn ports(nic: &Nic, facts: &Facts) -> Option<Finding> {
         "rx_hash",
         format!("{} packets are spread over queues by their addresses only", traffic.name()),
         "all that comes from one address (a proxy, a resolver, a NAT) meets one CPU",
-        command(format!("ethtool -N {} rx-flow-hash {} sdfn", nic.name, traffic.name())),
+        command(format!("ethtool -N {} rx-flow-hash {} sdfn", nic.word(), traffic.name())),
     ))
 }
 

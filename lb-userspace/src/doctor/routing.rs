@@ -91,7 +91,7 @@ fn reverse_path(nic: &Nic, facts: &Facts) -> Option<Finding> {
                 "what lb passes to this host is dropped if the way back leads by another NIC (what it balances is not concerned)"
             }
         },
-        command(format!("sysctl -w net/ipv4/conf/{}/rp_filter=2", nic.name)),
+        command(format!("sysctl -w net/ipv4/conf/{}/rp_filter=2", nic.word())),
     ))
 }
 
