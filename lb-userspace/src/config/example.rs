@@ -165,11 +165,9 @@ mod tests {
 
         let mut written = BTreeSet::new();
         collect("", &Document::read(&text).unwrap().root, &mut written);
-        // Keys of other checks than the one that is shown.
-        for key in ["send"] {
-            assert!(text.contains(&format!("\n      # {key}: ")), "{key} is missing");
-            written.insert(format!("services[].check.{key}"));
-        }
+        // A key of another check than the one that is shown.
+        assert!(text.contains("\n      # send: "), "send is missing");
+        written.insert("services[].check.send".to_owned());
         let known: BTreeSet<String> =
             shape::all_keys().iter().map(|(path, key)| shape::join(path, &key.name)).collect();
         assert_eq!(written, known);
