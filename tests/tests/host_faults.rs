@@ -157,7 +157,7 @@ fn f45_a_program_detached_by_hand_comes_back() {
             |tally| tally.failures() == 0,
         );
     }
-    assert!(daemon.log().contains("was taken off this NIC"), "{}", daemon.log_tail());
+    assert!(daemon.log().contains("had taken lb's program off it"), "{}", daemon.log_tail());
 }
 
 #[test]
