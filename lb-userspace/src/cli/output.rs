@@ -181,13 +181,33 @@ pub fn table_text(table: &Table, indent: &str) -> String {
 }
 
 fn colour_of(word: &str) -> Option<Color> {
+    Some(match tone_of(word)? {
+        Tone::Good => Color::Green,
+        Tone::Changing => Color::Yellow,
+        Tone::Bad => Color::Red,
+    })
+}
+
+/// What a word means to who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// On the way, or so by intention.
+    Changing,
+    /// Not as it should be.
+    Bad,
+}
+
+/// The tone of a state's word.
+pub fn tone_of(word: &str) -> Option<Tone> {
     Some(match word {
-        "UP" | "NOLB" | "native" | "up" | "running" | "ok" => Color::Green,
-        "DOWN" | "FAIL-OPEN" | "detached" | "unresolved" | "down" | "error" => Color::Red,
+        "UP" | "NOLB" | "native" | "up" | "running" | "ok" => Tone::Good,
+        "DOWN" | "FAIL-OPEN" | "detached" | "unresolved" | "down" | "error" => Tone::Bad,
         "ready" => return None,
-        "drain" | "maint" | "removed" | "generic" | "warning" => Color::Yellow,
+        "drain" | "maint" | "removed" | "generic" | "warning" => Tone::Changing,
         // `UP 1/3`, `DOWN 1/2`: on the way.
-        _ if word.starts_with("UP ") || word.starts_with("DOWN ") => Color::Yellow,
+        _ if word.starts_with("UP ") || word.starts_with("DOWN ") => Tone::Changing,
         _ => return None,
     })
 }

@@ -2,6 +2,7 @@
 
 mod csv;
 mod filter;
+mod ipvs;
 mod rates;
 mod render;
 
@@ -13,7 +14,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use self::rates::Rates;
+use self::{ipvs::Layout, rates::Rates};
 use super::{
     Exit,
     client::{Connection, block_on},
@@ -32,6 +33,10 @@ use crate::api::{
 /// OUT what came back (nat only; with dsr and tunnel the backends answer clients directly), bytes are those of IP
 /// packets, FLOWS counts TCP SYNs. Reasons tell why packets were dropped or answered. With --watch, the table is shown
 /// again and again with rates per second since the last one.
+///
+/// --ipvs shows connections only where they are known, and "-" elsewhere.
+///
+/// Example: lb stats web --watch=2s
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -53,9 +58,19 @@ pub struct Show {
         value_parser = units::parse_interval
     )]
     watch: Option<Duration>,
-    /// Print CSV with HAProxy's columns in HAProxy's order
-    #[arg(long, conflicts_with_all = ["watch", "json"])]
+    /// Print CSV with HAProxy's columns in HAProxy's order; takes a second, of which the rates are
+    #[arg(long, conflicts_with_all = ["watch", "json", "ipvs"])]
     csv: bool,
+    /// Print ipvsadm's lists in ipvsadm's layout
+    #[arg(
+        long,
+        value_name = "LAYOUT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "list",
+        conflicts_with_all = ["watch", "json"]
+    )]
+    ipvs: Option<ipvs::Layout>,
     /// Print JSON; with --watch one object a line: {"seconds", "stats", "rates"}
     #[arg(long)]
     json: bool,
@@ -83,15 +98,33 @@ impl Show {
     }
 
     async fn once(&self, client: &Client) -> anyhow::Result<()> {
-        let stats = self.ask(client).await?;
         if self.csv {
-            return Ok(output::print(&csv::render(&stats, &client.status().await?))?);
+            let (stats, rates) = self.second(client).await?;
+            return Ok(output::print(&csv::render(&stats, &rates, &client.status().await?))?);
         }
+        if let Some(layout) = self.ipvs {
+            let (stats, rates) = match layout {
+                Layout::Rate => self.second(client).await?,
+                Layout::List | Layout::Stats => (self.ask(client).await?, Rates::default()),
+            };
+            let status = client.status().await?;
+            return Ok(output::print(&ipvs::render(layout, &stats, &rates, &status))?);
+        }
+        let stats = self.ask(client).await?;
         if self.json {
             output::print_json(&stats)
         } else {
             Ok(output::print(&render::table(&stats, None, Style::of_stdout()))?)
         }
+    }
+
+    /// Counters, and their rates over one second.
+    async fn second(&self, client: &Client) -> anyhow::Result<(Stats, Rates)> {
+        let (began, before) = (Instant::now(), self.ask(client).await?);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (seconds, after) = (began.elapsed().as_secs_f64(), self.ask(client).await?);
+        let rates = Rates::between(&before, &after, seconds);
+        Ok((after, rates))
     }
 
     /// Until a signal or a closed pipe. A daemon that restarts meanwhile is waited for.
