@@ -23,6 +23,7 @@ mod schema;
 mod stats;
 mod status;
 mod target;
+mod top;
 mod units;
 mod weight;
 mod why;
@@ -56,6 +57,7 @@ enum Verb {
     Schema(schema::Schema),
     Status(status::Show),
     Stats(stats::Show),
+    Top(top::Top),
     Drain(admin::Drain),
     Ready(admin::Ready),
     Maint(admin::Maint),
@@ -96,6 +98,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Schema(schema) => schema.execute(),
         Verb::Status(show) => show.execute(connection),
         Verb::Stats(show) => show.execute(connection),
+        Verb::Top(top) => top.execute(connection),
         Verb::Drain(drain) => drain.execute(connection),
         Verb::Ready(ready) => ready.execute(connection),
         Verb::Maint(maint) => maint.execute(connection),

@@ -19,4 +19,5 @@ pub mod quickstart;
 pub mod recovery;
 pub mod scale_up;
 pub mod server;
+pub mod tmux;
 pub mod walkthrough;

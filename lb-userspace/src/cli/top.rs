@@ -10,6 +10,8 @@ mod palette;
 mod poll;
 mod rows;
 mod terminal;
+#[cfg(test)]
+mod testing;
 mod update;
 mod view;
 

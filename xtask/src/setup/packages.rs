@@ -11,11 +11,13 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 10] = [
+pub const FOR_TESTS: [Package; 12] = [
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
     Package::program("mandoc", "mandoc"),
     Package::program("openssl", "openssl"),
+    Package::program("prometheus", "prometheus"),
+    Package::program("tmux", "tmux"),
     Package::program("nginx-light", "nginx"),
     Package::program("gunicorn", "gunicorn"),
     Package::library("python3-flask", None),

@@ -119,9 +119,13 @@ mod tests {
     use crate::api::types::BackendStats;
 
     fn stats(packets: u64, drops: u64, backends: &[&str]) -> Stats {
-        let counters = Counters { packets_in: packets, bytes_in: packets * 100, ..Counters::default() };
-        let backend =
-            |name: &&str| BackendStats { name: (*name).into(), counters, ..BackendStats::default() };
+        let counters =
+            Counters { packets_in: packets, bytes_in: packets * 100, ..Counters::default() };
+        let backend = |name: &&str| BackendStats {
+            name: (*name).into(),
+            counters,
+            ..BackendStats::default()
+        };
         let service = ServiceStats {
             name: "web".into(),
             total: counters,

@@ -16,6 +16,9 @@ impl Palette {
     /// Without any.
     #[cfg(test)]
     pub const PLAIN: Self = Self { colour: false };
+    /// With them.
+    #[cfg(test)]
+    pub const COLOURED: Self = Self { colour: true };
 
     /// As standard output and `NO_COLOR` say.
     pub fn of_stdout() -> Self {
@@ -30,6 +33,11 @@ impl Palette {
             Some(Tone::Bad) => self.coloured(Color::Red).add_modifier(Modifier::BOLD),
             None => Style::new(),
         }
+    }
+
+    /// Nothing to say.
+    pub fn plain(self) -> Style {
+        Style::new()
     }
 
     /// A heading.
