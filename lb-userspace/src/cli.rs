@@ -170,10 +170,11 @@ mod tests {
 
     #[test]
     fn every_verb_that_prints_data_has_json() {
-        const WITHOUT: [(&str, &str); 3] = [
+        const WITHOUT: [(&str, &str); 4] = [
             ("schema", "prints JSON"),
             ("completions", "prints a shell script"),
             ("man", "writes files"),
+            ("top", "is a view; `lb stats --watch --json` is for programs"),
         ];
         for verb in Cli::command().get_subcommands() {
             let name = verb.get_name();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::api::types::Histogram;
 
@@ -13,7 +13,8 @@ const BOUNDS: [f64; 13] =
 /// Counts by bucket; they never go back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Durations {
-    /// One more than there are bounds.
+    /// One more than there are bounds. Those of a version with other bounds are counted anew.
+    #[serde(deserialize_with = "of_these_bounds")]
     counts: [u64; BOUNDS.len() + 1],
     seconds: f64,
 }
@@ -42,6 +43,12 @@ impl Durations {
     }
 }
 
+fn of_these_bounds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<[u64; BOUNDS.len() + 1], D::Error> {
+    Ok(Vec::deserialize(deserializer)?.try_into().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +65,15 @@ mod tests {
         assert_eq!([at_most(0.5), at_most(1.0), at_most(5.0), shown.count], [3, 4, 4, 5]);
         assert!((shown.sum_seconds - 60.705).abs() < 1e-9, "{shown:?}");
         assert!(shown.buckets.windows(2).all(|pair| pair[0].0 < pair[1].0), "{shown:?}");
+    }
+
+    #[test]
+    fn counts_of_another_version_are_no_error() {
+        let mut durations = Durations::default();
+        durations.add(Duration::from_secs(1));
+        let text = serde_json::to_string(&durations).unwrap();
+        assert_eq!(serde_json::from_str::<Durations>(&text).unwrap(), durations);
+        let other = serde_json::from_str::<Durations>(r#"{"counts":[1,2],"seconds":0.5}"#).unwrap();
+        assert_eq!(other.histogram().count, 0);
     }
 }

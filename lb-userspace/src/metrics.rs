@@ -112,7 +112,8 @@ mod tests {
 
     use super::*;
     use crate::api::types::{
-        BackendStats, BackendStatus, Checks, Counters, InterfaceStatus, ServiceStats, ServiceStatus,
+        BackendStats, BackendStatus, Checks, Connections, Counters, InterfaceStatus, ServiceStats,
+        ServiceStatus,
     };
 
     fn scrape(format: Format) -> String {
@@ -150,7 +151,14 @@ mod tests {
             ..Status::default()
         };
         let counters = Counters { packets_in: 7, packets_out: 5, flows: 2, ..Counters::default() };
-        let backend = BackendStats { name: "web1".into(), counters, ..BackendStats::default() };
+        let handshake = Histogram { buckets: vec![(0.000064, 2)], count: 2, sum_seconds: 0.0001 };
+        let backend = BackendStats {
+            name: "web1".into(),
+            counters,
+            connections: Some(Connections { active: 5, inactive: 1 }),
+            handshake: Some(handshake),
+            ..BackendStats::default()
+        };
         let service = ServiceStats {
             name: "web".into(),
             reasons: BTreeMap::from([("not_allowed".into(), 3), ("pin_refused".into(), 4)]),
@@ -186,6 +194,8 @@ mod tests {
             "lb_backend_check_duration_seconds_sum{service=\"web\",backend=\"web1\"} 1.25",
             "lb_backend_checks_total{service=\"web\",backend=\"web1\",code=\"L7OK\"} 4.0",
             "lb_backend_downs_total{service=\"web\",backend=\"web1\"} 2.0",
+            "lb_backend_connections{service=\"web\",backend=\"web1\",state=\"active\"} 5.0",
+            "lb_backend_handshake_seconds_count{service=\"web\",backend=\"web1\"} 2",
             "lb_map_entries{map=\"pins\"} 3.0",
             "lb_map_capacity{map=\"pins\"} 10.0",
             "lb_config_reloads_total{result=\"refused\"} 1.0",

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod node;
 pub mod pair;
 pub mod process;
+pub mod prometheus;
 pub mod pulse;
 pub mod quickstart;
 pub mod recovery;

@@ -104,8 +104,14 @@ fn a_backend_is_drained_watched_and_made_ready_by_keys() {
     terminal.wait("the weight is seen", |screen| line(screen, "web1").contains(" 50 "));
 
     terminal.press(&["Enter"]);
-    let page = terminal.wait("the backend's page", |screen| screen.contains("L7OK 200 OK"));
-    assert!(page.contains("web/web1") && page.contains("lb0"), "{page}");
+    let page = terminal.wait("the backend's page", |screen| {
+        screen.contains("next hop") && screen.contains("handshake")
+    });
+    for text in ["web/web1", "10.77.0.11:8080", "L7OK 200 OK", "50 (file 100)", "next hop  lb0"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    terminal.press(&["j", "j", "j", "j"]);
+    terminal.wait("what became of packets", |screen| screen.contains("nothing dropped"));
     terminal.resize(40, 20);
     terminal.press(&["Escape"]);
     let narrow = terminal.wait("the list on 40 columns", |screen| {

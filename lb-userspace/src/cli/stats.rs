@@ -35,14 +35,13 @@ use crate::api::{
 /// again and again with rates per second since the last one.
 ///
 /// --ipvs shows connections only where they are known, and "-" elsewhere.
-///
-/// Example: lb stats web --watch=2s
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   lb stats
   lb stats web/web1 --watch=2s
-  lb stats --csv > stats.csv")]
+  lb stats --csv > stats.csv
+  lb stats --ipvs=rate")]
 pub struct Show {
     /// Only this service or backend
     #[arg(value_name = "SERVICE[/BACKEND]")]

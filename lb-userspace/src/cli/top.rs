@@ -54,9 +54,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// first. `?` shows all keys. A daemon that goes away is waited for.
 ///
 /// Elsewhere than on a terminal, see `lb stats --watch --json`.
-///
-/// Example: lb top --interval=2s
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb top
+  lb top --interval=2s --filter=DOWN")]
 pub struct Top {
     /// Time between two looks
     #[arg(short, long, value_name = "INTERVAL", default_value = "1s", value_parser = units::parse_interval)]

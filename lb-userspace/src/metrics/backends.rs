@@ -13,7 +13,8 @@ use crate::api::types::{BackendStatus, Checks, Counters, Status};
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Error> {
     states(encoder, &all.status)?;
     checks(encoder, &all.status)?;
-    traffic(encoder, all)
+    traffic(encoder, all)?;
+    connections(encoder, all)
 }
 
 fn states(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
@@ -94,6 +95,36 @@ fn traffic(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Er
                     samples.sample(&labels[..used], value(&backend.counters) as f64)?;
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+fn connections(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Error> {
+    let each = || {
+        all.stats.services.iter().flat_map(|service| {
+            service.backends.iter().map(|backend| (labels(&service.name, &backend.name), backend))
+        })
+    };
+    let mut open = gauge(
+        encoder,
+        "lb_backend_connections",
+        "Open connections, of services with `count_connections`: active or inactive (opening, closing).",
+    )?;
+    for ([service, backend], counted) in each() {
+        let Some(connections) = counted.connections else { continue };
+        for (state, count) in [("active", connections.active), ("inactive", connections.inactive)] {
+            open.sample(&[service, backend, ("state", state)], count as f64)?;
+        }
+    }
+    let mut times = histogram(
+        encoder,
+        "lb_backend_handshake_seconds",
+        "Time from SYN to SYN-ACK of one connection in eight (nat over TCP only).",
+    )?;
+    for (labels, backend) in each() {
+        if let Some(handshake) = &backend.handshake {
+            times.buckets(&labels, handshake)?;
         }
     }
     Ok(())

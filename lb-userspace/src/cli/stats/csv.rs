@@ -3,7 +3,9 @@
 
 use super::rates::Rates;
 use crate::{
-    api::types::{BackendStatus, Checks, Counters, ServiceStats, ServiceStatus, Stats, Status},
+    api::types::{
+        BackendStats, BackendStatus, Checks, Counters, ServiceStats, ServiceStatus, Stats, Status,
+    },
     cli::output::clean,
 };
 
@@ -55,6 +57,9 @@ impl Service<'_> {
         row.set("lb_drops", self.drops());
         row.set("dcon", self.service.reasons.get("not_allowed").copied().unwrap_or(0));
         row.set("conn_tot", self.service.total.flows);
+        if let Some(sum) = self.connections() {
+            row.set("scur", sum);
+        }
         if let Some(rate) = self.rates.service(&self.service.name) {
             row.set("rate", rate.flows.round());
             row.set("conn_rate", rate.flows.round());
@@ -73,6 +78,9 @@ impl Service<'_> {
         row.set("lbtot", backend.counters.flows);
         row.set("lb_admin", &backend.admin);
         row.set("lb_share", format!("{:.6}", backend.share));
+        if let Some(connections) = backend.connections {
+            row.set("scur", connections.active);
+        }
         if let Some(rate) = self.rates.backend(&self.service.name, &backend.name) {
             row.set("rate", rate.flows.round());
         }
@@ -86,6 +94,9 @@ impl Service<'_> {
     fn backend(&self) -> Row {
         let up = self.known.is_none_or(|known| known.state != "DOWN");
         let mut row = self.row("BACKEND", &self.service.total, 1);
+        if let Some(sum) = self.connections() {
+            row.set("scur", sum);
+        }
         row.set("status", if up { "UP" } else { "DOWN" });
         let used = self.service.backends.iter().filter(|backend| backend.share > 0.0);
         let weight: u32 = used.clone().map(|backend| u32::from(backend.weight)).sum();
@@ -127,6 +138,12 @@ impl Service<'_> {
         row
     }
 
+    /// Open connections of all backends, if they are counted.
+    fn connections(&self) -> Option<u64> {
+        let open = |backend: &BackendStats| Some(backend.connections?.active);
+        self.service.backends.iter().map(open).sum()
+    }
+
     fn drops(&self) -> u64 {
         use lb_common::abi::Reason;
         let count = |reason: &Reason| self.service.reasons.get(reason.name());
@@ -150,6 +167,9 @@ fn sentence(code: &str) -> &'static str {
         "L4OK" => "Layer4 check passed",
         "L4TOUT" => "Layer4 timeout",
         "L4CON" => "Layer4 connection problem",
+        "L6OK" => "Layer6 check passed",
+        "L6TOUT" => "Layer6 timeout",
+        "L6RSP" => "Layer6 invalid response",
         "L7OK" => "Layer7 check passed",
         "L7TOUT" => "Layer7 timeout",
         "L7RSP" => "Layer7 invalid response",
@@ -215,7 +235,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::api::types::BackendStats;
+    use crate::api::types::Connections;
 
     fn sample() -> (Stats, Rates, Status) {
         let counters = Counters { flows: 7, bytes_in: 100, bytes_out: 900, ..Counters::default() };
@@ -224,6 +244,7 @@ mod tests {
             weight: 100,
             share: 1.0,
             counters,
+            connections: Some(Connections { active: 5, inactive: 1 }),
             ..BackendStats::default()
         };
         let service = ServiceStats {
@@ -317,6 +338,7 @@ mod tests {
             ["check_code", "check_desc", "addr", "mode", "rate", "last_chk"].map(|c| value(2, c)),
             ["200", "Layer7 check passed", "10.0.0.11:80", "tcp", "4", "200 OK, fine"]
         );
+        assert_eq!([1, 2, 3].map(|row| value(row, "scur")), ["5"; 3]);
         assert_eq!(
             ["act", "status", "algo", "lastchg", "downtime", "chkdown"].map(|c| value(3, c)),
             ["1", "UP", "maglev", "60", "9", "2"]
@@ -324,6 +346,13 @@ mod tests {
         let drained =
             BackendStatus { admin: "drain".into(), ..status.services[0].backends[0].clone() };
         assert_eq!(words(&drained), "DRAIN");
+    }
+
+    #[test]
+    fn every_code_has_its_sentence() {
+        for code in crate::health::CheckCode::ALL {
+            assert!(!sentence(code.name()).is_empty(), "{code}");
+        }
     }
 
     /// Numbers of columns in HAProxy's guide, which scripts that count columns rely on.

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::rates::Rates;
 use crate::{
-    api::types::{Counters, ServiceStats, ServiceStatus, Stats, Status},
+    api::types::{Connections, Counters, ServiceStats, ServiceStatus, Stats, Status},
     cli::output::clean,
 };
 
@@ -59,7 +59,10 @@ fn rows(layout: Layout, service: &ServiceStats, rates: &Rates, known: &ServiceSt
                 // A server that gets no new connections has weight 0 there.
                 let weight = if backend.share > 0.0 { backend.weight } else { 0 };
                 let forward = forward(&known.forward);
-                let [active, inactive] = ["-", "-"];
+                let known = |count: fn(&Connections) -> u64| {
+                    backend.connections.as_ref().map_or("-".to_owned(), |c| count(c).to_string())
+                };
+                let [active, inactive] = [known(|c| c.active), known(|c| c.inactive)];
                 format!("  -> {address:<28} {forward:<7} {weight:<6} {active:<10} {inactive:<10}\n")
             }
             Layout::Stats => format!("  -> {address:<28}{}\n", totals(&backend.counters)),
@@ -146,7 +149,7 @@ mod tests {
             counters: counters(n),
             ..BackendStats::default()
         };
-        let service = ServiceStats {
+        let mut service = ServiceStats {
             name: "web".into(),
             listen: "192.0.2.10:80/tcp".into(),
             total: counters(3),
@@ -166,6 +169,7 @@ mod tests {
             backends: vec![state("web1", "10.0.0.11:80"), state("web2", "[2001:db8::12]:80")],
             ..ServiceStatus::default()
         };
+        service.backends[1].connections = Some(Connections { active: 12, inactive: 3 });
         let stats = Stats { services: vec![service], ..Stats::default() };
         let mut before = stats.clone();
         before.services[0].backends[0].counters = counters(0);
@@ -189,7 +193,7 @@ Prot LocalAddress:Port Scheduler Flags
   -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
 TCP  192.0.2.10:80 mh (mh-port)
   -> 10.0.0.11:80                 Masq    100    -          -         
-  -> [2001:db8::12]:80            Masq    0      -          -         
+  -> [2001:db8::12]:80            Masq    0      12         3         
 ";
         let text = shown(Layout::List);
         assert_eq!(text, expected, "\n{text}");

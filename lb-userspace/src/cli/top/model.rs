@@ -10,7 +10,7 @@ use super::{
     rows::{Row, Sort},
 };
 use crate::api::types::{
-    BackendStatus, Event, Events, ServiceStatus, SetBackend, Stats, Status, Why,
+    BackendStats, BackendStatus, Event, Events, ServiceStatus, SetBackend, Stats, Status, Why,
 };
 
 /// Events that are kept for the pane.
@@ -198,6 +198,13 @@ impl Model {
     /// A service by its name.
     pub fn service(&self, name: &str) -> Option<&ServiceStatus> {
         self.status.services.iter().find(|service| service.name == name)
+    }
+
+    /// A backend's counters.
+    pub fn counted(&self, place: &Place) -> Option<&BackendStats> {
+        let backend = place.backend.as_ref()?;
+        let service = self.stats.services.iter().find(|known| known.name == place.service)?;
+        service.backends.iter().find(|known| known.name == *backend)
     }
 
     /// A backend by its place.

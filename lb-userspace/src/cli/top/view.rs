@@ -22,8 +22,10 @@ use super::{
 };
 use crate::cli::{output::clean, units};
 
-/// Lines of the pane of events, its heading included.
-const EVENT_LINES: u16 = 6;
+/// Lines of the pane of events, its heading included: on a low terminal, and on a high one.
+const EVENT_LINES: (u16, u16) = (4, 8);
+/// A terminal with this many lines is high.
+const HIGH: u16 = 30;
 /// Terminals with fewer lines have no room for it.
 const LINES_FOR_EVENTS: u16 = 20;
 
@@ -35,7 +37,11 @@ pub fn draw(model: &Model, palette: Palette, now: Instant, frame: &mut Frame<'_>
     let [top, body, pane, foot] = Layout::vertical([
         Constraint::Length(head.len() as u16),
         Constraint::Min(1),
-        Constraint::Length(if has_events { EVENT_LINES } else { 0 }),
+        Constraint::Length(match (has_events, area.height >= HIGH) {
+            (false, _) => 0,
+            (true, false) => EVENT_LINES.0,
+            (true, true) => EVENT_LINES.1,
+        }),
         Constraint::Length(1),
     ])
     .areas(area);
@@ -176,6 +182,7 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend, style::Color};
 
     use super::*;
+    use crate::api::types::{Connections, Histogram};
     use crate::cli::top::{model::Message, testing, update::update};
 
     fn terminal(model: &Model, palette: Palette) -> Terminal<TestBackend> {
@@ -266,16 +273,21 @@ dns             UP                            30.0k   240M  3.00k    300      â–
     fn a_backend_is_explained_without_playing_with_the_terminal() {
         let mut model = testing::model();
         model.size = (80, 40);
+        let counted = &mut model.stats.services[0].backends[1];
+        counted.connections = Some(Connections { active: 12, inactive: 3 });
+        counted.handshake = Some(Histogram { count: 4, sum_seconds: 0.002, buckets: vec![] });
         press(&mut model, "jj\n");
         model.why = Some(testing::why());
         let seen = lines(&model);
         for text in [
             "web/web2",
             "10.0.0.12:80",
-            "DOWN 1/2 for 2h03m",
+            "DOWN 1/2 for 2h03m, ready",
             "L7STS 503 \\u{1b}[31mgone in 1.2ms",
             "eth0 via 10.0.0.1",
             "3 failed while UP, went DOWN 1 times, 1m05s DOWN in all",
+            "12 active, 3 inactive",
+            "0.50ms on average of 4 seen",
             "12 not_allowed",
             "add its prefix",
             "198.51.100.7:4711 > 192.0.2.10:80",

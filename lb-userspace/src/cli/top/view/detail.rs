@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::{rate_text, spark};
 use crate::{
-    api::types::{BackendStatus, ServiceStatus, WhyReason},
+    api::types::{BackendStats, BackendStatus, ServiceStatus, WhyReason},
     cli::{
         output::clean,
         top::{
@@ -36,7 +36,12 @@ pub fn draw(
     let Some(service) = model.service(&place.service) else { return };
     let mut lines = Vec::new();
     match model.backend(place) {
-        Some(backend) => backend_lines(service, backend, palette, &mut lines),
+        Some(backend) => {
+            backend_lines(service, backend, palette, &mut lines);
+            if let Some(counted) = model.counted(place) {
+                measured_lines(counted, palette, &mut lines);
+            }
+        }
         None => service_lines(service, palette, &mut lines),
     }
     let rate = model.history.rate(place);
@@ -114,9 +119,10 @@ fn backend_lines(
     lines.push(fact("address", clean(&backend.address), palette));
     let state =
         format!("{} for {}", clean(&backend.state), units::age(backend.last_change_seconds));
-    lines.push(fact("state", Span::styled(state, palette.state(&backend.state)), palette));
-    let admin = Span::styled(clean(&backend.admin), palette.state(&backend.admin));
-    lines.push(fact("admin", admin, palette));
+    let mut line = fact("state", Span::styled(state, palette.state(&backend.state)), palette);
+    line.push_span(Span::raw(", "));
+    line.push_span(Span::styled(clean(&backend.admin), palette.state(&backend.admin)));
+    lines.push(line);
     let weight = match backend.weight == backend.configured_weight {
         true => backend.weight.to_string(),
         false => format!("{} (file {})", backend.weight, backend.configured_weight),
@@ -135,6 +141,19 @@ fn backend_lines(
     }
     let next_hop = Span::styled(clean(&backend.next_hop), palette.state(&backend.next_hop));
     lines.push(fact("next hop", next_hop, palette));
+}
+
+/// What is known of some backends only.
+fn measured_lines(counted: &BackendStats, palette: Palette, lines: &mut Vec<Line<'static>>) {
+    if let Some(connections) = counted.connections {
+        let text = format!("{} active, {} inactive", connections.active, connections.inactive);
+        lines.push(fact("connected", text, palette));
+    }
+    if let Some(times) = counted.handshake.as_ref().filter(|times| times.count > 0) {
+        let mean = 1e3 * times.sum_seconds / times.count as f64;
+        let text = format!("{mean:.2}ms on average of {} seen", times.count);
+        lines.push(fact("handshake", text, palette));
+    }
 }
 
 /// The same words as in `lb status`, uncut.
