@@ -9,6 +9,7 @@ mod alloc;
 mod apply;
 mod commands;
 mod connections;
+mod dashboard;
 mod forecast;
 mod history;
 mod host;
@@ -108,6 +109,8 @@ struct Node {
     commands: mpsc::Sender<api::Command>,
     metrics: Option<api::server::MetricsHandle>,
     metrics_problem: Option<String>,
+    dashboard: Option<api::server::dashboard::DashboardHandle>,
+    dashboard_problem: Option<String>,
     services: Vec<Service>,
     /// Keys of ADDRESS entries in the service table.
     addresses: HashSet<IpAddr>,
@@ -354,6 +357,8 @@ impl Node {
             commands,
             metrics: None,
             metrics_problem: None,
+            dashboard: None,
+            dashboard_problem: None,
             services: Vec::new(),
             addresses: HashSet::new(),
             interfaces: Vec::new(),
@@ -516,6 +521,7 @@ impl Node {
             self.attach_interfaces();
             self.follow_next_hops();
             self.follow_metrics();
+            self.follow_dashboard();
         }
     }
 

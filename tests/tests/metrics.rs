@@ -37,7 +37,7 @@ fn scrape_as(lab: &Lab, port: u16, headers: &'static str) -> std::io::Result<(St
     lab.lb.run(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         let request =
-            format!("GET /metrics HTTP/1.1\r\nHost: lb\r\n{headers}Connection: close\r\n\r\n");
+            format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

@@ -5,6 +5,8 @@
 //! and connections that ask nothing make way for those that do.
 
 mod connections;
+pub mod dashboard;
+mod host;
 mod metrics;
 mod routes;
 mod socket;

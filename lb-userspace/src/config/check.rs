@@ -68,13 +68,18 @@ impl Walk {
             return None;
         }
         match (&shape.kind, &node.value) {
-            (Kind::Mapping(keys), NodeValue::Mapping(entries)) => {
+            (Kind::Mapping(keys) | Kind::Short(keys), NodeValue::Mapping(entries)) => {
                 self.closed_mapping(entries, node.at, keys, None)
+            }
+            (Kind::Short(keys), NodeValue::Scalar { .. }) => {
+                let first = &keys[0];
+                let value = self.value(node, &first.shape)?;
+                Some(Value::Mapping([(first.name.as_str().into(), value)].into_iter().collect()))
             }
             (Kind::Tagged { tag, variants }, NodeValue::Mapping(entries)) => {
                 self.tagged(entries, node.at, tag, variants)
             }
-            (Kind::Mapping(_) | Kind::Tagged { .. }, _) => {
+            (Kind::Mapping(_) | Kind::Short(_) | Kind::Tagged { .. }, _) => {
                 self.wrong_kind(node, "a mapping", "write `key: value` lines, indented below it")
             }
             (Kind::List { item, least, most }, NodeValue::List(items)) => {
@@ -134,7 +139,9 @@ impl Walk {
                     _ => self.wrong_kind(node, "text", &format!("put it in quotes: \"{text}\"")),
                 }
             }
-            (Kind::Mapping(_) | Kind::Tagged { .. } | Kind::List { .. }, _) => None,
+            (Kind::Mapping(_) | Kind::Short(_) | Kind::Tagged { .. } | Kind::List { .. }, _) => {
+                None
+            }
         }
     }
 

@@ -73,7 +73,32 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, socket_level, metrics, \
-            limits, backend_defaults, services",
+            dashboard, limits, backend_defaults, services",
+    ]),
+    // The dashboard.
+    Case(&[(1, "dashboard: 127.0.0.1")], &[
+        "1:12: dashboard has no port: write 127.0.0.1:8404 or \"[::1]:8404\"",
+    ]),
+    Case(&[(1, "dashboard: here")], &[
+        "1:12: `here` in dashboard is not an address with a port: write 10.0.0.11:443, 10.0.0.11, \
+            \"[2001:db8::11]:443\" or 2001:db8::11 (names are not resolved)",
+    ]),
+    Case(&[(1, "dashboard: {token_file: /etc/lb/token}")], &[
+        "1:12: dashboard lacks the key `listen`: add `listen:` (Address and port it is served on)",
+    ]),
+    Case(&[(1, "dashboard: {listen: 127.0.0.1:8404, token_file: token, hosts: [a:80]}")], &[
+        "1:49: `token` in dashboard.token_file is not the path of a file: write an absolute path: /etc/lb/ca.pem",
+        "1:64: `a:80` in dashboard.hosts[0] is not the name of a host: write lb1.example.org, without a port",
+    ]),
+    Case(&[(1, "dashboard: 0.0.0.0:8404")], &[
+        "1:12: the dashboard at 0.0.0.0:8404 can be reached by other hosts and asks nobody for a token: add \
+            `token_file:`, or listen on 127.0.0.1 or \"[::1]\"",
+    ]),
+    Case(&[(1, "dashboard: {listen: 127.0.0.1:8404, write: true}")], &[
+        "1:44: dashboard.write without a token would let everybody on this host change backends: add `token_file:`",
+    ]),
+    Case(&[(1, "metrics: 127.0.0.1:8404\ndashboard: 127.0.0.1:8404")], &[
+        "2:12: metrics and dashboard cannot both be at 127.0.0.1:8404: choose another port for one of the two",
     ]),
     Case(&[(1, "limits: {service: 5}")], &["1:10: unknown key `service` in limits: did you mean `services`?"]),
     Case(&[(5, "    forward: nat\n    <<: {window: 5m}")], &[

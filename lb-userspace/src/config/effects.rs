@@ -20,6 +20,7 @@ use Effect::{Differs, Needed};
 
 /// The file that rows start from.
 const BASE: &str = "
+dashboard: {listen: 127.0.0.1:8404}
 services:
   - name: web
     listen: {address: 192.0.2.10, port: 80}
@@ -36,6 +37,7 @@ type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
 const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
 const TCP_CHECK: &[(&str, &str)] = &[("services[].check.type", "tcp")];
 const TLS_CHECK: &[(&str, &str)] = &[("services[].check.type", "tls")];
+const TOKEN: &[(&str, &str)] = &[("dashboard.token_file", "/etc/a")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -44,6 +46,11 @@ const ROWS: &[Row] = &[
     ("socket_group", &[], Differs("lb", "adm")),
     ("socket_level", &[], Differs("admin", "user")),
     ("metrics", &[], Differs("127.0.0.1:9180", "127.0.0.1:9181")),
+    ("dashboard", &[], Differs("127.0.0.1:8405", "{listen: 127.0.0.1:8406}")),
+    ("dashboard.listen", &[], Differs("127.0.0.1:8404", "\"[::1]:8404\"")),
+    ("dashboard.token_file", &[], Differs("/etc/a", "/etc/b")),
+    ("dashboard.write", TOKEN, Differs("true", "false")),
+    ("dashboard.hosts", &[], Differs("[lb1]", "[lb2]")),
     ("limits", &[], Differs("{}", "{services: 5}")),
     ("limits.services", &[], Differs("5", "6")),
     ("limits.backends", &[], Differs("5", "6")),

@@ -33,7 +33,7 @@ fn write_key(text: &mut String, key: &Key, indent: usize, first_of_item: bool) {
     write_comment(text, &documentation(key), at);
     let head = format!("{}{lead}{}:", " ".repeat(at), key.name);
     match &key.shape.kind {
-        Kind::Mapping(keys) => {
+        Kind::Mapping(keys) | Kind::Short(keys) => {
             *text += &format!("{head}\n");
             keys.iter().for_each(|key| write_key(text, key, indent + 2, false));
         }

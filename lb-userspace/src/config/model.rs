@@ -21,6 +21,8 @@ pub struct Config {
     pub socket_level: SocketLevel,
     /// Where Prometheus may scrape; the port is not 0.
     pub metrics: Option<SocketAddr>,
+    /// The dashboard in the browser; `None` = there is none.
+    pub dashboard: Option<Dashboard>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// Services; names and (address, port, protocol) are unique.
@@ -69,6 +71,19 @@ pub enum XdpMode {
     Generic,
     /// Native where the driver can, else generic with a warning.
     Auto,
+}
+
+/// `dashboard:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Dashboard {
+    /// Where it is served; the port is not 0. Not loopback: there is a token.
+    pub listen: SocketAddr,
+    /// Holds the token; an absolute path. The file itself is judged on the host.
+    pub token_file: Option<PathBuf>,
+    /// Whoever has the token may change backends; there is one then.
+    pub write: bool,
+    /// Names that `Host` headers may have beside addresses and `localhost`; in small letters.
+    pub hosts: Vec<String>,
 }
 
 /// `limits:`, entries; fixed while the data plane is loaded.

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use super::{
     model::{
-        Backend, Check, CheckKind, Config, Forward, Limits, Listen, Service, Timeouts, Timing, Tls,
-        Verify,
+        Backend, Check, CheckKind, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts,
+        Timing, Tls, Verify,
     },
     spec::{self, BackendSettings},
     value::{FilePath, HttpHost, Period, Phrase},
@@ -33,6 +33,7 @@ pub fn config(file: &spec::File) -> Config {
         socket_level: file.socket_level,
         // Without a port it is an error of the rules.
         metrics: file.metrics.map(|at| SocketAddr::new(at.address, at.port.unwrap_or_default())),
+        dashboard: file.dashboard.as_ref().map(dashboard),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,
@@ -43,6 +44,17 @@ pub fn config(file: &spec::File) -> Config {
             allow_prefixes: limits.allow_prefixes,
         },
         services: file.services.iter().map(|one| service(one, &file.backend_defaults)).collect(),
+    }
+}
+
+fn dashboard(dashboard: &spec::Dashboard) -> Dashboard {
+    let listen = dashboard.listen;
+    Dashboard {
+        // Without a port it is an error of the rules.
+        listen: SocketAddr::new(listen.address, listen.port.unwrap_or_default()),
+        token_file: dashboard.token_file.as_ref().map(|path| path.0.as_str().into()),
+        write: dashboard.write,
+        hosts: dashboard.hosts.iter().map(|name| name.0.clone()).collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod backends;
+mod dashboard;
 mod limits;
 mod listen;
 mod services;
@@ -68,6 +69,7 @@ impl<'a> Context<'a> {
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     services::judge(context, findings);
     listen::judge(context, findings);
+    dashboard::judge(context, findings);
     backends::judge(context, findings);
     timing::judge(context, findings);
     limits::judge(context, findings);

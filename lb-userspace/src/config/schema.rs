@@ -15,6 +15,14 @@ pub fn schema() -> Value {
     schema
 }
 
+/// A mapping that may be written as its first key's value alone.
+pub fn or_first_key(schema: &mut schemars::Schema) {
+    let mapping = schema.clone().to_value();
+    let first = mapping["properties"].as_object().and_then(|keys| keys.values().next()).cloned();
+    let first = first.expect("a mapping has keys");
+    *schema = schemars::json_schema!({"anyOf": [mapping, first]});
+}
+
 /// An optional key is left out, not given without a value: that is more often an accident.
 fn refuse_null(schema: &mut Value) {
     match schema {

@@ -35,6 +35,8 @@ pub struct Shape {
 pub enum Kind {
     /// A mapping with these keys and no others.
     Mapping(Vec<Key>),
+    /// The same, or the value of its first key alone.
+    Short(Vec<Key>),
     /// A mapping whose key `tag` says which other keys there are.
     Tagged {
         /// The key; a word.
@@ -106,6 +108,9 @@ impl Kind {
                 true => Self::tagged(options),
                 false => Self::Word(options.iter().flat_map(words).collect()),
             };
+        }
+        if let Some(options) = schema["anyOf"].as_array() {
+            return Self::Short(keys(&options[0], None));
         }
         if schema.get("enum").is_some() || schema.get("const").is_some() {
             return Self::Word(words(schema));
@@ -198,7 +203,7 @@ fn collect<'a>(path: &str, shape: &'a Shape, found: &mut Vec<(String, &'a Key)>)
         }
     };
     match &shape.kind {
-        Kind::Mapping(keys) => add(keys),
+        Kind::Mapping(keys) | Kind::Short(keys) => add(keys),
         Kind::Tagged { tag, variants } => {
             add(std::slice::from_ref(tag));
             variants.iter().for_each(|variant| add(&variant.keys));

@@ -14,8 +14,8 @@ use super::{
         XdpMode,
     },
     value::{
-        Endpoint, FilePath, GroupName, HttpHost, HttpMethod, HttpPath, InterfaceName, Name, Period,
-        Phrase, Prefix, StatusCodes,
+        Endpoint, FilePath, GroupName, HostName, HttpHost, HttpMethod, HttpPath, InterfaceName,
+        Name, Period, Phrase, Prefix, StatusCodes,
     },
 };
 
@@ -41,6 +41,8 @@ pub struct File {
     /// Without it there is no such listener.
     #[schemars(example = &"127.0.0.1:9180")]
     pub metrics: Option<Endpoint>,
+    /// The dashboard in the browser: a mapping, or its address alone. Without it there is no such listener.
+    pub dashboard: Option<Dashboard>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,
@@ -72,6 +74,29 @@ impl File {
         }
         Ok((file, indices))
     }
+}
+
+/// The dashboard in the browser.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = super::schema::or_first_key)]
+pub struct Dashboard {
+    /// Address and port it is served on. One that others than this host can reach needs a `token_file`; there is no TLS, so
+    /// better put a proxy with TLS or a tunnel of ssh before a loopback address.
+    #[schemars(example = &"127.0.0.1:8404")]
+    pub listen: Endpoint,
+    /// File with the token that the page asks for: at least 16 characters on one line, readable by lb's user alone (0600 or
+    /// 0400). A new token is in force within some seconds. Without it everybody who reaches the address may look.
+    #[schemars(example = &"/etc/lb/dashboard.token")]
+    pub token_file: Option<FilePath>,
+    /// Whoever has the token may also drain backends, bring them back, and set their weights.
+    #[serde(default)]
+    pub write: bool,
+    /// Names by which browsers reach the page, such as a proxy's; addresses and `localhost` always work. Others are refused, so
+    /// that no foreign page can point its name at this host (DNS rebinding).
+    #[serde(default)]
+    #[schemars(example = ["lb1.example.org"], length(max = 32))]
+    pub hosts: Vec<HostName>,
 }
 
 /// Entries of tables; all of them are allocated when lb attaches.

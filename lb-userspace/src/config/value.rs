@@ -59,7 +59,7 @@ mod text;
 pub use self::{
     address::{Endpoint, Prefix},
     http::{HttpHost, HttpMethod, HttpPath, StatusCodes},
-    name::{GroupName, InterfaceName, Name},
+    name::{GroupName, HostName, InterfaceName, Name},
     period::Period,
     text::{FilePath, Phrase},
 };
@@ -94,6 +94,7 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         Prefix::FORMAT => Prefix::from_str(text).err(),
         Name::FORMAT => Name::from_str(text).err(),
         InterfaceName::FORMAT => InterfaceName::from_str(text).err(),
+        HostName::FORMAT => HostName::from_str(text).err(),
         GroupName::FORMAT => GroupName::from_str(text).err(),
         StatusCodes::FORMAT => StatusCodes::from_str(text).err(),
         HttpMethod::FORMAT => HttpMethod::from_str(text).err(),

@@ -59,6 +59,7 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("timeout", &["timeouts"]),
     ("unhealthy_threshold", &["fall"]),
     ("upstreams", &["backends"]),
+    ("ui", &["dashboard"]),
     ("uri", &["path"]),
     ("url", &["path"]),
     ("vip", &["address", "listen"]),

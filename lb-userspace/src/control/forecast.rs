@@ -65,6 +65,23 @@ impl Node {
             };
             lines.push(format!("metrics: {} -> {}", shown(metrics), shown(config.metrics)));
         }
+        let dashboard = self.config.as_ref().and_then(|config| config.dashboard.as_ref());
+        if dashboard != config.dashboard.as_ref() {
+            let shown = |dashboard: Option<&model::Dashboard>| match dashboard {
+                None => "none".to_owned(),
+                Some(at) => format!(
+                    "{} ({}{})",
+                    at.listen,
+                    if at.token_file.is_some() { "with a token" } else { "without a token" },
+                    if at.write { ", may change backends" } else { "" },
+                ),
+            };
+            let (before, after) = (shown(dashboard), shown(config.dashboard.as_ref()));
+            lines.push(match before == after {
+                true => "dashboard: another token file or other host names".to_owned(),
+                false => format!("dashboard: {before} -> {after}"),
+            });
+        }
         if self.xdp_mode != config.xdp_mode {
             let modes = format!("xdp_mode: {:?} -> {:?}", self.xdp_mode, config.xdp_mode);
             lines.push(format!(

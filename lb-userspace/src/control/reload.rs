@@ -86,6 +86,7 @@ impl Node {
 
     /// What only this host can tell: own addresses, listening sockets.
     pub(super) fn check_host(&self, parsed: &Parsed) -> Result<(), ReloadError> {
+        self.check_dashboard(parsed)?;
         let listeners = host::listeners().unwrap_or_default();
         let fresh = |conflict: &host::Conflict| {
             let key = ListenKey::of(&parsed.config.services[conflict.service]);
@@ -144,6 +145,7 @@ impl Node {
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
         self.config = Some(config);
         self.follow_metrics();
+        self.follow_dashboard();
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
         self.network_changed(self.snapshot.clone());

@@ -67,6 +67,7 @@ impl Node {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
         warnings.extend(self.state_error.clone());
         warnings.extend(self.metrics_problem.clone());
+        warnings.extend(self.dashboard_problem.clone());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {
             format!(
                 "{name}: lb's program was taken off {times} time(s) since the daemon's start, and attached again: find out who does that"

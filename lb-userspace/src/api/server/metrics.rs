@@ -4,11 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{
         HeaderMap, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,9 +19,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::connections::Connections;
+use super::{connections::Connections, host};
 use crate::{
-    api::{Command, peer::Caller},
+    api::{Command, peer::Caller, types::Failure},
     metrics::{self, Format, process::Process},
 };
 
@@ -52,10 +53,20 @@ pub fn serve_metrics(
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let router = Router::new().route("/metrics", get(scrape)).with_state(commands);
+    let mut router = Router::new().route("/metrics", get(scrape)).with_state(commands);
+    if address.ip().is_loopback() {
+        router = router.layer(middleware::from_fn(only_for_us));
+    }
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(accept(listener, Connections::new(router, stopped)));
     Ok(MetricsHandle { address, task, _stop: stop })
+}
+
+/// A loopback address is for this host alone; without this, any page that a browser on it opens could read along.
+async fn only_for_us(request: Request, next: Next) -> Result<Response, Failure> {
+    let remedy = "scrape it by its address or as localhost";
+    host::check(request.headers(), &[], remedy)?;
+    Ok(next.run(request).await)
 }
 
 async fn accept(listener: TcpListener, mut connections: Connections) {

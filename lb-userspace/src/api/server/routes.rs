@@ -159,7 +159,7 @@ async fn set_backend(
     ask(commands, |reply| Command::SetBackend { service, backend, set, peer, reply }).await
 }
 
-fn check(set: &SetBackend) -> Result<(), Failure> {
+pub(super) fn check(set: &SetBackend) -> Result<(), Failure> {
     match set {
         SetBackend { admin: None, weight: None } => {
             Err(invalid("nothing to set: give `admin`, `weight` or both"))
@@ -177,7 +177,7 @@ fn check(set: &SetBackend) -> Result<(), Failure> {
 }
 
 /// The whole body, bounded in size and time.
-async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
     let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, limit).collect());
     let bytes = match whole.await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -198,11 +198,18 @@ async fn ask<T: Serialize>(
     State(commands): Commands,
     command: impl FnOnce(Answer<T>) -> Command,
 ) -> Result<Response, Failure> {
+    Ok(Json(answer(&commands, command).await?).into_response())
+}
+
+/// The same, and the answer as it is.
+pub(super) async fn answer<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(Answer<T>) -> Command,
+) -> Result<T, Failure> {
     let stopping = || Failure::new(FailureKind::Unavailable, "the daemon is stopping; try again");
     let (answer, answered) = oneshot::channel();
     commands.send(command(answer)).await.map_err(|_| stopping())?;
-    let value = answered.await.map_err(|_| stopping())??;
-    Ok(Json(value).into_response())
+    answered.await.map_err(|_| stopping())?
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
@@ -226,7 +233,7 @@ async fn wrong_method() -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 
-fn invalid(error: impl Into<String>) -> Failure {
+pub(super) fn invalid(error: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Invalid, error)
 }
 

@@ -19,7 +19,12 @@ written_as_text!(InterfaceName, "interface-name", "^[^/:\\s]{1,15}$");
 pub struct GroupName(pub String);
 written_as_text!(GroupName, "group-name", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$");
 
-displayed_as_text!(Name GroupName InterfaceName);
+/// The name of a host, as in `http://NAME/`, without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub String);
+written_as_text!(HostName, "host-name", "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$");
+
+displayed_as_text!(Name GroupName HostName InterfaceName);
 
 impl FromStr for Name {
     type Err = Wrong;
@@ -46,6 +51,17 @@ impl FromStr for GroupName {
             "is not the name of a group",
             "write 1 to 32 letters, digits, `_`, `.` and `-`, beginning with a letter, digit or `_`",
         ))
+    }
+}
+
+impl FromStr for HostName {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        if word(text, 253) && !text.ends_with(['-', '.']) {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        Err(Wrong::new("is not the name of a host", "write lb1.example.org, without a port"))
     }
 }
 
