@@ -12,20 +12,21 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
-    body::{Body, Bytes},
+    body::Body,
     extract::{
         Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
     http::{
         HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE},
+        header::{CACHE_CONTROL, HeaderName, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
+use lb_common::abi::Reason;
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -33,7 +34,10 @@ use tokio::{
 };
 
 pub use self::{access::Access, token::TokenError};
-use self::{access::Denied, feed::Feed};
+use self::{
+    access::Denied,
+    feed::{Feed, Shot},
+};
 use super::{MAX_BODY, connections::Connections, routes};
 use crate::{
     api::{
@@ -213,21 +217,33 @@ impl IntoResponse for Denied {
     }
 }
 
-async fn session(State(shared): State<Shared>) -> Response {
+/// What a page has to know before it begins.
+#[derive(Serialize)]
+struct Session {
+    /// Changes are possible.
+    write: bool,
+    /// Names of the reasons under which packets are dropped.
+    drops: Vec<&'static str>,
+}
+
+async fn session(State(shared): State<Shared>) -> Json<Session> {
     let write = shared.access.borrow().may_write();
-    Json(serde_json::json!({"write": write, "version": env!("CARGO_PKG_VERSION")})).into_response()
+    let drops = Reason::ALL.iter().filter(|reason| reason.is_drop()).map(|reason| reason.name());
+    Json(Session { write, drops: drops.collect() })
 }
 
 async fn status(State(shared): State<Shared>) -> Result<Response, Failure> {
-    Ok(json(shared.feed.status().await?))
+    Ok(sent(&*shared.feed.status().await?))
 }
 
 async fn stats(State(shared): State<Shared>) -> Result<Response, Failure> {
-    Ok(json(shared.feed.stats().await?))
+    Ok(sent(&*shared.feed.stats().await?))
 }
 
-fn json(bytes: Bytes) -> Response {
-    ([(CONTENT_TYPE, "application/json")], bytes).into_response()
+fn sent(shot: &Shot) -> Response {
+    let taken = shot.taken_milliseconds.to_string();
+    let head = [("content-type", "application/json"), ("x-lb-taken", taken.as_str())];
+    (head, shot.json.clone()).into_response()
 }
 
 #[derive(Deserialize)]

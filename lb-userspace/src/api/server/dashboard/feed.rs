@@ -24,10 +24,20 @@ const FRESH: Duration = Duration::from_millis(500);
 /// The last answers of the controller.
 pub struct Feed {
     commands: mpsc::Sender<Command>,
-    status: Picture<Bytes>,
-    stats: Picture<Bytes>,
+    began: Instant,
+    status: Picture<Shot>,
+    stats: Picture<Shot>,
     why: Picture<Why>,
     events: Picture<Events>,
+}
+
+/// An answer as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shot {
+    /// When the controller gave it, milliseconds of a clock that only goes forward; rates are made with it.
+    pub taken_milliseconds: u64,
+    /// The JSON.
+    pub json: Bytes,
 }
 
 /// An answer and its age. Whoever finds it too old asks for another while the others wait.
@@ -53,7 +63,8 @@ impl Feed {
         fn none<T>() -> Picture<T> {
             Picture(Mutex::new(None))
         }
-        Self { commands, status: none(), stats: none(), why: none(), events: none() }
+        let began = Instant::now();
+        Self { commands, began, status: none(), stats: none(), why: none(), events: none() }
     }
 
     /// The controller's inbox, for what is no picture.
@@ -61,14 +72,14 @@ impl Feed {
         &self.commands
     }
 
-    /// `types::Status` as JSON.
-    pub async fn status(&self) -> Result<Bytes, Failure> {
-        Ok(Bytes::clone(&*self.status.get(async || self.json(Command::Status).await).await?))
+    /// `types::Status`
+    pub async fn status(&self) -> Result<Arc<Shot>, Failure> {
+        self.status.get(async || self.shot(Command::Status).await).await
     }
 
-    /// `types::Stats` as JSON.
-    pub async fn stats(&self) -> Result<Bytes, Failure> {
-        Ok(Bytes::clone(&*self.stats.get(async || self.json(Command::Stats).await).await?))
+    /// `types::Stats`
+    pub async fn stats(&self) -> Result<Arc<Shot>, Failure> {
+        self.stats.get(async || self.shot(Command::Stats).await).await
     }
 
     /// Of one service (by its name), or of all; what belongs to none is always there.
@@ -90,15 +101,16 @@ impl Feed {
         Ok(last_of(&all, after, limit))
     }
 
-    async fn json<T: Serialize>(
+    async fn shot<T: Serialize>(
         &self,
         command: impl FnOnce(Answer<T>) -> Command,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Shot, Failure> {
         let value = answer(&self.commands, command).await?;
+        let taken_milliseconds = self.began.elapsed().as_millis() as u64;
         let json = serde_json::to_vec(&value).map_err(|error| {
             Failure::new(FailureKind::Internal, format!("an answer is no JSON: {error}"))
         })?;
-        Ok(json.into())
+        Ok(Shot { taken_milliseconds, json: json.into() })
     }
 }
 
@@ -130,7 +142,7 @@ mod tests {
         let feed = Feed::new(commands);
         let answers = futures::future::join_all((0..100).map(|_| feed.status())).await;
         assert!(answers.iter().all(|answer| answer == &answers[0]));
-        let status: Status = serde_json::from_slice(answers[0].as_ref().unwrap()).unwrap();
+        let status: Status = serde_json::from_slice(&answers[0].as_ref().unwrap().json).unwrap();
         assert_eq!(status.pid, 7);
         drop(feed);
         // A second one only if this machine took half a second to answer a hundred.
