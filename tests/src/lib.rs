@@ -6,6 +6,7 @@
 //! started them.
 
 mod bpf;
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod kernel;

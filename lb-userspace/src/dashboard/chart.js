@@ -1,7 +1,7 @@
 // Small line charts, drawn as SVG from histories.
 
 import { h, svg, text } from "./dom.js";
-import { duration } from "./format.js";
+import { duration, round } from "./format.js";
 import { POINTS, store } from "./store.js";
 
 /// The path of the last values in a box; a gap where nothing is known. `closed` reaches down to the bottom.
@@ -83,7 +83,7 @@ export function plot({ title, lines, format }) {
     const histories = lines.map((line) => line.history());
     const most = Math.max(...histories.map((history) => (history ? greatest(history.values) : 0)));
     const top = most > 0 ? roundUp(most) : 1;
-    [top, top / 2, 0].forEach((value, index) => text(scale[index], most > 0 || value === 0 ? format(value) : ""));
+    [top, top / 2, 0].forEach((value, index) => text(scale[index], most > 0 || value === 0 ? round(format(value)) : ""));
     histories.forEach((history, index) => {
       const values = history?.values ?? new Float32Array(POINTS).fill(NaN);
       paths[index].setAttribute("d", path(values, WIDTH, HEIGHT, top, false));

@@ -31,7 +31,11 @@ export function percent(share) {
   return `${value >= 9.95 || value === 0 ? value.toFixed(0) : value.toFixed(1)} %`;
 }
 
+/// Of a scale: without zeros that say nothing.
+export const round = (shown) => shown.replace(/\.?0+(?=( |$))(?<=\.\d*)/, "");
+
 export function milliseconds(value) {
+  if (value === 0) return "0 ms";
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value >= 1000) return `${(value / 1000).toFixed(2)} s`;
   if (value >= 100) return `${value.toFixed(0)} ms`;

@@ -11,7 +11,7 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 12] = [
+pub const FOR_TESTS: [Package; 15] = [
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
     Package::program("mandoc", "mandoc"),
@@ -25,6 +25,10 @@ pub const FOR_TESTS: [Package; 12] = [
     // The servers without the packages that start them.
     Package::program("mariadb-server-core", "mariadbd"),
     Package::program("mariadb-client-core", "mariadb"),
+    // The dashboard is looked at in a real browser, with letters as wide as most people's.
+    Package::program("chromium", "chromium"),
+    Package::program("chromium-driver", "chromedriver"),
+    Package::library("fonts-noto-core", None),
 ];
 
 /// A Debian package.

@@ -75,7 +75,7 @@ function drawNic(row, nic) {
 }
 
 function tableRow() {
-  return h("li", null, h("span"), h("i", { class: "meter", "aria-hidden": "true" }, h("i")), h("span", { class: "number" }));
+  return h("li", null, h("span"), h("span", { class: "meter", "aria-hidden": "true" }, h("i")), h("span", { class: "number" }));
 }
 
 function drawTable(row, [name, used, limit]) {

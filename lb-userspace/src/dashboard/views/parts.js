@@ -6,7 +6,7 @@ import { clock, count, day, duration, plural } from "../format.js";
 import { store } from "../store.js";
 
 /// Signs beside the words, so that colour is never the only difference.
-const SIGNS = { up: "●", falling: "◐", rising: "◔", down: "▼", drain: "◌", maint: "■", removed: "✕" };
+const SIGNS = { up: "●", falling: "◐", rising: "◔", down: "▼", drain: "◇", maint: "■", removed: "✕" };
 
 /// A state in its colour, with its sign. draw(kind, word)
 export function badge() {
@@ -81,6 +81,7 @@ export function eventList(empty) {
       ? h("a", { href: event.backend ? backendLink(event.service, event.backend) : serviceLink(event.service) }, event.backend ? `${event.service}/${event.backend}` : event.service)
       : h("span", { class: "quiet" }, "node");
     const time = h("time", { datetime: new Date(event.unix_milliseconds).toISOString(), title: day(event.unix_milliseconds) }, clock(event.unix_milliseconds));
+    if (day(event.unix_milliseconds) !== day(Date.now())) time.append(h("small", null, day(event.unix_milliseconds)));
     return h(
       "li",
       { "data-kind": ALARMS[event.kind] ?? "none" },

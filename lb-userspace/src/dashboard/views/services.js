@@ -28,13 +28,14 @@ const COLUMNS = [
     class: "backends",
     value: (service) => service.usable / Math.max(1, service.status.backends.length),
     create() {
-      const meter = h("i", { class: "meter", "aria-hidden": "true" }, h("i"));
+      const meter = h("span", { class: "meter", "aria-hidden": "true" }, h("i"), h("i"));
       const number = h("span", { class: "number" });
       return {
         element: h("span", { class: "with-meter" }, meter, number),
         draw(service) {
           const all = service.status.backends.length;
           meter.firstChild.style.width = `${(100 * service.usable) / Math.max(1, all)}%`;
+          meter.lastChild.style.width = `${(100 * service.down) / Math.max(1, all)}%`;
           text(number, `${service.usable} / ${all}`);
         },
       };
