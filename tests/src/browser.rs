@@ -4,7 +4,7 @@
 //! machine's thread, which the clients there are do not know of.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::Path,
     process::Command,
@@ -92,20 +92,12 @@ impl<'a> Browser<'a> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost:{PORT}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = self.machine.run(move || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
-            stream.set_read_timeout(Some(MINUTE))?;
-            stream.write_all(request.as_bytes())?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            Ok(String::from_utf8_lossy(&answer).into_owned())
-        })?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
+        let (head, body) = self.machine.run(move || exchange(&request))?;
         let answer: Value =
-            serde_json::from_str(body).with_context(|| format!("{head}\n{body}"))?;
+            serde_json::from_str(&body).with_context(|| format!("{head}\n{body}"))?;
         ensure!(
             head.starts_with("HTTP/1.1 200"),
             "{method} {path}: {}",
@@ -249,6 +241,32 @@ impl<'a> Browser<'a> {
             })
             .collect()
     }
+}
+
+/// One question and its answer: head and body. The driver keeps connections open, so the length is what counts.
+fn exchange(request: &str) -> anyhow::Result<(String, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+    stream.set_read_timeout(Some(MINUTE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut stream = BufReader::new(stream);
+    let mut head = String::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        ensure!(stream.read_line(&mut line)? > 0, "the driver has hung up: {head}");
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse()?;
+        }
+        head += &line;
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head, String::from_utf8(body)?))
 }
 
 /// Keys without a letter, as WebDriver writes them.
