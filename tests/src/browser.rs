@@ -85,6 +85,10 @@ impl<'a> Browser<'a> {
         let id = session["sessionId"].as_str().context("no session")?;
         browser.session = format!("/session/{id}");
         browser.screen(Screen::Laptop);
+        browser.prefer_dark(false);
+        // What the browser's own first page has asked for is nobody's.
+        browser.open("about:blank");
+        browser.requests();
         Ok(browser)
     }
 
@@ -201,11 +205,14 @@ impl<'a> Browser<'a> {
         self.devtools("Emulation.setDeviceMetricsOverride", size);
     }
 
-    /// What the system prefers: a dark page or a light one.
+    /// What the system prefers: a dark page or a light one, and nothing that moves.
     #[track_caller]
     pub fn prefer_dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": value},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
         self.devtools("Emulation.setEmulatedMedia", features);
     }
 

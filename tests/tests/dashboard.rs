@@ -1,7 +1,10 @@
 //! The dashboard in a real browser, before the real daemon. `LB_BLESS=1` takes the pictures in docs/dashboard anew.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     time::Duration,
 };
@@ -9,10 +12,11 @@ use std::{
 use lb_tests::{
     browser::{Browser, Screen, key},
     client::{Load, wait_for},
-    daemon::Daemon,
+    daemon::{Daemon, backend},
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
     server::Server,
 };
+use lb_userspace::api::types::BackendStatus;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const PAGE: &str = "http://127.0.0.1:8404/";
@@ -38,11 +42,22 @@ fn picture(browser: &Browser<'_>, name: &str) {
         return;
     }
     let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/dashboard"));
-    std::fs::create_dir_all(&directory).unwrap();
+    fs::create_dir_all(&directory).unwrap();
     let path = directory.join(format!("{name}.png"));
     browser.screenshot(&path).unwrap();
-    let size = std::fs::metadata(&path).unwrap().len();
+    let size = fs::metadata(&path).unwrap().len();
     assert!(size < 150_000, "{} has {size} bytes", path.display());
+}
+
+/// For pictures only: so many points of traffic, that lines are to be seen.
+fn fill(browser: &Browser<'_>, points: usize) {
+    if std::env::var_os("LB_BLESS").is_some() {
+        let script = format!(
+            "const line = document.querySelector('.tile .line, .plot .line'); \
+             return (line?.getAttribute('d') ?? '').split('L').length >= {points}"
+        );
+        wait_for("lines are filled", 3 * MINUTE, || browser.run(&script), |full| *full == true);
+    }
 }
 
 /// Texts on grounds that they do not stand out from (WCAG 2.2 AA), and things that are wider than the screen.
@@ -111,6 +126,7 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
         Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 4, Duration::from_millis(4));
     let browser = Browser::start(&lab.lb).unwrap();
     browser.open(PAGE);
+    fill(&browser, 56);
 
     // All services.
     browser.wait_text(&row("web"), "web is shown", |text| {
@@ -161,7 +177,7 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
     let refused = || {
         lab.client.run(|| {
             let to = "10.77.0.80:9000".parse().unwrap();
-            std::net::TcpStream::connect_timeout(&to, Duration::from_millis(100)).unwrap_err();
+            TcpStream::connect_timeout(&to, Duration::from_millis(100)).unwrap_err();
             let socket = UdpSocket::bind("10.77.1.2:0").unwrap();
             // Whether it is sent does not matter: the next one will be.
             let _ = socket.send_to(b"anybody there?", "10.77.0.80:53");
@@ -211,6 +227,7 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
     browser.screen(Screen::Phone);
     browser.run("location.hash = '#/'");
     browser.wait_text(&row("web"), "the card of web", |text| text.contains("3 / 3"));
+    browser.wait("nothing covers it", "return document.querySelector('.toast') === null");
     picture(&browser, "phone");
     browser.prefer_dark(true);
     browser.run("location.hash = '#/service/web'");
@@ -230,7 +247,14 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
 fn a_thousand_backends_are_some_rows() {
     let lab = Lab::new(Arms::One, Return::ThroughLb, 1).unwrap();
     lab.lb.ip(&format!("route add 10.78.0.0/16 via {}", backend4(1))).unwrap();
-    for net in ["10.78.0.0/24", "10.78.1.0/24", "10.78.2.0/24", "10.78.3.0/25", "10.78.3.128/26"] {
+    for net in [
+        "10.78.0.0/24",
+        "10.78.1.0/24",
+        "10.78.2.0/24",
+        "10.78.3.0/25",
+        "10.78.3.128/26",
+        "10.78.3.192/27",
+    ] {
         lab.backends[0].ip(&format!("route add local {net} dev lo")).unwrap();
     }
     let all = SocketAddr::from(([0, 0, 0, 0], 80));
@@ -268,10 +292,11 @@ fn a_thousand_backends_are_some_rows() {
     assert_eq!(browser.run("return document.querySelector('.grid').ariaRowCount"), "1001");
     // The worst comes first.
     assert!(browser.text(".grid .rows .row").contains("DOWN"));
+    fill(&browser, 20);
     picture(&browser, "thousand");
 
     // To the end of the list by scrolling, by the keyboard, and by filtering.
-    browser.run("scrollTo(0, 10 ** 6)");
+    browser.run("document.querySelector('.grid').scrollIntoView({block: 'end'})");
     browser.wait(
         "the last row is there",
         "return document.querySelector('[aria-rowindex=\"1001\"]') !== null",
@@ -395,6 +420,7 @@ fn a_page_tells_that_the_daemon_is_away_and_goes_on_when_it_is_back() {
     daemon.wait_ready(&["UP", "NOLB"]);
     let browser = Browser::start(&lab.lb).unwrap();
     browser.open(PAGE);
+    fill(&browser, 56);
     browser.wait_text("#live", "it is live", |text| text == "live");
     assert_eq!(browser.text("#away"), "");
     daemon.kill().unwrap();
@@ -420,4 +446,228 @@ fn a_page_tells_that_the_daemon_is_away_and_goes_on_when_it_is_back() {
     });
     lab.lb.sh(&format!("kill -CONT {pid}")).unwrap();
     browser.wait_text("#live", "it is live once more", |text| text == "live");
+}
+
+/// One request as it is written; the answer's head (in small letters) and body. An empty answer is an error.
+fn send(lab: &Lab, port: u16, request: String) -> std::io::Result<(String, String)> {
+    lab.lb.run(move || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        Ok((head.to_ascii_lowercase(), body.to_owned()))
+    })
+}
+
+/// `METHOD /path` with headers beside a good `Host` (or another one), and the status that comes back.
+#[track_caller]
+fn ask(lab: &Lab, line: &str, headers: &[&str], body: &str) -> (u16, String) {
+    let host = match headers.iter().any(|header| header.starts_with("Host:")) {
+        true => "",
+        false => "Host: 127.0.0.1:8404\r\n",
+    };
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let request = format!(
+        "{line} HTTP/1.1\r\n{host}{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let (head, body) = send(lab, 8404, request).unwrap();
+    assert!(
+        head.contains("content-security-policy: default-src 'none'; script-src 'self';"),
+        "{head}"
+    );
+    assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+    assert!(head.contains("cache-control: no-"), "{head}");
+    assert!(!head.contains("access-control-"), "{head}");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.unwrap_or_else(|| panic!("{head}")), body)
+}
+
+fn write_token(daemon: &Daemon<'_>, token: &str, mode: u32) -> PathBuf {
+    let path = daemon.directory.join("dashboard.token");
+    let aside = daemon.directory.join("dashboard.token.new");
+    fs::write(&aside, token).unwrap();
+    fs::set_permissions(&aside, fs::Permissions::from_mode(mode)).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    path
+}
+
+const TOKEN: &str = "correct-horse-battery-staple";
+const SHOWN: &str = "Authorization: Bearer correct-horse-battery-staple";
+const JSON: &str = "Content-Type: application/json";
+const DRAIN: &str = "{\"admin\":\"drain\"}";
+const POST: &str = "POST /api/backends/web/web1";
+
+#[test]
+fn s10_nobody_looks_or_changes_who_may_not() {
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml("127.0.0.1:8404")).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP", "NOLB"]);
+    let admin = |name: &str| backend(&daemon.status(), "web", name).unwrap().admin.clone();
+
+    // Its address alone: this host may look, and only look.
+    let listening = lab.lb.sh("ss -Hltn").unwrap();
+    let addresses: Vec<&str> =
+        listening.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    assert_eq!(addresses, ["127.0.0.1:8404"], "{listening}");
+    assert_eq!(ask(&lab, "GET /", &[], "").0, 200);
+    let (status, body) = ask(&lab, "GET /api/status", &[], "");
+    assert!(status == 200 && body.contains("web1"), "{status} {body}");
+    for foreign in ["evil.example", "127.0.0.1.evil.example:8404", "", "lb"] {
+        let host = format!("Host: {foreign}");
+        for path in ["GET /", "GET /api/status", "GET /app.js", POST] {
+            let (status, body) = ask(&lab, path, &[&host], "");
+            assert_eq!(status, 403, "{path} for `{foreign}`: {body}");
+        }
+    }
+    for host in ["localhost", "localhost:9999", "[::1]:8404", "192.0.2.1"] {
+        assert_eq!(ask(&lab, "GET /api/status", &[&format!("Host: {host}")], "").0, 200, "{host}");
+    }
+    for foreign in
+        ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://evil.example"]
+    {
+        assert_eq!(ask(&lab, "GET /api/events", &[foreign], "").0, 403, "{foreign}");
+    }
+    for change in [&[JSON][..], &[JSON, SHOWN], &[JSON, "Origin: http://127.0.0.1:8404"]] {
+        let (status, body) = ask(&lab, POST, change, DRAIN);
+        assert!(status == 403 && body.contains("dashboard.write"), "{status} {body}");
+    }
+    for other in ["POST /api/reload", "POST /v1/detach", "GET /v1/status", "GET /../etc/passwd"] {
+        assert_eq!(ask(&lab, other, &[JSON], "{}").0, 404, "{other}");
+    }
+    for wrong in ["DELETE /", "PUT /api/status", "POST /api/status"] {
+        assert_eq!(ask(&lab, wrong, &[], "").0, 405, "{wrong}");
+    }
+    assert_eq!(admin("web1"), "ready");
+
+    // What would let others in is refused, with the place.
+    let file = daemon.directory.join("dashboard.token").display().to_string();
+    for (setting, place, word) in [
+        ("0.0.0.0:8404".to_owned(), "1:12", "token_file"),
+        ("{listen: 127.0.0.1:8404, write: true}".into(), "1:44", "token_file"),
+        (format!("{{listen: 127.0.0.1:8404, token_file: {file}}}"), "1:49", "umask 077"),
+    ] {
+        daemon.write(&yaml(&setting)).unwrap();
+        let output = daemon.lb(&["reload"]).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "{setting}: {said}");
+        assert!(said.contains(&format!("lb.yaml:{place}:")) && said.contains(word), "{said}");
+    }
+    write_token(&daemon, TOKEN, 0o644);
+    let said = String::from_utf8(daemon.lb(&["reload"]).unwrap().stderr).unwrap();
+    assert!(said.contains("lb.yaml:1:49:") && said.contains("chmod 600"), "{said}");
+    assert_eq!(ask(&lab, "GET /api/status", &[], "").0, 200, "the last good one is in force");
+
+    // With a token, and leave to change.
+    write_token(&daemon, TOKEN, 0o600);
+    daemon
+        .write(&yaml(&format!(
+            "{{listen: 127.0.0.1:8404, token_file: {file}, write: true, hosts: [lb.example]}}"
+        )))
+        .unwrap();
+    daemon.must(&["reload"]);
+    let (status, body) = ask(&lab, "GET /api/status", &[], "");
+    assert!(status == 401 && !body.contains("web1"), "{status} {body}");
+    assert_eq!(
+        ask(&lab, "GET /api/status", &["Authorization: Bearer correct-horse-battery-stapl"], "").0,
+        401
+    );
+    assert_eq!(ask(&lab, "GET /api/status", &[SHOWN], "").0, 200);
+    assert_eq!(ask(&lab, "GET /api/status", &[SHOWN, "Host: lb.example"], "").0, 200);
+    for (headers, wanted) in [
+        (&[JSON][..], 401),
+        (&[SHOWN], 403),
+        (&[SHOWN, "Content-Type: text/plain"], 403),
+        (&[SHOWN, JSON, "Origin: http://evil.example"], 403),
+        (&[SHOWN, JSON, "Sec-Fetch-Site: cross-site"], 403),
+        (&[SHOWN, JSON, "Host: evil.example"], 403),
+    ] {
+        assert_eq!(ask(&lab, POST, headers, DRAIN).0, wanted, "{headers:?}");
+    }
+    assert_eq!(admin("web1"), "ready");
+    assert_eq!(ask(&lab, POST, &[SHOWN, JSON], "{\"admin\":\"boom\"}").0, 400);
+    assert_eq!(ask(&lab, "POST /api/backends/web/wbe1", &[SHOWN, JSON], DRAIN).0, 404);
+    assert_eq!(ask(&lab, POST, &[SHOWN, JSON], DRAIN).0, 200);
+    assert_eq!(admin("web1"), "drain");
+
+    // Another token is in force without a reload, and one that others can read lets nobody in.
+    write_token(&daemon, "another-token-of-some-length", 0o600);
+    let status = |headers: &[&str]| ask(&lab, "GET /api/status", headers, "").0;
+    wait_for("the old token is void", MINUTE, || status(&[SHOWN]), |status| *status == 401);
+    assert_eq!(status(&["Authorization: Bearer another-token-of-some-length"]), 200);
+    write_token(&daemon, TOKEN, 0o644);
+    daemon.wait("it is told", MINUTE, |status| {
+        status.warnings.iter().any(|warning| warning.contains("chmod 600"))
+    });
+    assert!(
+        send(&lab, 8404, String::new()).is_err(),
+        "it listens with a token that others can read"
+    );
+    assert!(!daemon.log().contains("correct-horse"), "the token is in the log");
+}
+
+#[test]
+fn with_the_token_backends_are_changed_from_the_page() {
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, "").unwrap();
+    let file = write_token(&daemon, &format!("{TOKEN}\n"), 0o400).display().to_string();
+    daemon
+        .write(&yaml(&format!("{{listen: 127.0.0.1:8404, token_file: {file}, write: true}}")))
+        .unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP", "NOLB"]);
+    let browser = Browser::start(&lab.lb).unwrap();
+    browser.open(&format!("{PAGE}#/service/web/web1"));
+
+    // Nothing is shown before the token is, and it is kept for the tab alone.
+    browser.wait_text("dialog[open]", "it asks", |text| text.contains("dashboard.token_file"));
+    assert!(!browser.text("body").contains("web1"));
+    browser.keys(&format!("not-the-token-at-all{}", key::ENTER));
+    browser.wait_text("dialog[open]", "it asks again", |text| text.contains("not the token"));
+    browser.keys(&format!("{TOKEN}{}", key::ENTER));
+    browser.wait_text("h1", "the backend is shown", |text| text == "web1");
+    assert_eq!(browser.run("return sessionStorage.getItem('lb.token')"), TOKEN);
+    assert_eq!(browser.run("return JSON.stringify(localStorage).includes('horse')"), false);
+    assert!(
+        !browser.requests().iter().any(|url| url.contains("horse")),
+        "the token is in an address"
+    );
+
+    // Buttons do what `lb drain` and its like do.
+    browser.wait("it may be changed", "return !document.querySelector('.controls').hidden");
+    let state = |what: &str, good: &dyn Fn(&BackendStatus) -> bool| {
+        daemon.wait(what, MINUTE, |status| backend(status, "web", "web1").is_some_and(good));
+    };
+    browser.click(".controls button:nth-of-type(2)");
+    state("web1 drains", &|web1| web1.admin == "drain");
+    browser.wait_text(".title .badge", "the page shows it", |text| text.contains("DRAIN"));
+    browser.wait_text(".events", "with its cause", |text| {
+        text.contains("the dashboard, from 127.0.0.1")
+    });
+    readable(&browser, "a backend that may be changed");
+    browser.run(
+        "document.querySelector('#weight').focus(); document.querySelector('#weight').select()",
+    );
+    browser.keys(&format!("25{}", key::ENTER));
+    state("the weight is set", &|web1| web1.weight == 25);
+    // Taking out ends connections: it asks first.
+    browser.click(".controls button:nth-of-type(3)");
+    assert!(browser.text("dialog[open]").contains("loses it"));
+    browser.keys(key::ESCAPE);
+    assert_eq!(browser.count("dialog[open]"), 0);
+    state("nothing has changed", &|web1| web1.admin == "drain");
+    browser.click(".controls button:nth-of-type(3)");
+    browser.click("dialog .danger");
+    state("web1 is out", &|web1| web1.admin == "maint");
+    browser.click(".controls button:nth-of-type(1)");
+    state("web1 is back", &|web1| web1.admin == "ready");
+    browser.wait_text(".title .badge", "the page shows that, too", |text| text.contains("UP"));
+
+    // A token that was changed locks the page.
+    write_token(&daemon, "another-token-of-some-length", 0o600);
+    browser.wait_text("dialog[open]", "it asks once more", |text| text.contains("token"));
+    browser.keys(&format!("another-token-of-some-length{}", key::ENTER));
+    browser.wait_text("#live", "and goes on", |text| text == "live");
 }

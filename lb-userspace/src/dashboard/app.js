@@ -117,7 +117,7 @@ function drawAge() {
   const age = Math.round((Date.now() - store.seen) / 1000);
   text(byId("live-text"), stale ? (store.seen ? `stale ${duration(age)}` : "away") : "live");
   show(away, stale);
-  if (!stale) return;
+  if (!stale) return text(away, "");
   const shown = store.seen ? `What you see is from ${clock(store.seen)}, ${duration(age)} ago` : "Nothing is known yet";
   text(away, `lb does not answer: ${store.failed}. ${shown}. Asking again …`);
 }

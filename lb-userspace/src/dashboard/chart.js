@@ -23,6 +23,13 @@ function path(values, width, height, top, closed) {
   return d;
 }
 
+/// How many of the last points a chart shows: a minute of them at first, then all that there are.
+function span(histories) {
+  const known = histories.map((history) => history?.values.findIndex((value) => !Number.isNaN(value)) ?? -1);
+  const first = Math.min(...known.map((index) => (index < 0 ? POINTS : index)));
+  return Math.min(POINTS, Math.max(60, POINTS - first));
+}
+
 function greatest(values) {
   let most = 0;
   for (const value of values) if (value > most) most = value;
@@ -77,34 +84,39 @@ export function plot({ title, lines, format }) {
     h("div", { class: "frame" }, h("div", { class: "scale", "aria-hidden": "true" }, ...scale), picture),
     axis,
   );
+  /// Of the points that are shown, the one under the pointer.
   let pointed = null;
+  let points = POINTS;
 
   function draw() {
     const histories = lines.map((line) => line.history());
-    const most = Math.max(...histories.map((history) => (history ? greatest(history.values) : 0)));
+    points = span(histories);
+    if (pointed !== null) pointed = Math.min(pointed, points - 1);
+    const nothing = new Float32Array(points).fill(NaN);
+    const shown = histories.map((history) => history?.values.subarray(POINTS - points) ?? nothing);
+    const most = Math.max(...shown.map(greatest));
     const top = most > 0 ? roundUp(most) : 1;
     [top, top / 2, 0].forEach((value, index) => text(scale[index], most > 0 || value === 0 ? round(format(value)) : ""));
-    histories.forEach((history, index) => {
-      const values = history?.values ?? new Float32Array(POINTS).fill(NaN);
+    shown.forEach((values, index) => {
       paths[index].setAttribute("d", path(values, WIDTH, HEIGHT, top, false));
       if (index === 0) area.setAttribute("d", path(values, WIDTH, HEIGHT, top, true));
-      text(legend[index].value, format(values[pointed ?? POINTS - 1]));
+      text(legend[index].value, format(values[pointed ?? points - 1]));
     });
     const told = lines.map((line, index) => `${line.name} ${legend[index].value.textContent}`);
     picture.setAttribute("aria-label", `${title}: ${told.join(", ")}; highest ${format(most)}`);
-    text(oldest, `${duration(POINTS * store.every)} ago`);
-    text(when, pointed === null ? "" : `${duration((POINTS - 1 - pointed) * store.every)} ago`);
+    text(oldest, `${duration(points * store.every)} ago`);
+    text(when, pointed === null ? "" : `${duration((points - 1 - pointed) * store.every)} ago`);
     cursor.setAttribute("visibility", pointed === null ? "hidden" : "visible");
     if (pointed !== null) {
-      cursor.setAttribute("x1", (pointed * WIDTH) / (POINTS - 1));
-      cursor.setAttribute("x2", (pointed * WIDTH) / (POINTS - 1));
+      cursor.setAttribute("x1", (pointed * WIDTH) / (points - 1));
+      cursor.setAttribute("x2", (pointed * WIDTH) / (points - 1));
     }
   }
 
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect();
     const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-    pointed = Math.round(share * (POINTS - 1));
+    pointed = Math.round(share * (points - 1));
     draw();
   });
   picture.addEventListener("pointerleave", () => {

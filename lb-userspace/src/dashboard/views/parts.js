@@ -37,7 +37,7 @@ export function serviceLabel({ status, usable }) {
 /// A number with its line. draw(value, history)
 export function tile(label, hint) {
   const value = h("b");
-  const line = sparkline(120, 160, 30);
+  const line = sparkline(60, 160, 30);
   const element = h("div", { class: "tile", title: hint }, h("span", { class: "label" }, label), value, line.element);
   return {
     element,

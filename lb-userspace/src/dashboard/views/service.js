@@ -44,7 +44,7 @@ const COLUMNS = [
       };
     },
   },
-  { id: "since", title: "Since", class: "number since", value: (backend) => backend.status.last_change_seconds, text: ({ status }) => (status.last_change_seconds ? duration(status.last_change_seconds) : "–") },
+  { id: "since", title: "Since", class: "number since", value: (backend) => backend.status.last_change_seconds, text: ({ status }) => (status.check ? duration(status.last_change_seconds) : "–") },
 ];
 
 function weightText({ status }) {
@@ -75,6 +75,10 @@ export function create(name) {
   head.element.append(grid.sorter);
   const reasons = reasonList("Nothing was dropped, answered or refused.");
   const happened = eventList("Nothing has happened to it since events are kept.");
+  const drops = panel("Drops and other reasons", reasons.element);
+  const events = panel("Events", happened.element);
+  // Behind a thousand rows they would not be found.
+  const jump = (label, target) => h("button", { type: "button", class: "jump", onclick: () => target.scrollIntoView({ block: "start" }) }, label);
   const gone = h("p", { class: "none" }, "There is no such service now.");
   const content = h(
     "div",
@@ -83,9 +87,9 @@ export function create(name) {
     h("div", { class: "plots" }, ...charts.map((chart) => chart.element)),
     head.element,
     grid.element,
-    h("div", { class: "columns" }, panel("Drops and other reasons", reasons.element), panel("Events", happened.element)),
+    h("div", { class: "columns" }, drops, events),
   );
-  const element = h("div", { class: "view" }, crumbs(["Services", "#/"], [name, null]), h("div", { class: "title" }, h("h1", null, name), state.element), gone, content);
+  const element = h("div", { class: "view" }, crumbs(["Services", "#/"], [name, null]), h("div", { class: "title" }, h("h1", null, name), state.element, h("span", { class: "grow" }), jump("Drops ↓", drops), jump("Events ↓", events)), gone, content);
   return {
     element,
     grid,
