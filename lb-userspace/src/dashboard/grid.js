@@ -181,8 +181,8 @@ export class Grid {
   move(step) {
     if (this.rows.length === 0) return;
     const now = this.selectedIndex();
-    const index = now < 0 ? (step > 0 ? 0 : this.rows.length - 1) : now + step;
-    this.select(this.key(this.rows[Math.min(this.rows.length - 1, Math.max(0, index))]));
+    const from = now >= 0 ? now : step > 0 ? -1 : this.rows.length;
+    this.select(this.key(this.rows[Math.min(this.rows.length - 1, Math.max(0, from + step))]));
     this.element.focus({ preventScroll: true });
     this.#reveal();
   }

@@ -22,7 +22,7 @@ class History {
   }
 }
 
-const MEASURES = ["packets", "packetsOut", "bits", "bitsOut", "flows", "resets", "drops", "check"];
+const MEASURES = ["packets", "packetsOut", "bits", "bitsOut", "flows", "resets", "drops", "check", "slowest"];
 
 class Series {
   constructor() {
@@ -115,7 +115,7 @@ function takeServices(at, repeated) {
 
 function takeBackends(service, old, at, repeated) {
   const stats = new Map(service.stats.backends.map((backend) => [backend.name, backend]));
-  let slowest = NaN;
+  const durations = [];
   for (const status of service.status.backends) {
     const counters = stats.get(status.name) ?? {};
     const known = old?.backends.get(status.name);
@@ -124,13 +124,18 @@ function takeBackends(service, old, at, repeated) {
     backend.search = `${status.name} ${status.address} ${status.state} ${status.admin} ${status.check} ${status.check_output}`.toLowerCase();
     if (!repeated) {
       backend.series.measure(counters, at);
-      const duration = status.check_milliseconds ?? NaN;
+      const duration = status.check_milliseconds;
       backend.series.check.push(duration);
-      if (!(slowest >= duration) && !Number.isNaN(duration)) slowest = duration;
+      // One that is down would hide the others behind its time-out.
+      if (duration !== null && status.state.startsWith("UP")) durations.push(duration);
     }
     service.backends.set(status.name, backend);
   }
-  if (!repeated) service.series.check.push(slowest);
+  if (!repeated) {
+    durations.sort((one, other) => one - other);
+    service.series.check.push(durations[durations.length >> 1]);
+    service.series.slowest.push(durations.at(-1));
+  }
   const all = [...service.backends.values()];
   service.usable = all.filter((backend) => backend.kind === "up" || backend.kind === "falling").length;
   service.down = all.filter((backend) => backend.kind === "down" || backend.kind === "rising").length;

@@ -59,7 +59,7 @@ export function create(name) {
   const charts = [
     plot({ title: "Traffic, bits/s", lines: [{ name: "to backends", history: series("bits") }, { name: "to clients", history: series("bitsOut") }], format: (value) => bits(value).replace("bit/s", "").trim() }),
     plot({ title: "New flows/s", lines: [{ name: "flows", history: series("flows") }, { name: "drops", history: series("drops") }], format: rate }),
-    plot({ title: "Duration of checks", lines: [{ name: "slowest backend", history: series("check") }], format: milliseconds }),
+    plot({ title: "Checks of those up", lines: [{ name: "median", history: series("check") }, { name: "slowest", history: series("slowest") }], format: milliseconds }),
   ];
   const grid = new Grid({
     name: "backends",
