@@ -129,7 +129,7 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
         Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 4, Duration::from_millis(4));
     let browser = Browser::start(&lab.lb).unwrap();
     browser.open(PAGE);
-    fill(&browser, 56);
+    fill(&browser, 40);
 
     // All services.
     browser.wait_text(&row("web"), "web is shown", |text| {
@@ -422,7 +422,7 @@ fn a_page_tells_that_the_daemon_is_away_and_goes_on_when_it_is_back() {
     daemon.wait_ready(&["UP", "NOLB"]);
     let browser = Browser::start(&lab.lb).unwrap();
     browser.open(PAGE);
-    fill(&browser, 56);
+    fill(&browser, 40);
     browser.wait_text("#live", "it is live", |text| text == "live");
     assert_eq!(browser.text("#away"), "");
     daemon.kill().unwrap();

@@ -54,7 +54,8 @@ export function create(serviceName, name, actions) {
 }
 
 function factsOf({ status, stats }) {
-  return [
+  const { connections } = stats;
+  const pairs = [
     ["Address", status.address],
     ["By hand", status.admin],
     ["Weight", status.weight === status.configured_weight ? String(status.weight) : `${status.weight}, in the file ${status.configured_weight}`],
@@ -66,7 +67,10 @@ function factsOf({ status, stats }) {
     ["Bytes so far", `${size(stats.bytes_in)} in, ${size(stats.bytes_out)} out`],
     ["Flows so far", count(stats.flows)],
     ["Resets so far", count(stats.resets)],
+    // Only where they are counted.
+    ["Connections", connections ? `${count(connections.active)} active, ${count(connections.inactive)} opening or closing` : undefined],
   ];
+  return pairs.filter(([, value]) => value !== undefined);
 }
 
 function checkOf(status) {
