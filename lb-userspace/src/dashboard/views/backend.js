@@ -84,7 +84,7 @@ function checkOf(status) {
   ];
   if (status.checks) {
     const { failed, downs, down_seconds: seconds, rise, fall } = status.checks;
-    pairs.push(["Failed while up", count(failed)], ["Times down", `${downs}, ${duration(seconds)} in all`], ["Rise, fall", `${rise}, ${fall}`]);
+    pairs.push(["Failed while up", count(failed)], ["Times down", downs ? `${downs}, ${duration(seconds)} in all` : "never"], ["Rise, fall", `${rise}, ${fall}`]);
   }
   return pairs.filter(([, value]) => value);
 }
@@ -112,6 +112,8 @@ function bucketChart(title) {
       reconcile(list, rows.slice(first, last + 1), (row) => row.label, create, (item, row) => {
         text(item.children[0], row.label);
         item.children[1].style.setProperty("--share", `${(100 * row.number) / most}%`);
+        // The least bar is two pixels wide, and none is none.
+        attribute(item.children[1], "data-none", row.number === 0);
         text(item.children[2], count(row.number));
       });
     },

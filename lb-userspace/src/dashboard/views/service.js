@@ -127,7 +127,7 @@ function factsOf({ status, stats }) {
     ["Ring", status.ring],
     ["Packets so far", count(stats.total.packets_in)],
     ["Flows so far", count(stats.total.flows)],
-    ["Times down", status.downs === undefined ? undefined : `${status.downs}, ${duration(status.down_seconds)} in all`],
+    ["Times down", status.downs ? `${status.downs}, ${duration(status.down_seconds)} in all` : status.downs === 0 ? "never" : undefined],
   ];
   return pairs.filter(([, value]) => value !== undefined && value !== "");
 }
