@@ -36,8 +36,9 @@ fn scrape(lab: &Lab, port: u16) -> std::io::Result<(String, String)> {
 fn scrape_as(lab: &Lab, port: u16, headers: &'static str) -> std::io::Result<(String, String)> {
     lab.lb.run(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        let request =
-            format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
+        );
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
