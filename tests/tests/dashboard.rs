@@ -225,6 +225,7 @@ fn every_view_is_true_while_a_backend_goes_and_comes_back() {
     browser.run("location.hash = '#/node'");
     browser.wait_text(".nics", "the NIC", |text| text.contains("native") && text.contains("lb0"));
     browser.wait_text(".reasons", "drops outside of services", |text| text.contains("no_service"));
+    browser.wait_text(".tables", "the tables", |text| text.contains("pins_unconfirmed"));
     readable(&browser, "node");
 
     // On a phone, too.

@@ -32,11 +32,7 @@ export function create() {
       const { status } = store;
       known.draw(factsOf(status));
       reconcile(nics, status.interfaces, (nic) => nic.name, nicRow, drawNic);
-      const { pins } = status;
-      const rows = [
-        ["Pins, confirmed", pins.confirmed, pins.confirmed_limit],
-        ["Pins, unconfirmed", pins.unconfirmed, pins.unconfirmed_limit],
-      ];
+      const rows = status.tables.map((table) => [table.name, table.entries, table.limit]);
       reconcile(tables, rows, ([name]) => name, tableRow, drawTable);
       reconcile(warnings, status.warnings, (line) => line, (line) => h("li", null, line));
       show(file, status.config_error !== null);
