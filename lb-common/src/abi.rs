@@ -19,6 +19,7 @@ mod presence;
 mod reason;
 mod service;
 mod slot;
+mod trace;
 
 pub use address::Address;
 pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
@@ -41,11 +42,15 @@ pub use service::{
     address_value, key_kind, service_flag,
 };
 pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
+pub use trace::{
+    CaptureHead, CaptureRecord, CaptureRule, CaptureState, MAX_SNAPLEN, Trace, mode, rule_flag,
+    trace_flag,
+};
 
 /// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v3`).
 pub const ABI_VERSION: u32 = 3;
 
-/// Names of the maps, at most 15 characters (the kernel's limit). All are pinned by the controller.
+/// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
     /// `Array<ServiceBucket>`, MMAPABLE: VIP entries, VIP addresses and nat reply entries.
     pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
@@ -93,6 +98,20 @@ pub mod map {
     pub const SAMPLES: &str = "SAMPLES";
     /// `Array<Clock>`, one entry, written by the `clock` program: relates jiffies to nanoseconds.
     pub const CLOCK: &str = "CLOCK";
+    /// `LruHashMap<FragmentKey, FragmentRow>`: where the first fragments of packets went. A dry run has its own.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `Array<u64>`: by which MAC address clients' packets last came, see [`crate::way_back`].
+    pub const WAYS_BACK: &str = "WAYS_BACK";
+    /// `Array<Trace>`, MMAPABLE: one entry in a dry run; in a capture one for each CPU. Not pinned.
+    pub const TRACE: &str = "TRACE";
+    /// `Array<CaptureRule>`, MMAPABLE, one entry. Not pinned.
+    pub const CAPTURE_RULE: &str = "CAPTURE_RULE";
+    /// `PerCpuArray<CaptureState>`, one entry. Not pinned.
+    pub const CAPTURE_STATE: &str = "CAPTURE_STATE";
+    /// `PerCpuArray<CaptureRecord>`, one entry. Not pinned.
+    pub const CAPTURE_BUFFER: &str = "CAPTURE_BUFFER";
+    /// `RingBuf` of [`super::CaptureRecord`]s, as long as they are. Not pinned.
+    pub const CAPTURES: &str = "CAPTURES";
 }
 
 /// Names of the programs in the balancer's object.
@@ -117,6 +136,8 @@ pub mod global {
     pub const HAVE_NAT: &str = "HAVE_NAT";
     /// `u32`: 1 if IPv6 is to be parsed at all.
     pub const HAVE_V6: &str = "HAVE_V6";
+    /// `u32`: one of [`super::mode`].
+    pub const MODE: &str = "MODE";
 }
 
 #[cfg(feature = "user")]
@@ -136,6 +157,8 @@ mod pod {
         AllowKey,
         BackendCounters,
         BackendRow,
+        CaptureRule,
+        CaptureState,
         Clock,
         Connection,
         FewTables,
@@ -151,6 +174,7 @@ mod pod {
         ServiceBucket,
         ServiceEntry,
         ServiceRow,
-        Slot
+        Slot,
+        Trace
     );
 }

@@ -3,7 +3,10 @@
 //! Names and meanings are those of [`lb_common::abi::global`].
 
 use aya_ebpf::Global;
-use lb_common::hash::{HashKeys, KEYS};
+use lb_common::{
+    abi::mode,
+    hash::{HashKeys, KEYS},
+};
 
 /// Keys of the flow hash.
 #[unsafe(no_mangle)]
@@ -24,6 +27,16 @@ pub static HAVE_NAT: Global<u32> = Global::new(1);
 /// 1 if IPv6 is to be parsed.
 #[unsafe(no_mangle)]
 pub static HAVE_V6: Global<u32> = Global::new(1);
+
+/// One of [`mode`].
+#[unsafe(no_mangle)]
+pub static MODE: Global<u32> = Global::new(mode::PLAIN);
+
+/// Whether this is the copy for dry runs, which must not write what others read.
+#[inline(always)]
+pub fn is_dry_run() -> bool {
+    MODE.load() == mode::DRY_RUN
+}
 
 /// The hash keys; those of the address prefixes only where they are needed.
 #[inline(always)]

@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    count,
+    config, count,
     maps::{self, CONNECTIONS},
     packet::Context,
     pin,
@@ -23,6 +23,9 @@ const NOTE_EVERY: u64 = 256;
 /// Notes a client's packet, before it is rewritten. A function of its own, for the stack's sake.
 #[inline(never)]
 pub fn request<F: Family>(context: Context) -> u32 {
+    if config::is_dry_run() {
+        return 0;
+    }
     let frame = context.frame();
     let Some(outline) = parse::outline::<F>(&frame) else { return 0 };
     if outline.flow.protocol != protocol::TCP {
@@ -59,6 +62,9 @@ pub fn request<F: Family>(context: Context) -> u32 {
 /// Notes what a backend says about a connection, before it is rewritten: only SYN-ACK, FIN and RST do.
 #[inline(never)]
 pub fn reply<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32 {
+    if config::is_dry_run() {
+        return 0;
+    }
     let Some(service) = maps::SERVICES.get(reply.row) else { return 0 };
     if service.flags & service_flag::COUNT_CONNECTIONS == 0 {
         return 0;

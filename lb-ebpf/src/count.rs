@@ -1,16 +1,20 @@
 //! Per-CPU counters. A packet ends in exactly one: its backend's, or a reason's.
 
 use aya_ebpf::maps::PerCpuArray;
-use lb_common::abi::{BackendCounters, BackendId, REASONS, Reason};
+use lb_common::abi::{BackendCounters, BackendId, REASONS, Reason, trace_flag};
 
 use crate::{
     maps::{COUNTERS, REASON_COUNTS},
+    trace,
     verdict::Verdict,
 };
 
 /// Counts a packet sent to a backend.
 #[inline(always)]
 pub fn request(backend: BackendId, length: u16, is_opening: bool) {
+    if trace::sent(backend, trace_flag::REQUEST) {
+        return;
+    }
     with(&COUNTERS, backend.0, |counters: &mut BackendCounters| {
         counters.packets += 1;
         counters.bytes += length as u64;
@@ -21,6 +25,9 @@ pub fn request(backend: BackendId, length: u16, is_opening: bool) {
 /// Counts a packet sent back from a backend.
 #[inline(always)]
 pub fn reply(backend: BackendId, length: u16, is_reset: bool) {
+    if trace::sent(backend, trace_flag::REPLY) {
+        return;
+    }
     with(&COUNTERS, backend.0, |counters: &mut BackendCounters| {
         counters.reply_packets += 1;
         counters.reply_bytes += length as u64;
@@ -39,6 +46,9 @@ pub fn verdict(verdict: Verdict) {
 /// Counts something that happened beside a packet's verdict.
 #[inline(always)]
 pub fn reason(reason: Reason, service: u32) {
+    if trace::beside(reason) {
+        return;
+    }
     number(reason as u32, service);
 }
 

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    atomic,
+    atomic, config,
     maps::{HANDSHAKE_TIMES, HANDSHAKES},
     packet::XdpFrame,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub fn began(frame: &XdpFrame, packet: &Packet) {
     let Some(tcp) = frame.view::<Tcp>(packet.transport) else { return };
     let isn = be32(tcp.sequence).to_host();
-    if !is_measured(isn) {
+    if !is_measured(isn) || config::is_dry_run() {
         return;
     }
     let Some(word) = HANDSHAKES.get_ptr_mut(entry(isn)) else { return };
@@ -35,7 +35,7 @@ pub fn began(frame: &XdpFrame, packet: &Packet) {
 #[inline(always)]
 pub fn answered(backend: u32, acknowledgement: u32) {
     let isn = acknowledgement.wrapping_sub(1);
-    if !is_measured(isn) {
+    if !is_measured(isn) || config::is_dry_run() {
         return;
     }
     let Some(word) = HANDSHAKES.get_ptr_mut(entry(isn)) else { return };

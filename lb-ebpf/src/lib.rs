@@ -9,6 +9,7 @@
 pub mod admit;
 pub mod answer;
 pub mod atomic;
+pub mod capture;
 pub mod config;
 pub mod connection;
 pub mod count;
@@ -28,6 +29,7 @@ pub mod sample;
 pub mod select;
 pub mod service;
 pub mod sum;
+pub mod trace;
 pub mod unserved;
 pub mod verdict;
 pub mod way_back;

@@ -6,7 +6,7 @@ use lb_common::{
     limit::Limit,
 };
 
-use crate::maps;
+use crate::{config, maps};
 
 /// ICMP errors and port-unreachables: 100 a second.
 const ICMP: Limit = Limit { interval: 10_000_000, burst: 50 };
@@ -43,6 +43,10 @@ pub fn may_want(neighbour: &Address) -> bool {
 
 #[inline(always)]
 fn admit(number: u32, limit: &Limit) -> bool {
+    // Nothing is sent by a dry run.
+    if config::is_dry_run() {
+        return true;
+    }
     let Some(state) = maps::LIMITS.get_ptr_mut(number) else { return false };
     // SAFETY: a helper without arguments; the coarse clock has the resolution of a tick, and costs no more than a load.
     let now = unsafe { generated::bpf_ktime_get_coarse_ns() };

@@ -6,13 +6,13 @@
 use aya_ebpf::{bindings::xdp_action, helpers::generated, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{Clock, Reason},
+    abi::{Clock, Reason, mode},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
     admit, answer, config, count, error, forward, fragment, maps, packet::Context, sample, select,
-    service, unserved, verdict::Verdict,
+    service, trace, unserved, verdict::Verdict,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -20,10 +20,19 @@ use lb_ebpf::{
 pub fn balancer(context: XdpContext) -> u32 {
     // SAFETY: the program's own argument; each step below makes its frame when the one before is done with its own.
     let context = unsafe { Context::new(context.ctx) };
+    let mode = config::MODE.load();
+    if mode != mode::PLAIN {
+        trace::begin(context);
+    }
     let verdict = decide(context);
-    count::verdict(verdict);
-    if verdict.action() == xdp_action::XDP_DROP {
-        report(context, verdict);
+    if mode != mode::DRY_RUN {
+        count::verdict(verdict);
+        if verdict.action() == xdp_action::XDP_DROP {
+            report(context, verdict);
+        }
+    }
+    if mode != mode::PLAIN {
+        trace::end(context, verdict);
     }
     verdict.action()
 }

@@ -7,10 +7,10 @@ use aya_ebpf::{
     maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    Address, AllowKey, BackendCounters, BackendId, BackendRow, Clock, Connection, FewTables,
-    FlowKey, FragmentKey, FragmentRow, HandshakeTimes, NeighbourKey, NeighbourRow, NextHopRow,
-    PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES,
-    ServiceBucket, ServiceRow, Slot,
+    Address, AllowKey, BackendCounters, BackendId, BackendRow, CaptureRecord, CaptureRule,
+    CaptureState, Clock, Connection, FewTables, FlowKey, FragmentKey, FragmentRow, HandshakeTimes,
+    NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow,
+    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot, Trace,
 };
 
 use crate::lpm::longest_match;
@@ -89,14 +89,29 @@ pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
 /// By which MAC address clients' packets last came, see [`lb_common::way_back`].
 #[map]
 pub static WAYS_BACK: Array<u64> = Array::with_max_entries(lb_common::way_back::ENTRIES, 0);
-/// Where the first fragments of packets went. Not pinned: it begins anew with each program. Full, it forgets the packets
-/// that have waited longest.
+/// Where the first fragments of packets went. Full, it forgets the packets that have waited longest.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentRow> =
     LruHashMap::with_max_entries(16_384, 0);
 /// When the limits of [`crate::limit`] were last used, by their numbers.
 #[map]
 pub static LIMITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(crate::limit::LIMITS, 0);
+
+/// What has become of the last packet, in the modes that tell.
+#[map]
+pub static TRACE: Array<Trace> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// What is to be captured.
+#[map]
+pub static CAPTURE_RULE: Array<CaptureRule> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// How the capture goes.
+#[map]
+pub static CAPTURE_STATE: PerCpuArray<CaptureState> = PerCpuArray::with_max_entries(1, 0);
+/// The record in the making.
+#[map]
+pub static CAPTURE_BUFFER: PerCpuArray<CaptureRecord> = PerCpuArray::with_max_entries(1, 0);
+/// What was captured.
+#[map]
+pub static CAPTURES: RingBuf = RingBuf::with_byte_size(4_096, 0);
 
 /// The value of a key in a bucket of `SERVICE_TABLE`.
 #[inline(always)]

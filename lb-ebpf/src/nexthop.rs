@@ -17,7 +17,7 @@ use lb_common::{
 use crate::{
     config, limit, maps,
     packet::{Context, XdpFrame},
-    way_back,
+    trace, way_back,
 };
 
 /// A resolved next hop.
@@ -168,7 +168,7 @@ fn macs_of(question: &bpf_fib_lookup) -> MacPair {
 
 #[inline(always)]
 fn want(neighbour: &Address, ifindex: u32) {
-    if !limit::may_want(neighbour) {
+    if config::is_dry_run() || !limit::may_want(neighbour) {
         return;
     }
     // A full ring means that the controller has enough to do.
@@ -190,6 +190,7 @@ pub fn send(frame: &XdpFrame, ifindex: u32) -> Result<u32, Reason> {
     if is_ingress(frame, ifindex) {
         return Ok(xdp_action::XDP_TX);
     }
+    trace::egress(ifindex);
     let on_failure = xdp_action::XDP_DROP as u64;
     maps::DEVICES.redirect(ifindex, on_failure).map_err(|_| Reason::EgressFailed)
 }

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use crate::{
-    count,
+    config, count,
     maps::{self, PINS, PINS_NEW},
 };
 
@@ -44,12 +44,18 @@ impl Pins for FlowPins<'_> {
 
     #[inline(always)]
     fn remove_unconfirmed(&mut self) {
+        if config::is_dry_run() {
+            return;
+        }
         // An error means that it is gone already.
         let _ = PINS_NEW.remove(self.flow);
     }
 
     #[inline(always)]
     fn remove_confirmed(&mut self) {
+        if config::is_dry_run() {
+            return;
+        }
         // An error means that it is gone already.
         let _ = PINS.remove(self.flow);
     }
@@ -93,6 +99,9 @@ pub fn key<'a>(place: &'a mut MaybeUninit<FlowKey>, flow: &FlowKey) -> &'a FlowK
 /// Notes a backend's SYN-ACK in the flow's unconfirmed pin, if it has one to this backend. Numbers in host order.
 #[inline(always)]
 pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowledgement: u32) {
+    if config::is_dry_run() {
+        return;
+    }
     let Some(pin) = PINS_NEW.get_ptr_mut(flow) else { return };
     // SAFETY: the pointer is to a map's value. It may be reused for another flow meanwhile; that flow's handshake would
     // then fail to confirm, and its next SYN-ACK sets it right.
@@ -102,9 +111,12 @@ pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowled
     }
 }
 
-/// Stores a pin; false if the table is full.
+/// Stores a pin; false if the table is full. A dry run assumes that it is not.
 #[inline(always)]
 fn store(table: &HashMap<FlowKey, Pin>, flow: &FlowKey, pin: &Pin) -> bool {
+    if config::is_dry_run() {
+        return true;
+    }
     let mut copy = MaybeUninit::<Pin>::uninit();
     let place = copy.as_mut_ptr();
     // Volatile, field by field: two fields stored at once could be misaligned, which the verifier refuses on the stack.

@@ -16,6 +16,7 @@ use crate::{
     config, maps,
     packet::{self, XdpFrame},
     pin::{self, FlowPins},
+    trace,
     verdict::Verdict,
 };
 
@@ -55,6 +56,7 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
         let base = base::<F>(service, slot, flow)?;
         let sees_replies = service.forward == Forward::Nat as u8;
         let context = Context { slot, base, service: service.id, sees_replies };
+        trace::changing(slot);
         let mut place = MaybeUninit::uninit();
         let flow = pin::key(&mut place, flow);
         backend = select::whereabouts(&context, &FlowPins { flow, service: service.id });
@@ -110,6 +112,7 @@ fn changing<F: Family>(context: packet::Context, about: &Context) -> u32 {
     };
     // The caller has read the same.
     let Some((flow, segment)) = read() else { return BackendId::NONE.0 };
+    trace::changing(about.slot);
     let mut pins = FlowPins { flow: &flow, service: about.service };
     select(about, &segment, &mut pins).0
 }

@@ -156,6 +156,12 @@ impl Verdict {
         }
     }
 
+    /// The whole word, as [`lb_common::abi::Trace`] has it.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
     /// For [`Answer::TooBig`]: the MTU to be told.
     #[inline(always)]
     pub const fn mtu(self) -> u16 {

@@ -2,11 +2,14 @@
 
 use lb_common::{abi::Address, frame::Mac, way_back::Place};
 
-use crate::maps::WAYS_BACK;
+use crate::{config, maps::WAYS_BACK};
 
 /// Notes where a client's packet came from.
 #[inline(always)]
 pub fn note(client: &Address, ifindex: u32, mac: Mac) {
+    if config::is_dry_run() {
+        return;
+    }
     let place = Place::of(client, ifindex);
     let Some(entry) = WAYS_BACK.get_ptr_mut(place.index) else { return };
     let word = place.word(mac);
