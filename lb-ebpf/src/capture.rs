@@ -5,7 +5,7 @@
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated};
 use lb_common::{
-    abi::{BackendId, CaptureHead, CaptureRecord, CaptureRule, CaptureState, Trace, rule_flag},
+    abi::{BackendId, CaptureHead, CaptureRecord, CaptureRule, Trace, rule_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame, Ports, be16},
     ip::IpHeader,
     limit::Limit,

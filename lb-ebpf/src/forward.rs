@@ -17,6 +17,7 @@ use crate::{
     connection, count, handshake, maps,
     nexthop::{self, Hop},
     packet::XdpFrame,
+    trace,
     verdict::{Answer, Verdict},
     way_back,
 };
@@ -92,10 +93,13 @@ fn send<F: Family>(
     forward: u8,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    let drop = |reason| Verdict::drop(reason, service);
-    let row = maps::backend(backend).ok_or(drop(Reason::BadSlot))?;
+    let drop = |reason| {
+        trace::chosen(backend);
+        Verdict::drop(reason, service)
+    };
+    let row = maps::backend(backend).ok_or_else(|| drop(Reason::BadSlot))?;
     let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
-    let ethernet = frame.view::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))?;
+    let ethernet = frame.view::<Ethernet>(0).ok_or_else(|| drop(Reason::L3Truncated))?;
     if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
         return Err(drop(Reason::LoopSourceMac));
     }
@@ -103,14 +107,15 @@ fn send<F: Family>(
     let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
         let mtu = hop.mtu.saturating_sub(overhead);
+        trace::chosen(backend);
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
     let frame = if is_tunnel {
-        tunnel::<F>(frame, packet, row, &hop).ok_or(drop(Reason::EncapFailed))?
+        tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
     } else {
         let port = row.port;
         let to = (forward == Forward::Nat as u8).then_some((&row.address, port));
-        direct::<F>(frame, packet, rewrite, to, &hop).ok_or(drop(Reason::L4Truncated))?
+        direct::<F>(frame, packet, rewrite, to, &hop).ok_or_else(|| drop(Reason::L4Truncated))?
     };
     let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
     count::request(backend, packet.length, packet.is_opening());

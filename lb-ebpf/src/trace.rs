@@ -32,6 +32,15 @@ pub fn sent(backend: BackendId, flag: u32) -> bool {
     })
 }
 
+/// It was meant for a backend, and does not get there.
+#[inline(always)]
+pub fn chosen(backend: BackendId) {
+    tell(|trace| {
+        trace.backend = backend;
+        trace.flags |= trace_flag::CHOSEN;
+    });
+}
+
 /// Something is counted beside its verdict. True if it is not to be counted.
 #[inline(always)]
 pub fn beside(reason: Reason) -> bool {

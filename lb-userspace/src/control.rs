@@ -10,6 +10,7 @@ mod apply;
 mod commands;
 mod connections;
 mod dashboard;
+pub mod dry_run;
 mod forecast;
 mod history;
 mod host;
@@ -25,6 +26,7 @@ mod seed;
 mod service_manager;
 pub mod state;
 mod watch;
+mod what_if;
 mod why;
 
 use std::{
@@ -82,6 +84,13 @@ enum Event {
     Reload(&'static str),
     /// A packet needs this neighbour.
     Wanted(NeighbourWanted),
+    /// A copy of the program for dry runs has been loaded, or not.
+    Copy {
+        /// With rings of its own.
+        what_if: bool,
+        /// The copy.
+        copy: Result<Arc<std::sync::Mutex<dry_run::Copy>>, api::types::Failure>,
+    },
     /// A packet was dropped.
     Dropped(Box<DroppedSample>),
 }
@@ -124,6 +133,12 @@ struct Node {
     samples: why::Samples,
     /// What has happened, and why.
     log: EventLog,
+    /// For dry runs.
+    copies: dry_run::Copies,
+    /// For dry runs of what is not so.
+    overlay: Option<what_if::Kept>,
+    /// How often the explanation of a lookup was not what the program does: a bug.
+    disagreements: u64,
     /// What members of `socket_group` may do.
     socket_level: GroupLevel,
     /// How often somebody took our program off a NIC.
@@ -368,6 +383,9 @@ impl Node {
             measures: measures::Measures::new(),
             samples: why::Samples::default(),
             log: EventLog::resume(events_before),
+            copies: dry_run::Copies::default(),
+            overlay: None,
+            disagreements: 0,
             socket_level: GroupLevel::new(config.socket_level == SocketLevel::Admin),
             refit: true,
             service_ids: Numbers::new(sizes.services),
@@ -398,6 +416,7 @@ impl Node {
             return Ok(());
         }
         self.dataplane.reload_program(&options).map_err(apply::ApplyError::Dataplane)?;
+        self.copies.forget();
         let cause = "the configuration needs features that it was loaded without";
         self.log.add(Happened::to_node(Kind::Program, "program loaded anew", cause));
         Ok(())
@@ -435,6 +454,7 @@ impl Node {
         match event {
             Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
+            Event::Copy { what_if, copy } => self.copy_loaded(what_if, copy),
             Event::Dropped(sample) => self.samples.add(*sample),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.

@@ -12,6 +12,7 @@ mod connections;
 mod counters;
 pub mod decap;
 mod detach;
+mod dry_run;
 mod error;
 mod few_routes;
 mod fill;
@@ -66,9 +67,11 @@ use self::{
 pub use self::{
     attach::{AttachError, AttachMode, Attachment},
     detach::detach_all,
+    dry_run::{DryRun, LARGEST_FRAME, Overlay},
     error::LoadError,
     foreign::{OnNic, program_on},
     grace::grace,
+    load::Recipe,
     lock::{Lock, LockError},
     mapped::{Arena, Row, Table},
     nics::ProgramInfo,

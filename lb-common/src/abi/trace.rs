@@ -20,6 +20,8 @@ pub mod trace_flag {
     pub const REQUEST: u32 = 1;
     /// Sent back from `backend`.
     pub const REPLY: u32 = 2;
+    /// `backend` was chosen, but the packet did not get there.
+    pub const CHOSEN: u32 = 8;
     /// `slot` is the flow's, which is not settled.
     pub const CHANGING: u32 = 4;
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::types::{
-    Done, Draft, Events, Failure, LogLevel, Lookup, Plan, SetBackend, Stats, Status, Why,
+    Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status, Why,
 };
 use crate::config::model::Protocol;
 
@@ -106,16 +106,37 @@ impl Client {
         self.send(Method::GET, "/v1/stats", Bytes::new()).await
     }
 
-    /// Which backend a flow reaches, and why.
+    /// Which backend a flow reaches, and why; if the backends `down` (`SERVICE/BACKEND`) were DOWN.
     pub async fn lookup(
         &self,
         source: SocketAddr,
         destination: SocketAddr,
         protocol: Protocol,
+        down: &[String],
     ) -> Result<Lookup, ClientError> {
-        let protocol = protocol.name();
-        let query = format!("source={source}&destination={destination}&protocol={protocol}");
+        let (protocol, down) = (protocol.name(), percent_encode(&down.join(",")));
+        let query =
+            format!("source={source}&destination={destination}&protocol={protocol}&down={down}");
         self.send(Method::GET, &format!("/v1/lookup?{query}"), Bytes::new()).await
+    }
+
+    /// What the loaded program would do with these frames, coming in by `interface` (`None` = lb's first).
+    pub async fn replay(
+        &self,
+        frames: &[Vec<u8>],
+        interface: Option<&str>,
+        down: &[String],
+    ) -> Result<Vec<PacketVerdict>, ClientError> {
+        let mut path = format!("/v1/replay?down={}", percent_encode(&down.join(",")));
+        if let Some(interface) = interface {
+            path.push_str(&format!("&interface={}", percent_encode(interface)));
+        }
+        let mut body = Vec::new();
+        for frame in frames {
+            body.extend((frame.len() as u32).to_le_bytes());
+            body.extend(frame);
+        }
+        self.send(Method::POST, &path, body.into()).await
     }
 
     /// Why packets were dropped: of one service (its name, VIP or `VIP:port`), or of all.

@@ -1,14 +1,15 @@
 //! What the server asks the controller to do.
 
-use std::net::SocketAddr;
-
 use tokio::sync::oneshot;
 
 use super::{
     peer::Peer,
-    types::{Done, Draft, Events, Failure, LogLevel, Lookup, Plan, SetBackend, Stats, Status, Why},
+    types::{Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status, Why},
 };
-use crate::{config::model::Protocol, metrics::Snapshot};
+use crate::{
+    control::dry_run::{Batch, Question},
+    metrics::Snapshot,
+};
 
 /// Where the controller puts its answer.
 pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
@@ -25,14 +26,17 @@ pub enum Command {
     Measures(Answer<Box<Snapshot>>),
     /// `GET /v1/lookup`
     Lookup {
-        /// The client's address and port.
-        source: SocketAddr,
-        /// The VIP and its port; of the same family as `source`.
-        destination: SocketAddr,
-        /// Transport protocol.
-        protocol: Protocol,
+        /// What is asked.
+        question: Question,
         /// The answer.
         reply: Answer<Lookup>,
+    },
+    /// `POST /v1/replay`
+    Replay {
+        /// Packets.
+        batch: Batch,
+        /// A verdict for each.
+        reply: Answer<Vec<PacketVerdict>>,
     },
     /// `GET /v1/why`
     Why {

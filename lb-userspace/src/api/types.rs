@@ -418,6 +418,43 @@ pub struct Lookup {
     pub pin: String,
     /// The reason in one sentence.
     pub why: String,
+    /// What the loaded program says about the next packet of an established flow, as in [`PacketVerdict`].
+    #[serde(default)]
+    pub verdict: String,
+    /// Name of the reason it counts the packet under.
+    #[serde(default)]
+    pub reason: String,
+    /// The same of a packet that opens the flow.
+    #[serde(default)]
+    pub verdict_for_new_flow: String,
+    /// The same of a packet that opens the flow.
+    #[serde(default)]
+    pub reason_for_new_flow: String,
+    /// How `why` and the program differ: a bug of lb.
+    #[serde(default)]
+    pub disagreement: Option<String>,
+}
+
+/// What the loaded program decides about one packet; an element of `POST /v1/replay`'s answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketVerdict {
+    /// `forwarded` (to a backend), `returned` (to a client), `answered`, `passed` (to this host), `dropped`, or `skipped` (not
+    /// tried).
+    pub verdict: String,
+    /// Name of the reason that it is counted under; `transmitted` if it is sent. Of a skipped packet: why.
+    pub reason: String,
+    /// Service, if it is known.
+    pub service: Option<String>,
+    /// Backend, if one was chosen.
+    pub backend: Option<String>,
+    /// Reasons that are counted beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
+    /// Phase of the flow's slot, if a backend was chosen.
+    pub phase: Option<String>,
+    /// NIC it is sent by, if that is not the one it came by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<String>,
 }
 
 /// `POST /v1/backends/{service}/{backend}`

@@ -13,9 +13,11 @@ use crate::{api::types, config::model::Protocol};
 
 /// Tell which backend a flow reaches, and why
 ///
-/// Asks the ring and the pins as the packet path does: slot, phase, base and pin of the flow, and the backend that its
-/// next packet and a new flow of the same addresses would reach. Nothing is sent, nothing is changed. IPv6:
+/// Has the loaded program decide about the flow's next packet, and about one that opens a new flow of the same addresses, in a
+/// dry run: verdict and backend are its own; slot, phase, base and pin tell why. Nothing is sent, nothing is changed. IPv6:
 /// [2001:db8::1]:80.
+///
+/// Example: lb lookup 198.51.100.7:4711 192.0.2.10:443 --down web/web1
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -31,6 +33,9 @@ pub struct Lookup {
     /// The protocol
     #[arg(value_enum, default_value_t = Transport::Tcp)]
     protocol: Transport,
+    /// What if this backend were DOWN? May be given several times
+    #[arg(long, value_name = "SERVICE/BACKEND")]
+    down: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -50,8 +55,9 @@ impl Lookup {
             Transport::Udp => Protocol::Udp,
         };
         let client = connection.client();
+        let (source, destination, down) = (self.source, self.destination, self.down);
         let lookup =
-            block_on(async { Ok(client.lookup(self.source, self.destination, protocol).await?) })?;
+            block_on(async { Ok(client.lookup(source, destination, protocol, &down).await?) })?;
         if self.json {
             output::print_json(&lookup)?;
         } else {
@@ -63,7 +69,8 @@ impl Lookup {
 
 fn render(lookup: &types::Lookup) -> String {
     let Some(service) = &lookup.service else {
-        return format!("no service\nwhy:       {}\n", output::clean(&lookup.why));
+        let why = output::clean(&lookup.why);
+        return format!("no service\nwhy:       {why}\n{}", verdict(lookup));
     };
     let or_none = |name: &Option<String>| output::clean(name.as_deref().unwrap_or("none"));
     let mut text = format!(
@@ -83,6 +90,26 @@ fn render(lookup: &types::Lookup) -> String {
         output::clean(&lookup.pin),
         output::clean(&lookup.why)
     ));
+    text.push_str(&verdict(lookup));
+    text
+}
+
+/// What the program says.
+fn verdict(lookup: &types::Lookup) -> String {
+    let said = |verdict: &str, reason: &str| match reason {
+        "transmitted" => output::clean(verdict),
+        reason => format!("{} ({})", output::clean(verdict), output::clean(reason)),
+    };
+    let mut text = format!("verdict:   {}", said(&lookup.verdict, &lookup.reason));
+    if (&lookup.verdict_for_new_flow, &lookup.reason_for_new_flow) != (&lookup.verdict, &lookup.reason)
+    {
+        let new = said(&lookup.verdict_for_new_flow, &lookup.reason_for_new_flow);
+        text.push_str(&format!("; of a new flow: {new}"));
+    }
+    text.push('\n');
+    if let Some(disagreement) = &lookup.disagreement {
+        text.push_str(&format!("BUG:       {}\n", output::clean(disagreement)));
+    }
     text
 }
 
@@ -102,6 +129,11 @@ mod tests {
             base: Some("web1".into()),
             pin: "none".into(),
             why: "no pin: older flows live at the base".into(),
+            verdict: "forwarded".into(),
+            reason: "transmitted".into(),
+            verdict_for_new_flow: "dropped".into(),
+            reason_for_new_flow: "no_backend".into(),
+            disagreement: None,
         };
         let expected = "\
 service:   web
@@ -112,9 +144,24 @@ phase:     WINDOW
 base:      web1
 pin:       none
 why:       no pin: older flows live at the base
+verdict:   forwarded; of a new flow: dropped (no_backend)
 ";
         assert_eq!(render(&lookup), expected);
-        let none = types::Lookup { why: "no VIP".into(), ..types::Lookup::default() };
-        assert_eq!(render(&none), "no service\nwhy:       no VIP\n");
+        let none = types::Lookup {
+            why: "no VIP".into(),
+            verdict: "passed".into(),
+            reason: "passed".into(),
+            verdict_for_new_flow: "passed".into(),
+            reason_for_new_flow: "passed".into(),
+            disagreement: Some("differs\x1b".into()),
+            ..types::Lookup::default()
+        };
+        let expected = "\
+no service
+why:       no VIP
+verdict:   passed (passed)
+BUG:       differs\\u{1b}
+";
+        assert_eq!(render(&none), expected);
     }
 }

@@ -238,8 +238,8 @@ impl Node {
     }
 
     fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
-        let flags = self.service_flags(index);
         let service = &self.services[index];
+        let flags = service_flags(service);
         let wanted = ServiceRow {
             ring: service.ring.offset,
             slots: service.ring.slots,
@@ -294,46 +294,6 @@ impl Node {
             reply.row = service.row;
             self.dataplane.replies().set(backend.id.0, &reply);
         }
-    }
-
-    fn service_flags(&self, index: usize) -> u32 {
-        let service = &self.services[index];
-        let mut flags = 0;
-        if service.allow_list != 0 {
-            flags |= service_flag::ALLOW;
-        }
-        if !service.spec.listen.interfaces.is_empty() {
-            flags |= service_flag::INTERFACES;
-        }
-        if service.by_source {
-            flags |= service_flag::BY_SOURCE;
-        }
-        if service.old_by_source && service.old_ring.is_some() {
-            flags |= service_flag::OLD_BY_SOURCE;
-        }
-        let takes_fragments = match service.spec.fragments {
-            model::Fragments::Udp => service.key.protocol == protocol::UDP,
-            model::Fragments::All => true,
-            model::Fragments::Drop => false,
-        };
-        if takes_fragments {
-            flags |= service_flag::FRAGMENTS;
-        }
-        if service.spec.count_connections {
-            flags |= service_flag::COUNT_CONNECTIONS;
-        }
-        if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
-            flags |= match service.spec.on_all_down {
-                model::OnAllDown::Reject => service_flag::REJECT,
-                model::OnAllDown::FailOpen | model::OnAllDown::Drop => service_flag::DROP,
-            };
-            // Drained or weightless backends that work keep the flows they have.
-            let alive = service.backends.iter().any(|b| b.healthy() && b.admin != Admin::Maint);
-            if alive && service.stateful() {
-                flags |= service_flag::NEW_ONLY;
-            }
-        }
-        flags
     }
 
     fn publish_entry(&mut self, key: ListenKey, kind: u8, value: u32) -> Result<(), ApplyError> {
@@ -485,6 +445,46 @@ impl Node {
             slots: 0,
         })
     }
+}
+
+/// Flags of a service's row.
+pub(super) fn service_flags(service: &Service) -> u32 {
+    let mut flags = 0;
+    if service.allow_list != 0 {
+        flags |= service_flag::ALLOW;
+    }
+    if !service.spec.listen.interfaces.is_empty() {
+        flags |= service_flag::INTERFACES;
+    }
+    if service.by_source {
+        flags |= service_flag::BY_SOURCE;
+    }
+    if service.old_by_source && service.old_ring.is_some() {
+        flags |= service_flag::OLD_BY_SOURCE;
+    }
+    let takes_fragments = match service.spec.fragments {
+        model::Fragments::Udp => service.key.protocol == protocol::UDP,
+        model::Fragments::All => true,
+        model::Fragments::Drop => false,
+    };
+    if takes_fragments {
+        flags |= service_flag::FRAGMENTS;
+    }
+    if service.spec.count_connections {
+        flags |= service_flag::COUNT_CONNECTIONS;
+    }
+    if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
+        flags |= match service.spec.on_all_down {
+            model::OnAllDown::Reject => service_flag::REJECT,
+            model::OnAllDown::FailOpen | model::OnAllDown::Drop => service_flag::DROP,
+        };
+        // Drained or weightless backends that work keep the flows they have.
+        let alive = service.backends.iter().any(|b| b.healthy() && b.admin != Admin::Maint);
+        if alive && service.stateful() {
+            flags |= service_flag::NEW_ONLY;
+        }
+    }
+    flags
 }
 
 /// Slots of a ring from which on its base ring is kept: 8 bytes for each, which many short rings are not worth.

@@ -27,9 +27,8 @@ impl Node {
             Command::Measures(answer) => {
                 let _ = answer.send(self.measured().map_err(failure));
             }
-            Command::Lookup { source, destination, protocol, reply } => {
-                let _ = reply.send(self.lookup(source, destination, protocol));
-            }
+            Command::Lookup { question, reply } => self.answer_lookup(question, reply),
+            Command::Replay { batch, reply } => self.answer_replay(batch, reply),
             Command::Why { service, reply } => {
                 let _ = reply.send(self.why(service.as_deref()));
             }

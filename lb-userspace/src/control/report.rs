@@ -323,6 +323,7 @@ impl Node {
                 (None, None) => "none".to_owned(),
             },
             why,
+            ..Lookup::default()
         })
     }
 

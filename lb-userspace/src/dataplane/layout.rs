@@ -18,6 +18,9 @@ pub(super) const ROUTES: u32 = 1024;
 /// On-link neighbours mirrored at most.
 pub(super) const NEIGHBOURS: u32 = 16_384;
 
+/// Packets in fragments remembered at most.
+const FRAGMENTS: u32 = 16_384;
+
 /// One map as the program wants it.
 pub(super) struct Wanted {
     pub(super) name: &'static str,
@@ -30,7 +33,7 @@ pub(super) struct Wanted {
     pub(super) limit: Option<&'static str>,
 }
 
-/// All pinned maps: not the buffer of aya-log, nor `FRAGMENTS`, `LIMITS` and `WAYS_BACK`, which begin anew with each
+/// All pinned maps: not the buffer of aya-log, nor `LIMITS` and what tells of packets, which begin anew with each
 /// program.
 pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let sizes = &options.sizes;
@@ -81,6 +84,16 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             None,
         ),
         hash(map::INTERFACES, 4, 4, 32, None),
+        map(
+            map::FRAGMENTS,
+            MapType::LruHash,
+            size_of::<abi::FragmentKey>(),
+            size_of::<abi::FragmentRow>(),
+            0,
+            FRAGMENTS,
+            None,
+        ),
+        map(map::WAYS_BACK, MapType::Array, 4, 8, 0, lb_common::way_back::ENTRIES, None),
         map(map::HANDSHAKES, MapType::Array, 4, 8, 0, lb_common::handshake::ENTRIES, None),
         map(
             map::HANDSHAKE_TIMES,

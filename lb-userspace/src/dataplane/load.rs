@@ -10,7 +10,7 @@ use aya::{
     maps::{Map, MapData, RingBuf},
     programs::{ProgramError, Xdp},
 };
-use lb_common::abi::{REASONS, global, map, program};
+use lb_common::abi::{REASONS, global, map, mode, program};
 
 use super::{
     Dataplane, LoadError, Options, Samples, Sizes, Wanted,
@@ -92,16 +92,61 @@ impl Dataplane {
     }
 }
 
+/// Everything it takes to load another copy of the program over the maps of a loaded one; loading takes a moment.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    maps: PathBuf,
+    options: Options,
+    sizes: Sizes,
+}
+
+/// How a copy differs from the program on the NICs.
+pub(super) struct Variant<'a> {
+    /// One of [`lb_common::abi::mode`].
+    pub(super) mode: u32,
+    /// Maps that it does not share.
+    pub(super) own: &'a [&'a str],
+    /// Sizes of maps that are not pinned.
+    pub(super) entries: &'a [(&'a str, u32)],
+}
+
+const PLAIN: Variant<'_> = Variant { mode: mode::PLAIN, own: &[], entries: &[] };
+
+impl Dataplane {
+    /// For other copies of the loaded program.
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            maps: self.directory.maps(),
+            options: self.options.clone(),
+            sizes: self.sizes,
+        }
+    }
+}
+
+/// Loads another copy of the balancer.
+pub(super) fn load_copy(recipe: &Recipe, variant: &Variant<'_>) -> Result<Ebpf, LoadError> {
+    let Recipe { maps, options, sizes } = recipe;
+    let quiet = Options { log_level: 0, ..options.clone() };
+    let mut ebpf = load_object(maps, &quiet, sizes, variant)?;
+    load_program(&mut ebpf, program::BALANCER, &options.run_dir)?;
+    Ok(ebpf)
+}
+
 /// Object and programs.
 fn load(maps: &Path, options: &Options, sizes: &Sizes) -> Result<Ebpf, LoadError> {
-    let mut ebpf = load_object(maps, options, sizes)?;
+    let mut ebpf = load_object(maps, options, sizes, &PLAIN)?;
     for name in [program::BALANCER, program::CLOCK] {
         load_program(&mut ebpf, name, &options.run_dir)?;
     }
     Ok(ebpf)
 }
 
-fn load_object(maps: &Path, options: &Options, sizes: &Sizes) -> Result<Ebpf, LoadError> {
+fn load_object(
+    maps: &Path,
+    options: &Options,
+    sizes: &Sizes,
+    variant: &Variant<'_>,
+) -> Result<Ebpf, LoadError> {
     static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_OBJECT_BALANCER"));
     let effective = Options { sizes: *sizes, ..options.clone() };
     let wanted = layout::wanted(&effective);
@@ -118,10 +163,16 @@ fn load_object(maps: &Path, options: &Options, sizes: &Sizes) -> Result<Ebpf, Lo
         .override_global(global::SINGLE_NIC, &single_nic, true)
         .override_global(global::HAVE_NAT, &have_nat, true)
         .override_global(global::HAVE_V6, &have_v6, true)
+        .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);
     for (wanted, path) in wanted.iter().zip(&paths) {
         loader.map_max_entries(wanted.name, wanted.entries);
-        loader.map_pin_path(wanted.name, path.as_path());
+        if !variant.own.contains(&wanted.name) {
+            loader.map_pin_path(wanted.name, path.as_path());
+        }
+    }
+    for (name, entries) in variant.entries {
+        loader.map_max_entries(name, *entries);
     }
     Ok(loader.load(OBJECT)?)
 }
@@ -163,14 +214,14 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Load(format!("the object has no map `{name}`")))
 }
 
-fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
 ) -> Result<T, LoadError> {
     T::try_from(take_map(ebpf, name)?).map_err(|error| LoadError::map(name, error))
 }
 
-fn mapped<T: Row>(ebpf: &mut Ebpf, name: &str) -> Result<Table<T>, LoadError> {
+pub(super) fn mapped<T: Row>(ebpf: &mut Ebpf, name: &str) -> Result<Table<T>, LoadError> {
     match take_map(ebpf, name)? {
         Map::Array(data) => Table::new(&data).map_err(|error| LoadError::map(name, error)),
         other => Err(unexpected(name, &other)),

@@ -14,7 +14,7 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendRow, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot,
+    BackendRow, CaptureRule, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot, Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -104,6 +104,14 @@ impl Row for ServiceBucket {
 
 impl Row for ServiceRow {
     const LAST: usize = offset_of!(ServiceRow, flags) / 8;
+}
+
+impl Row for CaptureRule {
+    const LAST: usize = offset_of!(CaptureRule, flags) / 8;
+}
+
+impl Row for Trace {
+    const LAST: usize = offset_of!(Trace, verdict) / 8;
 }
 
 impl Row for Slot {

@@ -3,6 +3,7 @@
 mod attach;
 mod bpffs;
 mod decap;
+mod dry_run;
 mod maps;
 mod open;
 mod permission;

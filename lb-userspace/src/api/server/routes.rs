@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use http_body_util::{BodyExt as _, Limited};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,6 +27,7 @@ use crate::{
         types::{Failure, FailureKind, SetBackend},
     },
     config::model::Protocol,
+    control::dry_run::{Batch, Question},
 };
 
 type Commands = State<mpsc::Sender<Command>>;
@@ -39,6 +41,7 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/why", get(why))
         .route("/v1/events", get(events))
         .route("/v1/plan", post(plan))
+        .route("/v1/replay", post(replay))
         .merge(changes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -113,18 +116,62 @@ struct LookupQuery {
     destination: SocketAddr,
     #[serde(default)]
     protocol: Protocol,
+    /// `SERVICE/BACKEND`s, separated by commas.
+    #[serde(default)]
+    down: String,
 }
 
 async fn lookup(
     commands: Commands,
     query: Result<Query<LookupQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(LookupQuery { source, destination, protocol }) =
+    let Query(LookupQuery { source, destination, protocol, down }) =
         query.map_err(|error| invalid(error.body_text()))?;
     if source.is_ipv4() != destination.is_ipv4() {
         return Err(invalid("source and destination are not of the same address family"));
     }
-    ask(commands, |reply| Command::Lookup { source, destination, protocol, reply }).await
+    let question = Question { source, destination, protocol, down: list(&down) };
+    ask(commands, |reply| Command::Lookup { question, reply }).await
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayQuery {
+    interface: Option<String>,
+    #[serde(default)]
+    down: String,
+}
+
+/// Takes frames, each after its length in four bytes (little end first), and answers with as many verdicts.
+async fn replay(
+    commands: Commands,
+    query: Result<Query<ReplayQuery>, QueryRejection>,
+    body: Body,
+) -> Result<Response, Failure> {
+    let Query(ReplayQuery { interface, down }) =
+        query.map_err(|error| invalid(error.body_text()))?;
+    let frames = split(read_bytes(body, MAX_BODY).await?)
+        .ok_or_else(|| invalid("the request's body ends inside a frame"))?;
+    let batch = Batch { interface, down: list(&down), frames };
+    ask(commands, |reply| Command::Replay { batch, reply }).await
+}
+
+fn cut(body: &mut Bytes, length: usize) -> Option<Bytes> {
+    (length <= body.len()).then(|| body.split_to(length))
+}
+
+fn split(mut body: Bytes) -> Option<Vec<Bytes>> {
+    let mut frames = Vec::new();
+    while !body.is_empty() {
+        let length = cut(&mut body, 4)?;
+        let length = u32::from_le_bytes(length.as_ref().try_into().ok()?) as usize;
+        frames.push(cut(&mut body, length)?);
+    }
+    Some(frames)
 }
 
 #[derive(Deserialize)]
@@ -176,21 +223,24 @@ pub(super) fn check(set: &SetBackend) -> Result<(), Failure> {
     }
 }
 
-/// The whole body, bounded in size and time.
+/// The whole body as JSON, bounded in size and time.
 pub(super) async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Failure> {
-    let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, limit).collect());
-    let bytes = match whole.await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) => return Err(invalid(format!("the request's body: {error}"))),
-        Err(_) => {
-            return Err(invalid(format!(
-                "the request's body did not come within {} seconds",
-                REQUEST_TIMEOUT.as_secs()
-            )));
-        }
-    };
+    let bytes = read_bytes(body, limit).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| invalid(format!("the request's body is not what is expected: {error}")))
+}
+
+/// The whole body, bounded in size and time.
+async fn read_bytes(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let whole = tokio::time::timeout(REQUEST_TIMEOUT, Limited::new(body, limit).collect());
+    match whole.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(invalid(format!("the request's body: {error}"))),
+        Err(_) => Err(invalid(format!(
+            "the request's body did not come within {} seconds",
+            REQUEST_TIMEOUT.as_secs()
+        ))),
+    }
 }
 
 /// Sends the controller a command and waits for its answer.
@@ -213,13 +263,14 @@ pub(super) async fn answer<T>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 10] = [
+    const PATHS: [&str; 11] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
         "/v1/why",
         "/v1/events",
         "/v1/plan",
+        "/v1/replay",
         "/v1/backends/{service}/{backend}",
         "/v1/reload",
         "/v1/detach",

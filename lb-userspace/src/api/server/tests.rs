@@ -8,10 +8,11 @@ use std::{
 
 use super::*;
 use crate::{
+    control::dry_run::Question,
     api::{
         client::{Client, ClientError},
         types::{
-            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, Plan, SetBackend, Stats,
+            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats,
             Status, Why, WhyService,
         },
     },
@@ -42,9 +43,18 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
                 drop(answer.send(Ok(Status { pid: 7, ..Status::default() })));
             }
             Command::Stats(answer) => drop(answer.send(Ok(Stats::default()))),
-            Command::Lookup { source, destination, protocol, reply } => {
+            Command::Lookup { question, reply } => {
+                let Question { source, destination, protocol, .. } = question;
                 let why = format!("{source} {destination} {}", protocol.name());
                 drop(reply.send(Ok(Lookup { why, ..Lookup::default() })));
+            }
+            Command::Replay { batch, reply } => {
+                let verdict = |frame: &bytes::Bytes| PacketVerdict {
+                    verdict: String::from_utf8_lossy(frame).into_owned(),
+                    reason: format!("{:?} {:?}", batch.interface, batch.down),
+                    ..PacketVerdict::default()
+                };
+                drop(reply.send(Ok(batch.frames.iter().map(verdict).collect())));
             }
             Command::Why { service, reply } => {
                 let service = WhyService { name: format!("{service:?}"), ..WhyService::default() };
@@ -105,7 +115,7 @@ async fn every_request_reaches_the_controller_and_comes_back() {
     assert_eq!(client.status().await.unwrap().pid, 7);
     assert!(client.stats().await.unwrap().services.is_empty());
     let (source, vip) = ("[2001:db8::1]:1234", "[2001:db8::80]:443");
-    let lookup = client.lookup(source.parse().unwrap(), vip.parse().unwrap(), Protocol::Udp).await;
+    let lookup = client.lookup(source.parse().unwrap(), vip.parse().unwrap(), Protocol::Udp, &[]).await;
     assert_eq!(lookup.unwrap().why, format!("{source} {vip} udp"));
     let why = client.why(Some("192.0.2.1:80")).await.unwrap();
     assert_eq!(why.services[0].name, "Some(\"192.0.2.1:80\")");
@@ -141,7 +151,7 @@ async fn failures_keep_their_kind_and_words() {
         assert!(failure.error.contains(word), "{failure}");
     }
     let (v4, v6) = ("192.0.2.1:1".parse().unwrap(), "[::1]:1".parse().unwrap());
-    let failure = refusal(client.lookup(v4, v6, Protocol::Tcp).await);
+    let failure = refusal(client.lookup(v4, v6, Protocol::Tcp, &[]).await);
     assert!(failure.error.contains("address family"), "{failure}");
 }
 
