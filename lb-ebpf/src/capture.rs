@@ -32,13 +32,13 @@ pub fn before(context: Context) -> u32 {
     if rule.flags & rule_flag::ON == 0 {
         return 0;
     }
-    let fits = fits_bytes(&context.frame(), rule);
+    let fitting = fitting_bytes(&context.frame(), rule);
     // SAFETY: the record is this CPU's own, and its bytes are longer than all that may be taken.
     unsafe {
         let head = &raw mut (*record).head;
         (&raw mut (*head).ingress).write(context.ingress());
         (&raw mut (*head).length_before).write(context.frame().length() as u32);
-        (&raw mut (*head).matched_before).write(fits as u32);
+        (&raw mut (*head).fitting_before).write(fitting);
         let taken = take(context, rule, (&raw mut (*record).bytes).cast());
         (&raw mut (*head).captured_before).write(taken);
     }
@@ -62,9 +62,15 @@ pub fn after(context: Context) -> u32 {
     // SAFETY: all three are this CPU's own, and nobody else uses them while the program runs; user space only reads the
     // state's words, which are written whole.
     let (head, trace, state) = unsafe { (&mut (*record).head, &*trace, &mut *state) };
+    if head.captured_before == 0 {
+        return 0;
+    }
     let leaves = matches!(trace.action(), xdp_action::XDP_TX | xdp_action::XDP_REDIRECT);
-    let fits = head.matched_before != 0 || (leaves && fits_bytes(&context.frame(), rule));
-    if !fits || !fits_verdict(trace, rule) {
+    let mut fitting = head.fitting_before;
+    if leaves {
+        fitting |= fitting_bytes(&context.frame(), rule);
+    }
+    if rule.flags & OF_BYTES & !fitting != 0 || !fits_verdict(trace, rule) {
         return 0;
     }
     state.matched += 1;
@@ -81,7 +87,7 @@ pub fn after(context: Context) -> u32 {
     head.captured_after = 0;
     if leaves {
         head.length_after = context.frame().length() as u32;
-        let at = taken_before(record);
+        let at = ETHERNET + taken_before(record);
         // SAFETY: `at` and what is taken are at most 14 + 2,047 each, and the bytes are longer than both.
         let to = unsafe { (&raw mut (*record).bytes).cast::<u8>().add(at as usize) };
         head.captured_after = take(context, rule, to);
@@ -107,7 +113,7 @@ fn take(context: Context, rule: &CaptureRule, to: *mut u8) -> u32 {
     }
 }
 
-/// Bytes of the frame as it came, read anew, within bounds that the verifier knows.
+/// Bytes of the frame as it came beyond its Ethernet header, read anew, within bounds that the verifier knows.
 #[inline(always)]
 fn taken_before(record: *mut CaptureRecord) -> u64 {
     // SAFETY: a word of this CPU's record; volatile, so that the bounds are not taken for granted.
@@ -120,52 +126,60 @@ fn taken_before(record: *mut CaptureRecord) -> u64 {
 fn show(record: *mut CaptureRecord) -> bool {
     // SAFETY: as above.
     let taken = unsafe { (&raw const (*record).head.captured_after).read_volatile() };
-    let after = if taken == 0 { 0 } else { ETHERNET + ((taken as u64).wrapping_sub(ETHERNET) & MORE) };
+    let after =
+        if taken == 0 { 0 } else { ETHERNET + ((taken as u64).wrapping_sub(ETHERNET) & MORE) };
     let length = size_of::<CaptureHead>() as u64 + ETHERNET + taken_before(record) + after;
     // SAFETY: the helper reads `length` bytes of the record, which is longer; the map is a ring.
     unsafe {
-        generated::bpf_ringbuf_output((&raw const CAPTURES).cast_mut().cast(), record.cast(), length, 0) == 0
+        generated::bpf_ringbuf_output(
+            (&raw const CAPTURES).cast_mut().cast(),
+            record.cast(),
+            length,
+            0,
+        ) == 0
     }
 }
 
-/// Whether the packet's bytes are what is wanted.
+/// What a rule says about bytes.
+const OF_BYTES: u32 = rule_flag::ADDRESS | rule_flag::PORT | rule_flag::PROTOCOL;
+
+/// What of [`OF_BYTES`] the frame fits.
 #[inline(always)]
-fn fits_bytes(frame: &XdpFrame, rule: &CaptureRule) -> bool {
-    if rule.flags & (rule_flag::ADDRESS | rule_flag::PORT | rule_flag::PROTOCOL) == 0 {
-        return true;
+fn fitting_bytes(frame: &XdpFrame, rule: &CaptureRule) -> u32 {
+    if rule.flags & OF_BYTES == 0 {
+        return 0;
     }
-    let Some(ethernet) = frame.view::<Ethernet>(0) else { return false };
+    let Some(ethernet) = frame.view::<Ethernet>(0) else { return 0 };
     match ethernet.ether_type {
-        ETHER_TYPE_V4 => fits_packet::<Ipv4Hdr>(frame, rule),
-        ETHER_TYPE_V6 => fits_packet::<Ipv6Hdr>(frame, rule),
-        _ => false,
+        ETHER_TYPE_V4 => fitting_packet::<Ipv4Hdr>(frame, rule),
+        ETHER_TYPE_V6 => fitting_packet::<Ipv6Hdr>(frame, rule),
+        _ => 0,
     }
 }
 
 #[inline(always)]
-fn fits_packet<H: IpHeader>(frame: &XdpFrame, rule: &CaptureRule) -> bool {
-    let Some(header) = frame.view::<H>(NETWORK) else { return false };
-    if rule.flags & rule_flag::PROTOCOL != 0 && header.protocol() as u16 != rule.protocol {
-        return false;
+fn fitting_packet<H: IpHeader>(frame: &XdpFrame, rule: &CaptureRule) -> u32 {
+    let Some(header) = frame.view::<H>(NETWORK) else { return 0 };
+    let mut fitting = 0;
+    if header.protocol() as u16 == rule.protocol {
+        fitting |= rule_flag::PROTOCOL;
     }
-    if rule.flags & rule_flag::ADDRESS != 0
-        && !within(&header.source(), rule)
-        && !within(&header.destination(), rule)
-    {
-        return false;
-    }
-    if rule.flags & rule_flag::PORT == 0 {
-        return true;
+    if within(&header.source(), rule) || within(&header.destination(), rule) {
+        fitting |= rule_flag::ADDRESS;
     }
     let transport = match H::IS_V6 {
         true => NETWORK + H::LENGTH,
-        false => {
-            let Some([first, _]) = frame.view::<[u8; 2]>(NETWORK) else { return false };
-            NETWORK + (*first & 0x0f) as usize * 4
-        }
+        false => match frame.view::<[u8; 2]>(NETWORK) {
+            Some([first, _]) => NETWORK + (*first & 0x0f) as usize * 4,
+            None => return fitting,
+        },
     };
-    let Some(ports) = frame.view::<Ports>(transport) else { return false };
-    be16(ports.source) == rule.port || be16(ports.destination) == rule.port
+    if let Some(ports) = frame.view::<Ports>(transport)
+        && (be16(ports.source) == rule.port || be16(ports.destination) == rule.port)
+    {
+        fitting |= rule_flag::PORT;
+    }
+    fitting
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! The `lb` command: one verb a file. Verbs ask the daemon over its socket; `run` is the daemon.
 
 mod admin;
+mod capture;
 mod check;
 mod client;
 mod completions;
@@ -18,6 +19,7 @@ mod output;
 mod paths;
 mod plan;
 mod reload;
+mod replay;
 mod run;
 mod schema;
 mod stats;
@@ -63,7 +65,9 @@ enum Verb {
     Maint(admin::Maint),
     Weight(weight::Weight),
     Lookup(lookup::Lookup),
+    Replay(replay::Replay),
     Why(why::Why),
+    Capture(capture::Capture),
     Events(events::Show),
     Log(log::Log),
     Reload(reload::Reload),
@@ -107,6 +111,8 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Events(show) => show.execute(connection),
         Verb::Log(log) => log.execute(connection),
         Verb::Lookup(lookup) => lookup.execute(connection),
+        Verb::Replay(replay) => replay.execute(connection),
+        Verb::Capture(capture) => capture.execute(connection),
         Verb::Reload(reload) => reload.execute(connection),
         Verb::Detach(detach) => detach.execute(connection),
         Verb::Decap(decap) => decap.execute(),

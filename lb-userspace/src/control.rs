@@ -7,6 +7,7 @@ mod addresses;
 mod adopt;
 mod alloc;
 mod apply;
+pub mod capture;
 mod commands;
 mod connections;
 mod dashboard;
@@ -91,6 +92,10 @@ enum Event {
         /// The copy.
         copy: Result<Arc<std::sync::Mutex<dry_run::Copy>>, api::types::Failure>,
     },
+    /// The program of a capture has been loaded, or not.
+    CaptureLoaded(Box<capture::Loaded>),
+    /// The capture with this number has ended.
+    CaptureOver(u64),
     /// A packet was dropped.
     Dropped(Box<DroppedSample>),
 }
@@ -137,6 +142,10 @@ struct Node {
     copies: dry_run::Copies,
     /// For dry runs of what is not so.
     overlay: Option<what_if::Kept>,
+    /// The capture that runs.
+    capture: capture::Capture,
+    /// Captures so far.
+    captures: u64,
     /// How often the explanation of a lookup was not what the program does: a bug.
     disagreements: u64,
     /// What members of `socket_group` may do.
@@ -244,6 +253,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         }
     };
     manager.stopping();
+    node.end_capture("the daemon stops");
     server.shutdown().await;
     if node.dataplane.still_loaded() {
         let text = "stopping; packets are still forwarded (`lb detach` ends that)";
@@ -386,6 +396,8 @@ impl Node {
             copies: dry_run::Copies::default(),
             overlay: None,
             disagreements: 0,
+            capture: capture::Capture::default(),
+            captures: 0,
             socket_level: GroupLevel::new(config.socket_level == SocketLevel::Admin),
             refit: true,
             service_ids: Numbers::new(sizes.services),
@@ -415,6 +427,9 @@ impl Node {
         if self.dataplane.has_features(&options) {
             return Ok(());
         }
+        self.end_capture(
+            "the program is loaded anew, as the configuration needs other features of it",
+        );
         self.dataplane.reload_program(&options).map_err(apply::ApplyError::Dataplane)?;
         self.copies.forget();
         let cause = "the configuration needs features that it was loaded without";
@@ -455,6 +470,8 @@ impl Node {
             Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
             Event::Copy { what_if, copy } => self.copy_loaded(what_if, copy),
+            Event::CaptureLoaded(loaded) => self.capture_loaded(*loaded),
+            Event::CaptureOver(number) => self.capture_over(number),
             Event::Dropped(sample) => self.samples.add(*sample),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
@@ -533,6 +550,7 @@ impl Node {
         self.apply_health();
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
+        self.tell_capture();
         self.keep();
         self.count_connections();
         self.dataplane.settle_routes();

@@ -7,6 +7,7 @@ mod allow;
 mod attach;
 mod batch;
 mod bpffs;
+mod capture;
 mod clock;
 mod connections;
 mod counters;
@@ -66,6 +67,7 @@ use self::{
 };
 pub use self::{
     attach::{AttachError, AttachMode, Attachment},
+    capture::{CaptureProgram, Captured, CapturedPacket},
     detach::detach_all,
     dry_run::{DryRun, LARGEST_FRAME, Overlay},
     error::LoadError,
@@ -90,6 +92,8 @@ pub(crate) use self::{
 /// Everything loaded.
 pub struct Dataplane {
     ebpf: Ebpf,
+    /// In force instead of the program of `ebpf`.
+    capture: Option<CaptureProgram>,
     logger: Option<tokio::task::JoinHandle<()>>,
     directory: PinDirectory,
     adopted: bool,

@@ -4,6 +4,7 @@
 //! maps), driven by `control`; `health` and `net` feed it, `api` and `cli` show it.
 
 pub mod api;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -96,7 +96,7 @@ pub mod rule_flag {
     pub const REASON: u32 = 128;
 }
 
-/// The one entry of `CAPTURE_RULE`: what a packet must fit to be captured, before or after it is rewritten.
+/// The one entry of `CAPTURE_RULE`: what a packet must fit to be captured, each before or after it is rewritten.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureRule {
@@ -158,8 +158,8 @@ pub struct CaptureHead {
     pub captured_before: u32,
     /// Bytes here of the frame as it left.
     pub captured_after: u32,
-    /// Whether the frame fitted the rule as it came (1) or not (0).
-    pub matched_before: u32,
+    /// What the frame fitted of the rule as it came: bits of [`rule_flag`].
+    pub fitting_before: u32,
 }
 
 const _: () = assert!(size_of::<CaptureHead>() == 88);

@@ -8,17 +8,21 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, client::conn::http1};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::types::{
-    Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status, Why,
+    Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status,
+    Why,
 };
-use crate::config::model::Protocol;
+use crate::{
+    capture::stream::{Record, decode},
+    config::model::Protocol,
+};
 
 /// Longest answer that is read, bytes.
 const MAX_ANSWER: usize = 256 << 20;
@@ -186,6 +190,55 @@ impl Client {
         self.send(Method::POST, "/v1/detach", Bytes::new()).await
     }
 
+    /// Begins a capture; the result gives what is captured.
+    pub async fn capture(&self, options: &CaptureOptions) -> Result<CaptureStream, ClientError> {
+        let CaptureOptions { filter, snaplen, rate, count, time } = options;
+        let mut path =
+            format!("/v1/capture?filter={}&snaplen={snaplen}&rate={rate}", percent_encode(filter));
+        if let Some(count) = count {
+            path.push_str(&format!("&count={count}"));
+        }
+        if let Some(time) = time {
+            path.push_str(&format!("&milliseconds={}", time.as_millis()));
+        }
+        let begin = tokio::time::timeout(self.timeout, self.begin(&path));
+        let response = begin.await.map_err(|_| ClientError::Timeout {
+            socket: self.socket.clone(),
+            seconds: self.timeout.as_secs_f64(),
+        })??;
+        let status = response.status();
+        let mut body = response.into_body();
+        if status.is_success() {
+            return Ok(CaptureStream { body, buffer: BytesMut::new(), client: self.clone() });
+        }
+        let mut bytes = BytesMut::new();
+        while let Some(Ok(frame)) = body.frame().await
+            && bytes.len() < MAX_ANSWER
+        {
+            bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        }
+        match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => Err(failure.into()),
+            Err(_) => Err(self.protocol(format!("HTTP status {status}"))),
+        }
+    }
+
+    /// A request whose answer goes on and on; the connection is driven aside.
+    async fn begin(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.connect_error(error))?;
+        let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.protocol(error))?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .uri(path)
+            .header("host", "lb")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.protocol(error))?;
+        sender.send_request(request).await.map_err(|error| self.protocol(error))
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -261,6 +314,45 @@ impl Client {
 
     fn protocol(&self, what: impl std::fmt::Display) -> ClientError {
         ClientError::Protocol { socket: self.socket.clone(), what: what.to_string() }
+    }
+}
+
+/// What to capture.
+#[derive(Clone, Debug)]
+pub struct CaptureOptions {
+    /// An expression of [`crate::capture::filter`].
+    pub filter: String,
+    /// Bytes of each frame.
+    pub snaplen: u32,
+    /// Packets a second of each CPU.
+    pub rate: u32,
+    /// How many at most.
+    pub count: Option<u64>,
+    /// How long at most.
+    pub time: Option<Duration>,
+}
+
+/// What is captured. Dropping it ends the capture.
+pub struct CaptureStream {
+    body: Incoming,
+    buffer: BytesMut,
+    client: Client,
+}
+
+impl CaptureStream {
+    /// The next record with its bytes; `None` after the last one.
+    pub async fn next(&mut self) -> Result<Option<(Record, Bytes)>, ClientError> {
+        loop {
+            let whole = decode(&mut self.buffer).map_err(|error| self.client.protocol(error))?;
+            if whole.is_some() {
+                return Ok(whole);
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|error| self.client.protocol(error))?;
+            if let Some(data) = frame.data_ref() {
+                self.buffer.extend_from_slice(data);
+            }
+        }
     }
 }
 

@@ -4,10 +4,16 @@ use tokio::sync::oneshot;
 
 use super::{
     peer::Peer,
-    types::{Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status, Why},
+    types::{
+        Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats,
+        Status, Why,
+    },
 };
 use crate::{
-    control::dry_run::{Batch, Question},
+    control::{
+        capture::{Stream, Wanted},
+        dry_run::{Batch, Question},
+    },
     metrics::Snapshot,
 };
 
@@ -37,6 +43,15 @@ pub enum Command {
         batch: Batch,
         /// A verdict for each.
         reply: Answer<Vec<PacketVerdict>>,
+    },
+    /// `GET /v1/capture`
+    Capture {
+        /// What to capture.
+        wanted: Wanted,
+        /// Who asks.
+        peer: Peer,
+        /// What is captured, when it has begun.
+        reply: Answer<Stream>,
     },
     /// `GET /v1/why`
     Why {

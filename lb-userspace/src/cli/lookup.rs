@@ -101,7 +101,8 @@ fn verdict(lookup: &types::Lookup) -> String {
         reason => format!("{} ({})", output::clean(verdict), output::clean(reason)),
     };
     let mut text = format!("verdict:   {}", said(&lookup.verdict, &lookup.reason));
-    if (&lookup.verdict_for_new_flow, &lookup.reason_for_new_flow) != (&lookup.verdict, &lookup.reason)
+    if (&lookup.verdict_for_new_flow, &lookup.reason_for_new_flow)
+        != (&lookup.verdict, &lookup.reason)
     {
         let new = said(&lookup.verdict_for_new_flow, &lookup.reason_for_new_flow);
         text.push_str(&format!("; of a new flow: {new}"));

@@ -64,7 +64,12 @@ pub fn lines(items: impl IntoIterator<Item = impl AsRef<str>>) -> String {
 
 /// One value as JSON on one line.
 pub fn print_json_line(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(print(&(escape_json(&serde_json::to_string(value)?) + "\n"))?)
+    Ok(print(&json_line(value)?)?)
+}
+
+/// A value as one line of JSON, with its end.
+pub fn json_line(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(escape_json(&serde_json::to_string(value)?) + "\n")
 }
 
 /// JSON leaves characters raw that terminals obey. They occur only in strings, where `\u` may stand for them.

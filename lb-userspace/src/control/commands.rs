@@ -29,6 +29,7 @@ impl Node {
             }
             Command::Lookup { question, reply } => self.answer_lookup(question, reply),
             Command::Replay { batch, reply } => self.answer_replay(batch, reply),
+            Command::Capture { wanted, peer, reply } => self.start_capture(wanted, peer, reply),
             Command::Why { service, reply } => {
                 let _ = reply.send(self.why(service.as_deref()));
             }

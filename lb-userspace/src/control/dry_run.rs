@@ -147,14 +147,9 @@ impl Node {
     }
 
     /// `lb lookup`
-    pub(super) fn answer_lookup(
-        &mut self,
-        question: Question,
-        reply: crate::api::Answer<Lookup>,
-    ) {
+    pub(super) fn answer_lookup(&mut self, question: Question, reply: crate::api::Answer<Lookup>) {
         let what_if = !question.down.is_empty();
-        let explained =
-            self.lookup(question.source, question.destination, question.protocol);
+        let explained = self.lookup(question.source, question.destination, question.protocol);
         let mut found = match explained {
             Ok(found) => found,
             Err(failure) => {
@@ -208,11 +203,7 @@ impl Node {
         let mut copy = copy.lock().unwrap_or_else(PoisonError::into_inner);
         copy.lay(overlay.as_ref());
         let mut run = |segment| {
-            let flow = Flow {
-                source: question.source,
-                destination: question.destination,
-                segment,
-            };
+            let flow = Flow { source: question.source, destination: question.destination, segment };
             copy.program.run(&frame(&flow), ingress).map_err(failure)
         };
         let (next, new) = match question.protocol {
@@ -264,9 +255,10 @@ impl Node {
             found.why = format!("by the rings as they would be then; now: {}", found.why);
             if let (Some(service), Some(overlay)) = (service, overlay) {
                 let place = service.ring.offset + found.slot;
-                let slots = overlay.slots.iter().find(|(start, slots)| {
-                    (*start..*start + slots.len() as u32).contains(&place)
-                });
+                let slots = overlay
+                    .slots
+                    .iter()
+                    .find(|(start, slots)| (*start..*start + slots.len() as u32).contains(&place));
                 if let Some((start, slots)) = slots {
                     let slot = slots[(place - start) as usize];
                     found.phase = format!("{:?}", slot.phase()).to_uppercase();

@@ -63,7 +63,8 @@ impl Node {
                 overlay.slots.push((service.ring.offset, slots));
                 let backends = service.backends.iter();
                 overlay.backends.extend(
-                    backends.map(|backend| (backend.id, self.dataplane.backends().get(backend.id.0))),
+                    backends
+                        .map(|backend| (backend.id, self.dataplane.backends().get(backend.id.0))),
                 );
             } else {
                 let without = without(service, &lost);

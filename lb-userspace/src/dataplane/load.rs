@@ -68,6 +68,7 @@ impl Dataplane {
             interfaces: take(&mut ebpf, map::INTERFACES)?,
             clock: take(&mut ebpf, map::CLOCK)?,
             ebpf,
+            capture: None,
             logger: None,
             directory,
             adopted,
@@ -77,18 +78,17 @@ impl Dataplane {
         })
     }
 
-    /// Loads the program anew over the same maps, and puts it on every NIC in place of the old one.
+    /// Loads the program anew over the same maps, and puts it on every NIC in place of the old one, which ends a capture.
     pub fn reload_program(&mut self, options: &Options) -> anyhow::Result<()> {
         self.ebpf = load(&self.directory.maps(), options, &self.sizes)?;
         self.options = options.clone();
         if self.logger.is_some() {
             self.spawn_logger();
         }
-        for attachment in self.attachments().into_iter().filter(|found| found.ifindex != 0) {
-            let mode = crate::config::model::XdpMode::Auto;
-            self.attach(attachment.ifindex, &attachment.ifname, mode, false)?;
-        }
-        Ok(())
+        let capture = self.capture.take();
+        let put = self.put_on_all();
+        drop(capture);
+        put
     }
 }
 
@@ -115,11 +115,7 @@ const PLAIN: Variant<'_> = Variant { mode: mode::PLAIN, own: &[], entries: &[] }
 impl Dataplane {
     /// For other copies of the loaded program.
     pub fn recipe(&self) -> Recipe {
-        Recipe {
-            maps: self.directory.maps(),
-            options: self.options.clone(),
-            sizes: self.sizes,
-        }
+        Recipe { maps: self.directory.maps(), options: self.options.clone(), sizes: self.sizes }
     }
 }
 

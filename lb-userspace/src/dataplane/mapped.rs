@@ -14,7 +14,8 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendRow, CaptureRule, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot, Trace,
+    BackendRow, CaptureRule, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot,
+    Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 

@@ -107,12 +107,19 @@ impl Dataplane {
         })
     }
 
+    /// The program in force.
     fn program(&self) -> anyhow::Result<&Xdp> {
+        if let Some(capture) = &self.capture {
+            return capture.program().with_context(missing);
+        }
         let program = self.ebpf.program(program::BALANCER).with_context(missing)?;
         Ok(program.try_into()?)
     }
 
     fn balancer(&mut self) -> anyhow::Result<&mut Xdp> {
+        if let Some(capture) = &mut self.capture {
+            return capture.program_mut().with_context(missing);
+        }
         let program = self.ebpf.program_mut(program::BALANCER).with_context(missing)?;
         Ok(program.try_into()?)
     }

@@ -76,6 +76,37 @@ impl Connections {
     }
 }
 
+/// Of a connection whose answer takes as long as it takes; requests carry it.
+#[derive(Clone, Default)]
+pub struct Lease(Arc<AtomicBool>);
+
+/// See [`Lease::hold`].
+pub struct Held(Arc<AtomicBool>);
+
+impl Lease {
+    /// The connection is not cut off for its age until the result is dropped.
+    pub fn hold(&self) -> Held {
+        self.0.store(true, Ordering::Relaxed);
+        Held(self.0.clone())
+    }
+
+    /// Returns when the connection is too old.
+    async fn expired(&self) {
+        loop {
+            tokio::time::sleep(CONNECTION_TIMEOUT).await;
+            if !self.0.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// What connections are made of: Unix or TCP.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
@@ -87,8 +118,11 @@ async fn serve(
     busy: Arc<AtomicBool>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let lease = Lease::default();
+    let given = lease.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         busy.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(given.clone());
         let router = TowerToHyperService::new(router.clone());
         async move {
             let response = hyper::service::Service::call(&router, request.map(Body::new)).await;
@@ -102,16 +136,17 @@ async fn serve(
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let bounded = tokio::time::timeout(CONNECTION_TIMEOUT, async {
+    let served = async {
         tokio::select! {
             result = connection.as_mut() => return result,
             _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
         }
         connection.await
-    });
-    match bounded.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a client was cut off"),
-        Err(_) => tracing::debug!("a client took too long"),
+    };
+    tokio::select! {
+        result = served => if let Err(error) = result {
+            tracing::debug!(%error, "a client was cut off");
+        },
+        () = lease.expired() => tracing::debug!("a client took too long"),
     }
 }

@@ -1,6 +1,6 @@
 //! Paths and what they ask the controller.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -14,20 +14,25 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::{BodyExt as _, Limited};
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use lb_common::abi::MAX_SNAPLEN;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{MAX_BODY, MAX_DRAFT, REQUEST_TIMEOUT};
+use super::{MAX_BODY, MAX_DRAFT, REQUEST_TIMEOUT, connections::Lease};
 use crate::{
     api::{
         Answer, Command,
         peer::Caller,
         types::{Failure, FailureKind, SetBackend},
     },
+    capture::filter::Filter,
     config::model::Protocol,
-    control::dry_run::{Batch, Question},
+    control::{
+        capture::Wanted,
+        dry_run::{Batch, Question},
+    },
 };
 
 type Commands = State<mpsc::Sender<Command>>;
@@ -48,13 +53,14 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .with_state(commands)
 }
 
-/// What changes something.
+/// What changes something, or shows what only admins may see.
 fn changes() -> Router<mpsc::Sender<Command>> {
     Router::new()
         .route("/v1/backends/{service}/{backend}", post(set_backend))
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
         .route("/v1/log", post(log))
+        .route("/v1/capture", get(capture))
         .route_layer(middleware::from_fn(only_admins))
 }
 
@@ -176,6 +182,52 @@ fn split(mut body: Bytes) -> Option<Vec<Bytes>> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct CaptureQuery {
+    #[serde(default)]
+    filter: String,
+    snaplen: Option<u32>,
+    rate: Option<u32>,
+    count: Option<u64>,
+    milliseconds: Option<u64>,
+}
+
+/// Bytes of each frame, and packets a second, unless the client says otherwise.
+pub const SNAPLEN: u32 = 256;
+/// See [`SNAPLEN`].
+pub const RATE: u32 = 10_000;
+
+/// A stream of [`crate::capture::stream`], as long as the capture lasts.
+async fn capture(
+    Extension(caller): Extension<Caller>,
+    Extension(lease): Extension<Lease>,
+    State(commands): Commands,
+    query: Result<Query<CaptureQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    let wanted = Wanted {
+        filter: Filter::parse(&query.filter).map_err(invalid)?,
+        snaplen: query.snaplen.unwrap_or(SNAPLEN),
+        rate: query.rate.unwrap_or(RATE),
+        count: query.count,
+        time: query.milliseconds.map(Duration::from_millis),
+    };
+    if !(64..=MAX_SNAPLEN).contains(&wanted.snaplen) || wanted.rate == 0 {
+        return Err(invalid(format!(
+            "the snap length is not in 64..={MAX_SNAPLEN}, or the rate is 0"
+        )));
+    }
+    let peer = caller.peer;
+    let stream = answer(&commands, |reply| Command::Capture { wanted, peer, reply }).await?;
+    let held = lease.hold();
+    let chunks = futures::stream::unfold((stream, held), async |(mut stream, held)| {
+        let chunk = stream.recv().await?;
+        Some((Ok::<_, Infallible>(chunk), (stream, held)))
+    });
+    Ok(Body::from_stream(chunks).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct WhyQuery {
     service: Option<String>,
 }
@@ -263,7 +315,7 @@ pub(super) async fn answer<T>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 11] = [
+    const PATHS: [&str; 12] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
@@ -275,12 +327,13 @@ async fn unknown_path(uri: Uri) -> Failure {
         "/v1/reload",
         "/v1/detach",
         "/v1/log",
+        "/v1/capture",
     ];
     Failure::unknown("path", uri.path(), PATHS)
 }
 
 async fn wrong_method() -> Response {
-    let error = "this path knows another method: GET status, stats, lookup, why and events, POST the others";
+    let error = "this path knows another method: GET status, stats, lookup, why, events and capture, POST the others";
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 

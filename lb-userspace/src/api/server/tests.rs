@@ -8,15 +8,16 @@ use std::{
 
 use super::*;
 use crate::{
-    control::dry_run::Question,
     api::{
         client::{Client, ClientError},
         types::{
-            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats,
-            Status, Why, WhyService,
+            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, PacketVerdict, Plan,
+            SetBackend, Stats, Status, Why, WhyService,
         },
     },
+    capture::stream::{End, Record, encode},
     config::model::Protocol,
+    control::dry_run::Question,
 };
 
 struct Fixture {
@@ -47,6 +48,13 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
                 let Question { source, destination, protocol, .. } = question;
                 let why = format!("{source} {destination} {}", protocol.name());
                 drop(reply.send(Ok(Lookup { why, ..Lookup::default() })));
+            }
+            Command::Capture { wanted, reply, .. } => {
+                let (out, stream) = mpsc::channel(1);
+                let why = format!("{} {} {:?}", wanted.snaplen, wanted.rate, wanted.time);
+                let end = Record::End(End { why, ..End::default() });
+                out.send(encode(&end, [b"", b""])).await.unwrap();
+                drop(reply.send(Ok(stream)));
             }
             Command::Replay { batch, reply } => {
                 let verdict = |frame: &bytes::Bytes| PacketVerdict {
@@ -115,7 +123,8 @@ async fn every_request_reaches_the_controller_and_comes_back() {
     assert_eq!(client.status().await.unwrap().pid, 7);
     assert!(client.stats().await.unwrap().services.is_empty());
     let (source, vip) = ("[2001:db8::1]:1234", "[2001:db8::80]:443");
-    let lookup = client.lookup(source.parse().unwrap(), vip.parse().unwrap(), Protocol::Udp, &[]).await;
+    let lookup =
+        client.lookup(source.parse().unwrap(), vip.parse().unwrap(), Protocol::Udp, &[]).await;
     assert_eq!(lookup.unwrap().why, format!("{source} {vip} udp"));
     let why = client.why(Some("192.0.2.1:80")).await.unwrap();
     assert_eq!(why.services[0].name, "Some(\"192.0.2.1:80\")");

@@ -25,8 +25,7 @@ fn every_copy_loads_and_the_plain_one_has_nothing_of_the_others() {
         let variant =
             Variant { mode: mode::CAPTURE, own: &[], entries: &[(map::CAPTURES, 1 << 20)] };
         let capture = load_copy(&recipe, &variant).unwrap();
-        let program: &aya::programs::Xdp =
-            capture.program("balancer").unwrap().try_into().unwrap();
+        let program: &aya::programs::Xdp = capture.program("balancer").unwrap().try_into().unwrap();
         let capture = program.info().unwrap();
         let capture = (
             capture.verified_instruction_count().unwrap_or(0),
