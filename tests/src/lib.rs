@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod kernel;
 pub mod lab;
 pub mod machine;
+pub mod maps;
 pub mod node;
 pub mod pair;
 pub mod process;
