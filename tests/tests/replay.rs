@@ -159,7 +159,9 @@ fn a_hundred_thousand_packets_change_nothing() {
             let entries: usize = after.values().map(|entries| entries.len()).sum();
             let pins = after["PINS"].len() + after["PINS_NEW"].len();
             assert!(pins > 0, "there are no pins to be changed");
-            (entries, differences(&before, &after))
+            let differences = differences(&before, &after);
+            eprintln!("differences: {differences:#?}");
+            (entries, differences)
         },
         |(_, differences)| differences.is_empty(),
     );
