@@ -104,7 +104,7 @@ pub struct Facts<'a> {
 impl Filter {
     /// Reads an expression. Errors say what was expected, and where.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let spaced = text.replace('(', " ( ").replace(')', " ) ");
+        let spaced = text.replace('(', " ( ").replace(')', " ) ").replace('!', " ! ");
         let words: Vec<&str> = spaced.split_whitespace().collect();
         if words.is_empty() {
             return Ok(Self::default());

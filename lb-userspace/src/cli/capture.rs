@@ -41,9 +41,11 @@ use crate::{
 /// FILTER is like tcpdump's: host ADDRESS, net PREFIX, port NUMBER (each with src or dst before it), tcp, udp, icmp, icmp6, ip,
 /// ip6; and lb's own: service NAME, backend SERVICE/NAME, reason NAME, interface NIC, forwarded, returned, answered, passed,
 /// dropped; with and, or, not and parentheses. Addresses and ports may be those before or after rewriting.
-///
-/// Example: lb capture -w trouble.pcapng --for 10s 'service web and (dropped or host 192.0.2.7)'
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb capture dropped
+  lb capture -w trouble.pcapng --for 10s 'service web and (dropped or host 192.0.2.7)'")]
 pub struct Capture {
     /// Which packets
     #[arg(value_name = "FILTER")]

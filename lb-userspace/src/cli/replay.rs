@@ -39,9 +39,11 @@ const BATCH: usize = 4_096;
 ///
 /// Destination MAC addresses do not matter, unless they are a group's. Packets that were cut off by a snap length are padded
 /// with zeros. Packets longer than 3,520 bytes (made by GRO or TSO) are skipped.
-///
-/// Example: lb replay trouble.pcapng --down web/web1 --summary
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  lb replay trouble.pcapng
+  lb replay trouble.pcapng --down web/web1 --summary")]
 pub struct Replay {
     /// The file; `-` is standard input
     #[arg(value_name = "FILE")]
