@@ -44,8 +44,9 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lb capture dropped
-  lb capture -w trouble.pcapng --for 10s 'service web and (dropped or host 192.0.2.7)'")]
+  lb capture --count 10 service web and host 192.0.2.7
+  lb capture -w trouble.pcapng --for 10s 'service web and (dropped or reason ttl)'
+  lb capture -w - tcp port 443 | tshark -r - -T fields -e frame.comment -e ip.dst")]
 pub struct Capture {
     /// Which packets
     #[arg(value_name = "FILTER")]

@@ -16,13 +16,12 @@ use crate::{api::types, config::model::Protocol};
 /// Has the loaded program decide about the flow's next packet, and about one that opens a new flow of the same addresses, in a
 /// dry run: verdict and backend are its own; slot, phase, base and pin tell why. Nothing is sent, nothing is changed. IPv6:
 /// [2001:db8::1]:80.
-///
-/// Example: lb lookup 198.51.100.7:4711 192.0.2.10:443 --down web/web1
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   lb lookup 198.51.100.7:4711 192.0.2.10:443
-  lb lookup [2001:db8::7]:5353 [2001:db8::53]:53 udp")]
+  lb lookup [2001:db8::7]:5353 [2001:db8::53]:53 udp
+  lb lookup 198.51.100.7:4711 192.0.2.10:443 --down web/web1")]
 pub struct Lookup {
     /// The client's address and port
     #[arg(value_name = "SRC:PORT")]

@@ -43,7 +43,8 @@ const BATCH: usize = 4_096;
 #[command(after_long_help = "\
 Examples:
   lb replay trouble.pcapng
-  lb replay trouble.pcapng --down web/web1 --summary")]
+  lb replay trouble.pcapng --down web/web1 --summary
+  tcpdump -i eth0 -c 1000 -w - | lb replay - --json")]
 pub struct Replay {
     /// The file; `-` is standard input
     #[arg(value_name = "FILE")]

@@ -192,6 +192,7 @@ impl Node {
     fn attached_program_changed(&mut self, what: &str, peer: &Peer) {
         let text = format!("{what}: another copy of the program is on the NICs");
         self.log.add(Happened::to_node(Kind::Program, text, format!("lb capture by {peer}")));
+        self.save_state();
     }
 }
 
