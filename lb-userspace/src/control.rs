@@ -89,6 +89,8 @@ enum Event {
     Copy {
         /// With rings of its own.
         what_if: bool,
+        /// Which of the node's programs it is a copy of.
+        of: u64,
         /// The copy.
         copy: Result<Arc<std::sync::Mutex<dry_run::Copy>>, api::types::Failure>,
     },
@@ -142,6 +144,8 @@ struct Node {
     copies: dry_run::Copies,
     /// For dry runs of what is not so.
     overlay: Option<what_if::Kept>,
+    /// How often the program was loaded anew: copies are of one of them.
+    program_loads: u64,
     /// The capture that runs.
     capture: capture::Capture,
     /// Captures so far.
@@ -396,6 +400,7 @@ impl Node {
             copies: dry_run::Copies::default(),
             overlay: None,
             disagreements: 0,
+            program_loads: 0,
             capture: capture::Capture::default(),
             captures: 0,
             socket_level: GroupLevel::new(config.socket_level == SocketLevel::Admin),
@@ -431,6 +436,7 @@ impl Node {
             "the program is loaded anew, as the configuration needs other features of it",
         );
         self.dataplane.reload_program(&options).map_err(apply::ApplyError::Dataplane)?;
+        self.program_loads += 1;
         self.copies.forget();
         let cause = "the configuration needs features that it was loaded without";
         self.log.add(Happened::to_node(Kind::Program, "program loaded anew", cause));
@@ -469,7 +475,7 @@ impl Node {
         match event {
             Event::Health(event) => self.health_changed(&event),
             Event::Grace => self.finish_grace(),
-            Event::Copy { what_if, copy } => self.copy_loaded(what_if, copy),
+            Event::Copy { what_if, of, copy } => self.copy_loaded(what_if, of, copy),
             Event::CaptureLoaded(loaded) => self.capture_loaded(*loaded),
             Event::CaptureOver(number) => self.capture_over(number),
             Event::Dropped(sample) => self.samples.add(*sample),

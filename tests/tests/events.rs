@@ -196,7 +196,14 @@ fn s09_the_socket_is_for_those_it_was_given_to() {
     assert_eq!(code, Some(5), "{text}");
     let (code, text) = as_user("nobody", "daemon", &["status"]);
     assert_eq!(code, Some(0), "{text}");
-    for change in [&["drain", "web/web1"][..], &["reload"], &["log", "trace"], &["detach"]] {
+    let admins = [
+        &["drain", "web/web1"][..],
+        &["reload"],
+        &["log", "trace"],
+        &["detach"],
+        &["capture", "--count", "1"],
+    ];
+    for change in admins {
         let (code, text) = as_user("nobody", "daemon", change);
         assert_eq!(code, Some(5), "{change:?}: {text}");
         assert!(text.contains("socket_level: admin"), "{text}");

@@ -4,6 +4,7 @@ use std::{
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use etherparse::PacketBuilder;
 use lb_common::abi::Reason;
 use lb_tests::{
     client::{Held, wait_for},
-    daemon::{Daemon, backend},
+    daemon::{Daemon, backend, lb_binary},
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
     maps::{differences, dump_all},
 };
@@ -75,17 +76,17 @@ fn frame(number: u32) -> Vec<u8> {
         // Opens flows: counters, pins, handshakes, ways back.
         0..=2 => to_vip(64).tcp(port, PORT, number, 1_000).syn().write(&mut bytes, &[]),
         // Older flows: pins to the base.
-        3 | 4 => to_vip(64).tcp(port, PORT, number, 1_000).ack(9).write(&mut bytes, &[7; 100]),
+        3 => to_vip(64).tcp(port, PORT, number, 1_000).ack(9).write(&mut bytes, &[7; 100]),
+        // Nobody's.
+        4 => ethernet()
+            .ipv4(client, [203, 0, 113, 9], 64)
+            .udp(port, PORT)
+            .write(&mut bytes, &[7; 30]),
         5 => to_vip(64).udp(port, PORT).write(&mut bytes, &[7; 500]),
         // Answers, samples, limits.
         6 => to_vip(1).tcp(port, PORT, number, 1_000).ack(9).write(&mut bytes, &[]),
         7 => to_vip(64).udp(port, 53).write(&mut bytes, &[7; 30]),
         8 => to_vip(64).icmpv4_echo_request(number as u16, 1).write(&mut bytes, &[7; 56]),
-        // For nobody here: counted as passed.
-        9 if (number / 10).is_multiple_of(2) => {
-            let stranger = ethernet().ipv4(client, [10, 99, 0, 1], 64);
-            stranger.udp(port, 53).write(&mut bytes, &[7; 30])
-        }
         // Replies to unknown clients: wishes for neighbours.
         _ => ethernet()
             .ipv4(v4(backend4(1)), client, 64)
@@ -100,7 +101,11 @@ fn frame(number: u32) -> Vec<u8> {
 
 fn replay(daemon: &Daemon<'_>, file: &Path, arguments: &[&str]) -> Vec<Value> {
     let output = daemon.must(&[&["replay", file.to_str().unwrap(), "--json"], arguments].concat());
-    output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines(&output)
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// How many packets have had this verdict for this reason.
@@ -112,11 +117,6 @@ fn outcomes(summary: &Value, verdict: &str, reason: &str) -> u64 {
         .filter(|outcome| outcome["verdict"] == verdict && outcome["reason"] == reason)
         .map(|outcome| outcome["packets"].as_u64().unwrap())
         .sum()
-}
-
-/// A counter of all CPUs.
-fn sum(cpus: &[u8]) -> u64 {
-    cpus.chunks(8).map(|cpu| u64::from_ne_bytes(cpu.try_into().expect("8 bytes"))).sum()
 }
 
 fn started(lab: &Lab) -> Daemon<'_> {
@@ -144,14 +144,15 @@ fn a_hundred_thousand_packets_change_nothing() {
     let path = file(&daemon, "packets.pcap");
     write(&path, (0..PACKETS).map(frame));
 
-    // CLOCK is the controller's own; what else changes would be the host's noise, which is not there every time.
+    // CLOCK is the controller's own. The host's stacks say something now and then, which is passed: of those packets there
+    // are some, but not the ten thousand of the file. What else changes would be the controller's work, not there every time.
     let dump = || {
         let mut all = lab.lb.run(|| dump_all(Path::new(MAPS))).unwrap();
         assert!(all.remove("CLOCK").is_some(), "{:?}", all.keys());
-        // The host's own packets go on: answers to ARP, every two seconds. 5,000 packets of the file have the same verdict.
-        let passed = (Reason::Passed as u32).to_ne_bytes();
-        let counts = all.get_mut("REASON_COUNTS").and_then(|counts| counts.remove(&passed[..]));
-        (all, sum(&counts.expect("packets that were passed are counted")))
+        let passed = all.get_mut("REASON_COUNTS").unwrap();
+        let passed = passed.remove(&(Reason::Passed as u32).to_ne_bytes()[..]).unwrap();
+        let words = passed.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
+        (all, words.sum::<u64>())
     };
     let mut times = Vec::new();
     let (entries, _) = wait_for(
@@ -160,33 +161,45 @@ fn a_hundred_thousand_packets_change_nothing() {
         || {
             let (before, passed_before) = dump();
             let began = Instant::now();
-            let answers = replay(&daemon, &path, &["--summary"]);
-            times.push(began.elapsed());
+            // A process of its own: the machine's thread, which runs commands, is free for questions.
+            let mut command = Command::new(lb_binary());
+            command.arg("--socket").arg(&daemon.socket).arg("replay").arg(&path);
+            command.args(["--summary", "--json"]).stdout(Stdio::piped());
+            let mut running = lab.lb.spawn(command).unwrap();
+            let mut slowest = Duration::ZERO;
+            while running.try_wait().unwrap().is_none() {
+                let asked = Instant::now();
+                daemon.status();
+                slowest = slowest.max(asked.elapsed());
+            }
+            let output = running.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let whole = began.elapsed();
+            times.push((whole, slowest));
+            assert!(slowest < whole / 2, "an answer has taken {slowest:?} of {whole:?}");
+            let answers = lines(&String::from_utf8(output.stdout).unwrap());
             let summary = answers.last().unwrap();
             let tenth = u64::from(PACKETS / 10);
             assert_eq!(summary["summary"]["packets"], PACKETS, "{summary:#}");
-            assert_eq!(outcomes(summary, "forwarded", "transmitted"), 6 * tenth, "{summary:#}");
+            assert_eq!(outcomes(summary, "forwarded", "transmitted"), 5 * tenth, "{summary:#}");
+            assert_eq!(outcomes(summary, "passed", "passed"), tenth, "{summary:#}");
             assert_eq!(outcomes(summary, "answered", "ttl"), tenth, "{summary:#}");
             assert_eq!(outcomes(summary, "dropped", "no_service"), tenth, "{summary:#}");
             assert_eq!(outcomes(summary, "answered", "echo"), tenth, "{summary:#}");
-            let all = summary["summary"]["outcomes"].as_array().unwrap();
-            let strangers = all.iter().filter(|outcome| outcome["verdict"] == "passed");
-            let strangers: u64 =
-                strangers.map(|outcome| outcome["packets"].as_u64().unwrap()).sum();
-            assert_eq!(strangers, tenth / 2, "{summary:#}");
             let (after, passed_after) = dump();
             let passed = passed_after - passed_before;
-            assert!(passed < tenth / 10, "{passed} packets were counted as passed meanwhile");
+            assert!(passed < tenth / 10, "{passed} packets were counted as passed");
             let entries: usize = after.values().map(|entries| entries.len()).sum();
             let pins = after["PINS"].len() + after["PINS_NEW"].len();
             assert!(pins > 0, "there are no pins to be changed");
             let differences = differences(&before, &after);
-            eprintln!("differences: {differences:#?}");
             (entries, differences)
         },
         |(_, differences)| differences.is_empty(),
     );
-    eprintln!("{PACKETS} packets in {times:?}; {entries} entries of maps compared");
+    eprintln!(
+        "{PACKETS} packets in (and slowest `lb status` meanwhile) {times:?}; {entries} entries of maps compared"
+    );
 }
 
 #[test]

@@ -37,6 +37,9 @@ const EVERY: Duration = Duration::from_millis(250);
 /// A client that takes nothing for so long has gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const BEGINS: &str = "capture begins: a copy of the program that shows packets is on the NICs";
+const ENDS: &str = "capture ends: the plain program is on the NICs again";
+
 /// What to capture.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -78,6 +81,8 @@ pub(super) struct Session {
 /// A capture whose program has been loaded, or not.
 pub(super) struct Loaded {
     program: Result<(CaptureProgram, Captured), Failure>,
+    /// Which of the node's programs it is a copy of.
+    of: u64,
     rule: CaptureRule,
     wanted: Wanted,
     peer: Peer,
@@ -96,11 +101,12 @@ impl Node {
             }
         };
         self.capture = Capture::Loading(peer.clone());
-        let (recipe, events) = (self.dataplane.recipe(), self.events.clone());
+        let (recipe, events, of) =
+            (self.dataplane.recipe(), self.events.clone(), self.program_loads);
         tokio::task::spawn_blocking(move || {
             let program = CaptureProgram::load(&recipe).map_err(failure);
             // Sending fails when the daemon ends.
-            let loaded = Loaded { program, rule, wanted, peer, reply };
+            let loaded = Loaded { program, of, rule, wanted, peer, reply };
             let _ = events.send(Event::CaptureLoaded(Box::new(loaded)));
         });
     }
@@ -126,8 +132,13 @@ impl Node {
 
     /// Puts the program on the NICs and lets it capture.
     pub(super) fn capture_loaded(&mut self, loaded: Loaded) {
-        let Loaded { program, rule, wanted, peer, reply } = loaded;
+        let Loaded { program, of, rule, wanted, peer, reply } = loaded;
         self.capture = Capture::Idle;
+        if of != self.program_loads {
+            // Meanwhile a program with other features has been loaded: it takes a copy of that.
+            self.start_capture(wanted, peer, reply);
+            return;
+        }
         let begun = program.and_then(|(program, captured)| {
             program.begin(&rule);
             self.dataplane.begin_capture(program).map_err(failure)?;
@@ -141,7 +152,7 @@ impl Node {
                 return;
             }
         };
-        self.attached_program_changed("capture begins", &peer);
+        self.attached_program_changed(BEGINS, &peer);
         self.captures += 1;
         let number = self.captures;
         let names = Arc::new(RwLock::new(self.names()));
@@ -172,7 +183,7 @@ impl Node {
         // Sending fails if it has ended by itself.
         let _ = session.stop.send(why.to_owned());
         match self.dataplane.end_capture() {
-            Ok(()) => self.attached_program_changed("capture ends", &session.peer),
+            Ok(()) => self.attached_program_changed(ENDS, &session.peer),
             Err(error) => {
                 tracing::error!(
                     error = format!("{error:#}"),
@@ -189,8 +200,7 @@ impl Node {
         }
     }
 
-    fn attached_program_changed(&mut self, what: &str, peer: &Peer) {
-        let text = format!("{what}: another copy of the program is on the NICs");
+    fn attached_program_changed(&mut self, text: &str, peer: &Peer) {
         self.log.add(Happened::to_node(Kind::Program, text, format!("lb capture by {peer}")));
         self.save_state();
     }

@@ -113,17 +113,32 @@ impl Node {
             }
             slot @ Slot::Empty => *slot = Slot::Loading(vec![command()]),
         }
-        let (recipe, events) = (self.dataplane.recipe(), self.events.clone());
-        tokio::task::spawn_blocking(move || {
-            let copy = Copy::load(&recipe, what_if).map(|copy| Arc::new(Mutex::new(copy)));
-            // Sending fails when the daemon ends.
-            let _ = events.send(Event::Copy { what_if, copy });
-        });
+        self.load_copy(what_if);
         None
     }
 
+    fn load_copy(&self, what_if: bool) {
+        let (recipe, events, of) =
+            (self.dataplane.recipe(), self.events.clone(), self.program_loads);
+        tokio::task::spawn_blocking(move || {
+            let copy = Copy::load(&recipe, what_if).map(|copy| Arc::new(Mutex::new(copy)));
+            // Sending fails when the daemon ends.
+            let _ = events.send(Event::Copy { what_if, of, copy });
+        });
+    }
+
     /// A copy has been loaded, or not: those who wait for it ask again, or are told.
-    pub(super) fn copy_loaded(&mut self, what_if: bool, copy: Result<Arc<Mutex<Copy>>, Failure>) {
+    pub(super) fn copy_loaded(
+        &mut self,
+        what_if: bool,
+        of: u64,
+        copy: Result<Arc<Mutex<Copy>>, Failure>,
+    ) {
+        if of != self.program_loads {
+            // Of a program that has been replaced meanwhile.
+            self.load_copy(what_if);
+            return;
+        }
         let slot = self.copies.slot(what_if);
         let Slot::Loading(waiting) = std::mem::take(slot) else { return };
         match copy {

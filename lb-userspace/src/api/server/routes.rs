@@ -73,7 +73,7 @@ async fn only_admins(
         return Ok(next.run(request).await);
     }
     let error = format!(
-        "{} may look, but not change anything: that takes root, or `socket_level: admin` in the configuration",
+        "{} may look, but not change anything or see packets: that takes root, or `socket_level: admin` in the configuration",
         caller.peer
     );
     Err(Failure::new(FailureKind::Forbidden, error))
