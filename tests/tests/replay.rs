@@ -166,17 +166,16 @@ fn a_hundred_thousand_packets_change_nothing() {
             command.arg("--socket").arg(&daemon.socket).arg("replay").arg(&path);
             command.args(["--summary", "--json"]).stdout(Stdio::piped());
             let mut running = lab.lb.spawn(command).unwrap();
-            let mut slowest = Duration::ZERO;
+            let mut answered = 0;
             while running.try_wait().unwrap().is_none() {
-                let asked = Instant::now();
                 daemon.status();
-                slowest = slowest.max(asked.elapsed());
+                answered += 1;
             }
             let output = running.wait_with_output().unwrap();
             assert!(output.status.success(), "{output:?}");
-            let whole = began.elapsed();
-            times.push((whole, slowest));
-            assert!(slowest < whole / 2, "an answer has taken {slowest:?} of {whole:?}");
+            times.push((began.elapsed(), answered));
+            // A controller that was busy with all of the file would have answered once, at the end.
+            assert!(answered > 2, "{answered} questions were answered meanwhile");
             let answers = lines(&String::from_utf8(output.stdout).unwrap());
             let summary = answers.last().unwrap();
             let tenth = u64::from(PACKETS / 10);
@@ -198,7 +197,7 @@ fn a_hundred_thousand_packets_change_nothing() {
         |(_, differences)| differences.is_empty(),
     );
     eprintln!(
-        "{PACKETS} packets in (and slowest `lb status` meanwhile) {times:?}; {entries} entries of maps compared"
+        "{PACKETS} packets in, with `lb status` answered so often meanwhile: {times:?}; {entries} entries of maps compared"
     );
 }
 
