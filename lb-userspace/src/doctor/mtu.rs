@@ -19,7 +19,7 @@ pub(super) fn check(nic: &Nic, facts: &Facts) -> Vec<Finding> {
 }
 
 /// The largest MTU with which a driver accepts a program for packets in one buffer, on a machine with pages of 4 KiB, from
-/// the drivers' sources (Linux 6.1 to 6.18): a page, less headroom, headers and the kernel's `skb_shared_info`.
+/// how they are built: a page, less headroom, headers and the kernel's `skb_shared_info`. Measured for veth alone.
 fn largest(driver: &str) -> Option<u32> {
     Some(match driver {
         // 4096 - 256 - 320 - 14; of the far end's MTU.
