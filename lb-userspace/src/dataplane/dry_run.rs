@@ -100,12 +100,6 @@ impl DryRun {
         Ok(self.trace.get(0))
     }
 
-    /// Instructions the verifier has gone through, and bytes after its rewriting.
-    pub fn size(&self) -> anyhow::Result<(u32, u32)> {
-        let info = self.program()?.info()?;
-        Ok((info.verified_instruction_count().unwrap_or(0), info.size_translated().unwrap_or(0)))
-    }
-
     fn program(&self) -> anyhow::Result<&Xdp> {
         let missing = || anyhow::anyhow!("the object has no program `{}`", program::BALANCER);
         Ok(self.ebpf.program(program::BALANCER).ok_or_else(missing)?.try_into()?)
