@@ -26,7 +26,9 @@ mod retire;
 mod seed;
 mod service_manager;
 pub mod state;
+mod take_over;
 mod watch;
+
 mod what_if;
 mod why;
 
@@ -110,6 +112,8 @@ struct Node {
     state: State,
     /// The first apply is done: the state describes what is loaded.
     started: bool,
+    /// Another version's data plane still forwards.
+    taking_over: bool,
     /// A new data plane whose first checks have not all been answered.
     starting: bool,
     state_error: Option<String>,
@@ -212,6 +216,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     node.check_host(&parsed)?;
     let text = parsed.source().text.clone();
     node.apply_config(parsed.config, text)?;
+    node.finish_take_over()?;
     node.started = true;
     node.note_start();
     node.save_state();
@@ -262,6 +267,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     if node.dataplane.still_loaded() {
         let text = "stopping; packets are still forwarded (`lb detach` ends that)";
         node.log.add(Happened::to_node(Kind::Stopped, text, ended_by));
+        node.leave();
         node.save_state();
     }
     drop(lock);
@@ -340,19 +346,19 @@ impl Node {
         let keys = seed.keys();
         let interfaces =
             if options.interfaces.is_empty() { &config.interfaces } else { &options.interfaces };
-        let dataplane =
-            Dataplane::open(&dataplane_options(&options, keys, config, interfaces.len()))?;
+        let taking_over = take_over::wanted(&options.pin_dir, &state, options.take_over)?;
         let fingerprint = seed.fingerprint();
-        if dataplane.adopted()
-            && !state.seed_fingerprint.is_empty()
-            && state.seed_fingerprint != fingerprint
-        {
-            anyhow::bail!(
-                "the hash seed has changed ({} -> {fingerprint}) while a data plane with the old one is loaded: nearly \
-                 all flows would move; put the old seed back, or run `lb detach` and start again",
-                state.seed_fingerprint
-            );
-        }
+        let refuse_other_seed = |loaded: bool| match &state.seed_fingerprint {
+            old if loaded && !old.is_empty() && *old != fingerprint => anyhow::bail!(
+                "the hash seed has changed ({old} -> {fingerprint}) while a data plane with the old one is loaded: nearly \
+                 all flows would move; put the old seed back, or run `lb detach` and start again"
+            ),
+            _ => Ok(()),
+        };
+        refuse_other_seed(taking_over)?;
+        let wanted = dataplane_options(&options, keys, config, interfaces.len());
+        let dataplane = Dataplane::open(&Options { take_over: taking_over, ..wanted })?;
+        refuse_other_seed(dataplane.adopted())?;
         state.seed_fingerprint = fingerprint;
         let (health, mut results) = mpsc::unbounded_channel();
         let forward = events.clone();
@@ -373,6 +379,7 @@ impl Node {
             keys,
             state,
             started: false,
+            taking_over,
             starting: !dataplane.adopted(),
             state_error: None,
             config: None,
@@ -640,6 +647,7 @@ fn dataplane_options(
         hash_keys: keys,
         single_nic: nics == 1,
         have_nat: config.services.iter().any(|service| service.forward == Forward::Nat),
+        take_over: false,
         have_v6: true,
         log_level: options.packet_log,
     }

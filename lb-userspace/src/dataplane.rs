@@ -41,7 +41,11 @@ mod table;
 mod tests;
 mod wanted;
 
-use std::{io, net::IpAddr, path::Path};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
@@ -336,6 +340,17 @@ impl Drop for Dataplane {
             logger.abort();
         }
     }
+}
+
+/// The pins of other versions of lb under `pin_root`.
+pub fn other_versions(pin_root: &Path) -> Vec<PathBuf> {
+    PinDirectory::new(pin_root).other_versions()
+}
+
+/// Whether a version's program is on some NIC.
+pub fn is_attached(version: &Path) -> bool {
+    let links = attach::pinned(&version.join("links"), None);
+    links.iter().any(|(attachment, _)| attachment.ifindex != 0)
 }
 
 /// The links pinned under `pin_root`, as the kernel sees them now; works without a daemon.

@@ -22,6 +22,8 @@ pub struct Daemon<'a> {
     pub config: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// What is started.
+    pub binary: PathBuf,
     /// Further arguments of `lb run`.
     pub arguments: Vec<&'static str>,
     /// Further variables of its environment.
@@ -40,6 +42,18 @@ pub fn lb_binary() -> PathBuf {
         if directory.ends_with("deps") { directory.parent().expect("target") } else { directory };
     let lb = directory.join("lb");
     assert!(lb.is_file(), "{} is missing: `cargo xtask build` makes it", lb.display());
+    lb
+}
+
+/// A version of lb with another program (`program`), or with other tables, too (`layout`).
+pub fn other_version(name: &str) -> PathBuf {
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/other-versions");
+    let lb = Path::new(target).join(name).join("lb");
+    assert!(
+        lb.is_file(),
+        "{} is missing: `cargo xtask build --other-versions` makes it",
+        lb.display()
+    );
     lb
 }
 
@@ -63,6 +77,7 @@ impl<'a> Daemon<'a> {
             machine,
             config: directory.join("lb.yaml"),
             socket: directory.join("run/lb.sock"),
+            binary: lb_binary(),
             arguments: Vec::new(),
             environment: Vec::new(),
             nics: nics.iter().map(|nic| (*nic).to_owned()).collect(),
@@ -84,7 +99,7 @@ impl<'a> Daemon<'a> {
 
     /// The command line that starts it.
     pub fn run_command(&self) -> Command {
-        let mut command = Command::new(lb_binary());
+        let mut command = Command::new(&self.binary);
         command.arg("--socket").arg(&self.socket).arg("run").arg("--config").arg(&self.config);
         command.arg("--run-dir").arg(self.directory.join("run"));
         command.arg("--state-dir").arg(self.directory.join("state"));
@@ -148,6 +163,17 @@ impl<'a> Daemon<'a> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+            let status = child.wait()?;
+            anyhow::ensure!(status.success(), "it ended with {status}: {}", self.log_tail());
         }
         Ok(())
     }

@@ -22,5 +22,6 @@ pub mod quickstart;
 pub mod recovery;
 pub mod scale_up;
 pub mod server;
+pub mod soak;
 pub mod tmux;
 pub mod walkthrough;

@@ -2,20 +2,27 @@
 
 use anyhow::Result;
 
-use crate::{command, ebpf, host, setup, workspace};
+use crate::{
+    command, ebpf, host, other_versions,
+    setup::{self, Tools},
+    workspace,
+};
 
 /// Everything but lb-ebpf, which is built for the BPF target.
 pub const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "lb-ebpf"];
 
 /// Sets up and builds everything.
-pub fn run(release: bool) -> Result<()> {
-    objects()?;
+pub fn run(release: bool, others: bool) -> Result<()> {
+    let tools = objects()?;
     let arguments: &[&str] = if release { &["--release"] } else { &[] };
     command::step(format!(
         "building lb and its tools ({})",
         if release { "release" } else { "development" }
     ));
     command::run(workspace::cargo().arg("build").args(HOST_CRATES).args(arguments))?;
+    if others {
+        other_versions::build(&tools)?;
+    }
     let profile = if release { "release" } else { "debug" };
     command::step(format!(
         "built {}",
@@ -39,7 +46,8 @@ pub fn release_binaries(packages: &[&str], binaries: &[&str]) -> Result<()> {
 }
 
 /// Sets up and builds the eBPF objects.
-pub fn objects() -> Result<()> {
+pub fn objects() -> Result<Tools> {
     let tools = setup::run()?;
-    ebpf::build(&tools)
+    ebpf::build(&tools)?;
+    Ok(tools)
 }

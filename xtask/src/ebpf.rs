@@ -18,12 +18,17 @@ const TARGET: &str =
 /// Builds the objects into `target/ebpf`; those that come out the same are left alone, so that nothing is recompiled.
 pub fn build(tools: &Tools) -> Result<()> {
     command::step(format!("building the eBPF programs with {}", tools.compiler));
-    let own_target = workspace::own_target().join("ebpf-build");
+    build_in(tools, workspace::root(), &workspace::own_target().join("ebpf-build"))
+}
+
+/// The same for the workspace in another directory, whose build goes into `own_target`.
+pub fn build_in(tools: &Tools, root: &Path, own_target: &Path) -> Result<()> {
     let mut cargo = workspace::cargo();
     cargo
+        .current_dir(root)
         .args(["build", "--package", "lb-ebpf", "--bins", "--release", "--target", TARGET])
         .args(["-Z", "build-std=core", "--target-dir"])
-        .arg(&own_target)
+        .arg(own_target)
         .env("RUSTC", &tools.compiler.rustc)
         // `-Z build-std` and `core_intrinsics` on compilers that are not nightlies.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -35,7 +40,7 @@ pub fn build(tools: &Tools) -> Result<()> {
     command::run(&mut cargo).context("the eBPF programs did not compile")?;
 
     let built = own_target.join(TARGET).join("release");
-    let objects = workspace::own_target().join("ebpf");
+    let objects = root.join("target/ebpf");
     fs::create_dir_all(&objects).with_context(|| format!("cannot create {}", objects.display()))?;
     for object in OBJECTS {
         copy_if_changed(&built.join(object), &objects.join(object))?;
@@ -56,7 +61,8 @@ fn flags(linker: &Path) -> Vec<String> {
     ]
 }
 
-fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file's content, unless it is there already.
+pub fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());

@@ -6,6 +6,7 @@ mod command;
 mod ebpf;
 mod host;
 mod lab;
+mod other_versions;
 mod run;
 mod setup;
 mod test;
@@ -37,6 +38,9 @@ enum Verb {
         /// Optimised, as for production (target/release/lb)
         #[arg(long)]
         release: bool,
+        /// Build what upgrade tests upgrade to, too (development only)
+        #[arg(long, conflicts_with = "release")]
+        other_versions: bool,
     },
     /// Start the quickstart lab, or (with --iface) lb on this machine's NICs
     Run(RunArgs),
@@ -92,7 +96,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Setup { check: true } => setup::check(),
         Verb::Setup { check: false } => setup::run_and_report(),
-        Verb::Build { release } => build::run(release).map(|()| ExitCode::SUCCESS),
+        Verb::Build { release, other_versions } => {
+            build::run(release, other_versions).map(|()| ExitCode::SUCCESS)
+        }
         Verb::Run(args) => run::run(&args),
         Verb::Lab { lab } => lab::run(&lab),
         Verb::Test { filter } => test::run(filter.as_deref()),

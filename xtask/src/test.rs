@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{build::HOST_CRATES, command, ebpf, host, setup, workspace};
+use crate::{build::HOST_CRATES, command, ebpf, host, other_versions, setup, workspace};
 
 /// What all stages together may take on two cores with nothing built.
 const BUDGET: Duration = Duration::from_secs(40 * 60);
@@ -27,6 +27,9 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
         stages.optional("lint (eBPF)", lint_ebpf);
     }
     stages.required("build", build)?;
+    if filter.is_none_or(|filter| filter.contains("upgrade")) {
+        stages.optional("other versions", || other_versions::build(&tools));
+    }
     stages.optional("unit tests", || tests(&["--lib", "--bins"], &[], filter));
     let suites = Suites::list()?;
     stages.optional("packet tests", || tests(&targets(&suites.packets), &[], filter));

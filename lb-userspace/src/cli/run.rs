@@ -51,6 +51,10 @@ pub struct Run {
     /// Take another XDP program off a NIC, and accept a VIP and port that this host itself uses
     #[arg(long)]
     force: bool,
+    /// Take over from a version of lb with other tables even while rings are on their way after a change, or after it was killed:
+    /// flows that the change has moved may break
+    #[arg(long)]
+    take_over: bool,
     /// Log as JSON, one object a line
     #[arg(long)]
     json: bool,
@@ -87,6 +91,7 @@ impl Run {
             run_dir: self.run.run_dir,
             state_dir: self.state_dir,
             packet_log: self.packet_log as u8,
+            take_over: self.take_over,
             force: self.force,
         };
         tokio::runtime::Builder::new_multi_thread()

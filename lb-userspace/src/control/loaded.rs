@@ -101,10 +101,15 @@ impl Service {
         self.spec.balance == model::Balance::Source
     }
 
+    /// Slots that are not settled.
+    pub fn slots_on_their_way(&self) -> u32 {
+        let phases = self.phases;
+        phases.window + phases.harvest + phases.pinned
+    }
+
     /// Whether any slot is on its way.
     pub fn unsettled(&self) -> bool {
-        let phases = self.phases;
-        phases.window + phases.harvest + phases.pinned > 0
+        self.slots_on_their_way() > 0
     }
 
     /// Time after which an idle flow is forgotten, seconds; also the length of a harvest.

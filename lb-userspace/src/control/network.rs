@@ -20,7 +20,7 @@ impl Node {
     /// Takes over a new picture of the network.
     pub(super) fn network_changed(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
-        self.attach_interfaces();
+        self.publish_devices();
         for service in 0..self.services.len() {
             for backend in 0..self.services[service].backends.len() {
                 self.publish_backend_row(service, backend);
@@ -30,6 +30,8 @@ impl Node {
             tracing::error!(%error, "addresses could not be published");
         }
         self.publish_routes();
+        // Last: a program that takes another's place has to know everything from its first packet on.
+        self.attach_interfaces();
         self.follow_next_hops();
     }
 

@@ -19,6 +19,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.
     pub packet_log: u8,
+    /// Take over what another version has left, even if flows may break.
+    pub take_over: bool,
     /// Take other XDP programs off the NICs.
     pub force: bool,
 }

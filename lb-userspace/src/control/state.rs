@@ -66,6 +66,20 @@ pub struct State {
     pub services: BTreeMap<String, ServiceState>,
     /// The last events.
     pub events: Vec<Event>,
+    /// How the last daemon has left the tables; `None` while one runs, and after one was killed.
+    pub left: Option<Left>,
+}
+
+/// How a daemon that was told to stop has left the tables.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    /// Slots that remember flows, or watch for them.
+    pub unsettled: u32,
+    /// Flows that are remembered.
+    pub pins: u64,
+    /// What each service had counted, by `address:port/protocol`.
+    pub totals: BTreeMap<String, Counters>,
 }
 
 /// One service.

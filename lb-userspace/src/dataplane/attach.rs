@@ -138,17 +138,20 @@ pub(super) fn pinned(links: &Path, program: Option<u32>) -> Vec<(Attachment, Pat
         .collect()
 }
 
-/// Attaches `program`, or puts it in the place of an earlier one of ours without a packet in between.
+/// Attaches `program`, or puts it in the place of an earlier one of ours, whose link may be in one of the `older`
+/// directories, without a packet in between.
 pub(super) fn attach(
     program: &mut Xdp,
     links: &Path,
+    older: &[PathBuf],
     ifindex: u32,
     ifname: &str,
     mode: XdpMode,
 ) -> Result<AttachMode, AttachError> {
     let fail = |verb, reason: String| AttachError::Link { ifname: ifname.to_owned(), verb, reason };
     let mut other_mode = None;
-    for (attachment, path) in pinned(links, None) {
+    let earlier = older.iter().flat_map(|links| pinned(links, None));
+    for (attachment, path) in pinned(links, None).into_iter().chain(earlier) {
         if attachment.ifindex == ifindex {
             if attachment.mode.suits(mode) {
                 replace(program, &path).map_err(|reason| fail("replace", reason))?;

@@ -26,8 +26,8 @@ pub(super) struct PinDirectory {
     root: PathBuf,
 }
 
-/// Held while a daemon uses the pins; the kernel gives it back however the daemon ends.
-pub(super) struct Hold(#[expect(dead_code, reason = "held, not used")] Flock<fs::File>);
+/// Held while a daemon uses the pins, its own and those it takes over; the kernel gives it back however the daemon ends.
+pub(super) struct Hold(#[expect(dead_code, reason = "held, not used")] Vec<Flock<fs::File>>);
 
 impl PinDirectory {
     /// Pins under `root` (`/sys/fs/bpf/lb`).
@@ -50,40 +50,60 @@ impl PinDirectory {
         self.version().join("links")
     }
 
-    /// Checks the file system, makes the directories (0700, ours) and takes them for this process.
-    pub(super) fn prepare(&self) -> Result<Hold, LoadError> {
+    /// Checks the file system, makes the directories (0700, ours) and takes them for this process, together with what
+    /// other versions have left, if that is to be taken over.
+    pub(super) fn prepare(&self, take_over: bool) -> Result<Hold, LoadError> {
         require_bpffs(&self.root)?;
-        self.refuse_other_versions()?;
+        let others = self.others()?;
+        if let Some(path) = others.iter().find(|path| !take_over || !is_version(path)) {
+            return Err(LoadError::OtherVersion { path: path.clone(), version: ABI_VERSION });
+        }
         for directory in [self.root.clone(), self.version(), self.maps(), self.links()] {
             make_private(&directory)?;
         }
-        self.hold()
+        let ours = self.version();
+        let taken = others.iter().chain([&ours]).map(|path| hold(path));
+        Ok(Hold(taken.collect::<Result<_, _>>()?))
     }
 
-    fn refuse_other_versions(&self) -> Result<(), LoadError> {
+    /// What is in the root beside our pins and those of `lb decap`.
+    fn others(&self) -> Result<Vec<PathBuf>, LoadError> {
         let entries = match fs::read_dir(&self.root) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(LoadError::Pins { path: self.root.clone(), source }),
         };
         let ours = self.version();
-        for entry in entries.flatten() {
-            if entry.path() != ours && entry.file_name() != DECAP {
-                return Err(LoadError::OtherVersion { path: entry.path(), version: ABI_VERSION });
-            }
-        }
-        Ok(())
+        let other = |entry: &fs::DirEntry| entry.path() != ours && entry.file_name() != DECAP;
+        Ok(entries.flatten().filter(other).map(|entry| entry.path()).collect())
     }
 
-    fn hold(&self) -> Result<Hold, LoadError> {
-        let path = self.version();
-        let fail = |source| LoadError::Pins { path: path.clone(), source };
-        let directory = fs::File::open(&path).map_err(fail)?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Hold(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(LoadError::InUse { path }),
-            Err((_, errno)) => Err(fail(errno.into())),
-        }
+    /// The directories of other versions.
+    pub(super) fn other_versions(&self) -> Vec<PathBuf> {
+        let mut versions = self.others().unwrap_or_default();
+        versions.retain(|path| is_version(path));
+        versions
+    }
+
+    /// Directories with links of other versions.
+    pub(super) fn other_links(&self) -> Vec<PathBuf> {
+        self.other_versions().into_iter().map(|version| version.join("links")).collect()
+    }
+}
+
+/// `v` and a number.
+pub(super) fn is_version(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn hold(path: &Path) -> Result<Flock<fs::File>, LoadError> {
+    let fail = |source| LoadError::Pins { path: path.to_owned(), source };
+    let directory = fs::File::open(path).map_err(fail)?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(LoadError::InUse { path: path.to_owned() }),
+        Err((_, errno)) => Err(fail(errno.into())),
     }
 }
 

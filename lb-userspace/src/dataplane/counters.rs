@@ -94,6 +94,6 @@ fn sum(cpus: &[BackendCounters]) -> BackendCounters {
         reply_packets: sum.reply_packets + cpu.reply_packets,
         reply_bytes: sum.reply_bytes + cpu.reply_bytes,
         reply_resets: sum.reply_resets + cpu.reply_resets,
-        _reserved: [0; 2],
+        _reserved: Default::default(),
     })
 }

@@ -84,7 +84,7 @@ pub fn decap_attach(
         .with_context(|| format!("the object has no program `{}`", program::DECAP))?
         .try_into()?;
     program.load()?;
-    let attached = attach::attach(program, &links, ifindex, ifname, mode);
+    let attached = attach::attach(program, &links, &[], ifindex, ifname, mode);
     if attached.is_err() && attach::pinned(&links, None).is_empty() {
         // Nothing of ours is on the NIC: a directory without a program would say otherwise.
         decap_detach(pin_root, ifname)?;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::attach;
+use super::{attach, bpffs::is_version};
 
 /// Removes everything lb has pinned under `root`, of any version: links first, and waits until no NIC runs the programs
 /// any more. Nothing there is no error; what `lb decap` has there stays.
@@ -15,23 +15,21 @@ pub fn detach_all(root: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let versions: Vec<PathBuf> = versions
-        .into_iter()
-        .filter(|entry| is_version(&entry.file_name().to_string_lossy()))
-        .map(|entry| entry.path())
-        .collect();
-    for version in &versions {
-        attach::detach(&version.join("links"), None)?;
-    }
-    for version in &versions {
-        remove(version)?;
-    }
+    let versions: Vec<PathBuf> =
+        versions.into_iter().map(|entry| entry.path()).filter(|path| is_version(path)).collect();
+    remove_versions(&versions)?;
     remove_if_empty(root)
 }
 
-/// `v` and a number.
-fn is_version(name: &str) -> bool {
-    name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+/// Removes all pins of versions, links first.
+pub(super) fn remove_versions(versions: &[PathBuf]) -> io::Result<()> {
+    for version in versions {
+        attach::detach(&version.join("links"), None)?;
+    }
+    for version in versions {
+        remove(version)?;
+    }
+    Ok(())
 }
 
 /// Removes a directory of pins with all that is in it; nothing there is no error. Symbolic links are removed, not
@@ -72,7 +70,8 @@ mod tests {
 
     #[test]
     fn versions_are_told_from_strangers() {
-        assert!(is_version("v1") && is_version("v12"));
-        assert!(!is_version("decap") && !is_version("v") && !is_version("v1x"));
+        let is_version = |name| is_version(Path::new(name));
+        assert!(is_version("lb/v1") && is_version("v12"));
+        assert!(!is_version("lb/decap") && !is_version("v") && !is_version("v1x"));
     }
 }

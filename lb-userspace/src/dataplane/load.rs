@@ -34,7 +34,7 @@ impl Dataplane {
         options.sizes.check()?;
         permission::check()?;
         let directory = PinDirectory::new(&options.pin_root);
-        let hold = directory.prepare()?;
+        let hold = directory.prepare(options.take_over)?;
         let (sizes, adopted) = pinned::examine(&directory, options)?;
         let mut ebpf = load(&directory.maps(), options, &sizes)?;
         let routes = Routes::adopt(

@@ -7,7 +7,8 @@ use aya::programs::Xdp;
 use lb_common::abi::program;
 
 use super::{
-    AttachError, AttachMode, Attachment, Dataplane, attach, foreign, remove::missing_is_fine,
+    AttachError, AttachMode, Attachment, Dataplane, attach, detach::remove_versions, foreign,
+    remove::missing_is_fine,
 };
 use crate::config::model::XdpMode;
 
@@ -39,11 +40,12 @@ impl Dataplane {
         force: bool,
     ) -> Result<AttachMode, AttachError> {
         let links = self.directory.links();
+        let older = self.directory.other_links();
         let fail =
             |verb, reason: String| AttachError::Link { ifname: ifname.to_owned(), verb, reason };
         let program =
             self.balancer().map_err(|error| fail("find the program for", error.to_string()))?;
-        match attach::attach(program, &links, ifindex, ifname, mode) {
+        match attach::attach(program, &links, &older, ifindex, ifname, mode) {
             Err(AttachError::Occupied { program: other, .. }) if force => {
                 tracing::warn!(
                     interface = ifname,
@@ -57,7 +59,7 @@ impl Dataplane {
                     };
                     fail("take the other program off", format!("{error}{owner}"))
                 })?;
-                attach::attach(program, &links, ifindex, ifname, mode)
+                attach::attach(program, &links, &older, ifindex, ifname, mode)
             }
             other => other,
         }
@@ -70,6 +72,12 @@ impl Dataplane {
             .into_iter()
             .map(|(attachment, _)| attachment)
             .collect()
+    }
+
+    /// Removes what other versions have left, once this one is in force on all NICs: from those that are no longer
+    /// configured, their programs.
+    pub fn remove_other_versions(&self) -> io::Result<()> {
+        remove_versions(&self.directory.other_versions())
     }
 
     /// Detaches one NIC; returns when its program is off.

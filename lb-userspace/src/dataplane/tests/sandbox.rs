@@ -78,6 +78,7 @@ impl Sandbox {
             hash_keys: [7; lb_common::hash::KEYS],
             single_nic: false,
             have_nat: true,
+            take_over: false,
             have_v6: true,
             log_level: 0,
         }
