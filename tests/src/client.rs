@@ -130,6 +130,30 @@ pub fn requests(machine: &Machine, target: SocketAddr, count: usize, workers: us
     result.recv().unwrap_or_default()
 }
 
+/// Who answers a connection from each of these ports, asked one after the other: the same flows each time.
+pub fn answers_by_port(
+    machine: &Machine,
+    target: SocketAddr,
+    ports: std::ops::Range<u16>,
+) -> anyhow::Result<BTreeMap<u16, String>> {
+    let (answer, result) = mpsc::channel();
+    in_thread(machine, move || async move {
+        let mut answers = BTreeMap::new();
+        for port in ports {
+            match request_from(target, Some(port)).await {
+                Ok(name) => drop(answers.insert(port, name)),
+                Err(error) => {
+                    let _ = answer.send(Err(error.context(format!("port {port}"))));
+                    return;
+                }
+            }
+        }
+        // The caller waits for exactly this.
+        let _ = answer.send(Ok(answers));
+    });
+    result.recv().context("the client's thread has ended")?
+}
+
 /// Whether one request over a new connection is answered within `limit`.
 pub fn is_answered(machine: &Machine, target: SocketAddr, limit: Duration) -> bool {
     let (answer, result) = mpsc::channel();
@@ -178,7 +202,19 @@ async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
 /// One request over a new connection. A failure tells how far it came, and from which port, so that its packets can be
 /// found.
 pub async fn request(target: SocketAddr) -> anyhow::Result<String> {
+    request_from(target, None).await
+}
+
+async fn request_from(target: SocketAddr, port: Option<u16>) -> anyhow::Result<String> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(port) = port {
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(any, port))?;
+    }
     let mut step = "connecting".to_owned();
     let work = async {
         let mut stream = socket.connect(target).await?;

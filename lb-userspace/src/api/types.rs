@@ -301,12 +301,32 @@ pub struct PlanService {
     pub lines: Vec<String>,
     /// Length of its ring then.
     pub slots: u32,
-    /// Slots that would change their owner.
+    /// Slots that would change their owner; of a ring of another length, as many as `moved_share` is worth.
     pub moved_slots: u32,
-    /// Share of new flows that would reach another backend than now, 0..=1.
+    /// Share of new flows that would reach another backend than now, 0..=1: counted exactly, over all hashes.
     pub moved_share: f64,
     /// Open flows would move with them (UDP).
     pub open_flows_move: bool,
+    /// Of a service that stays: its backends with their parts in that, those on their way out included.
+    #[serde(default)]
+    pub backends: Vec<PlanBackend>,
+}
+
+/// What would change for one backend. Shares are of the service's new flows, 0..=1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanBackend {
+    /// Its name in the file.
+    pub name: String,
+    /// `added`, `removed`, `back` (removed, and there again), `weight`, `renamed` or `none`.
+    pub change: String,
+    /// What reaches it now.
+    pub share_before: f64,
+    /// What would reach it.
+    pub share_after: f64,
+    /// What would come to it from others.
+    pub gained: f64,
+    /// What would go from it to others.
+    pub lost: f64,
 }
 
 /// `GET /v1/why`

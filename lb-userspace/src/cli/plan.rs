@@ -14,14 +14,16 @@ use crate::api::types;
 
 /// Tell what a configuration file would change, without changing anything
 ///
-/// Compares the file with what the running daemon has loaded: services and backends that come and go, settings, and for
-/// each service the share of new flows that would go to another backend. Open TCP flows stay where they are in any case.
+/// Compares the file with what the running daemon has loaded: services and backends that come and go, settings, and the
+/// share of new flows that would go to another backend, of each service and by each change: all hashes of flows are counted, so the
+/// share is exact, and what flows do differs from it by chance only. Open TCP flows stay where they are in any case.
 /// What would be refused is refused here, with the same words. Backends that are new count as UP. Exits with 0 if the
 /// file can be applied, 3 if not.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  lb plan /etc/lb/lb.yaml.new && mv /etc/lb/lb.yaml.new /etc/lb/lb.yaml")]
+  lb plan new.yaml
+  lb plan new.yaml --json | jq '.services[] | {name, moved_share}'")]
 pub struct Plan {
     /// The file
     #[arg(default_value = super::run::CONFIG)]

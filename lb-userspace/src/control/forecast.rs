@@ -1,6 +1,6 @@
 //! `lb plan`: what a configuration would change, before anything is touched.
 
-use lb_common::{abi::BackendId, hash::slot_of};
+use lb_common::abi::BackendId;
 
 use super::{
     Node,
@@ -10,9 +10,12 @@ use super::{
     state::Admin,
 };
 use crate::{
-    api::types::{Plan, PlanService},
+    api::types::{Plan, PlanBackend, PlanService},
     config::{Parsed, model},
-    plan::ring,
+    plan::{
+        moves::{Moves, Share, moves},
+        ring,
+    },
 };
 
 /// Ids of backends that are not loaded yet, counted down from here: no loaded one has them.
@@ -93,8 +96,8 @@ impl Node {
     }
 
     fn changed(&self, service: &Service, spec: &model::Service) -> PlanService {
-        let mut lines = Vec::new();
-        let backends = backends(service, spec, &mut lines);
+        let mut changes = Vec::new();
+        let backends = backends(service, spec, &mut changes);
         let hypothetical = Service {
             spec: spec.clone(),
             key: service.key,
@@ -104,19 +107,10 @@ impl Node {
             retired_ids: Vec::new(),
             ..*service
         };
-        let slots = ring::ring_length(spec.backends.iter().map(|b| b.weight), spec.ring_size);
-        let members = ring_members(&hypothetical);
-        let nobody = members.iter().all(|member| member.effective == 0);
-        let moved = match nobody && slots == service.ring.slots {
-            true => 0,
-            false => {
-                let owners = ring::owners(slots, &self.keys, &members);
-                match hypothetical.wants_by_source() == service.by_source {
-                    true => self.moved(service, slots, &owners),
-                    false => self.moved_by_chance(service, slots, &owners),
-                }
-            }
-        };
+        let (moves, slots) = self.moves(service, &hypothetical);
+        let share_of = |id| moves.backends.get(&id).copied().unwrap_or_default();
+        let mut lines: Vec<String> =
+            changes.iter().map(|change| change.line(&share_of(change.id))).collect();
         if hypothetical.wants_by_source() != service.by_source {
             lines.push("nearly all flows have other slots; one window of the whole service keeps open flows where they are".to_owned());
         }
@@ -131,16 +125,16 @@ impl Node {
                 "no backend would be UP: all get traffic (on_all_down: fail_open)".to_owned(),
             );
         }
-        let share = moved as f64 / slots as f64;
-        if moved > 0 {
+        if moves.slots > 0 {
             let open = if hypothetical.stateful() {
                 "open flows stay where they are"
             } else {
                 "open flows move with them: UDP has no opening packet"
             };
             lines.push(format!(
-                "{moved} of {slots} slots change hands ({:.1}% of new flows); {open}",
-                share * 100.0
+                "{} of {slots} slots change hands ({} of new flows); {open}",
+                moves.slots,
+                percent(moves.share)
             ));
         }
         lines.extend(settings(&service.spec, spec));
@@ -150,42 +144,79 @@ impl Node {
             change: if lines.is_empty() { "none" } else { "changed" }.to_owned(),
             lines,
             slots,
-            moved_slots: moved,
-            moved_share: share,
-            open_flows_move: moved > 0 && !hypothetical.stateful(),
+            moved_slots: moves.slots,
+            moved_share: moves.share,
+            open_flows_move: moves.slots > 0 && !hypothetical.stateful(),
+            backends: hypothetical
+                .backends
+                .iter()
+                .map(|backend| {
+                    let share = share_of(backend.id);
+                    let change = changes.iter().find(|change| change.id == backend.id);
+                    PlanBackend {
+                        name: backend.spec.name.clone(),
+                        change: change.map_or("none", |change| change.kind).to_owned(),
+                        share_before: share.before,
+                        share_after: share.after,
+                        gained: share.gained,
+                        lost: share.lost,
+                    }
+                })
+                .collect(),
         }
     }
 
-    /// The same where flows meet slots anew: all but those that find their backend again by chance.
-    fn moved_by_chance(&self, service: &Service, slots: u32, owners: &[BackendId]) -> u32 {
+    /// What the change does to the ring, and the length of the ring then.
+    fn moves(&self, service: &Service, hypothetical: &Service) -> (Moves, u32) {
         let arena = self.dataplane.arena();
-        let mut counts = std::collections::HashMap::<BackendId, [u64; 2]>::new();
-        for number in 0..service.ring.slots {
-            counts.entry(arena.slot(service.ring.offset + number).owner()).or_default()[0] += 1;
-        }
-        for owner in owners {
-            counts.entry(*owner).or_default()[1] += 1;
-        }
-        let same: u64 = counts.values().map(|[before, after]| before * after).sum();
-        slots - (same / u64::from(service.ring.slots.max(1))) as u32
-    }
-
-    /// Slots of the new ring whose flows have another owner now. A slot of a ring of another length is looked for by its
-    /// middle.
-    fn moved(&self, service: &Service, slots: u32, owners: &[BackendId]) -> u32 {
-        let arena = self.dataplane.arena();
-        let now = |number: u32| {
-            let number = match service.ring.slots == slots {
-                true => number,
-                false => {
-                    let middle = ((2 * number as u64 + 1) << 31) / slots as u64;
-                    slot_of(middle as u32, service.ring.slots)
-                }
-            };
-            arena.slot(service.ring.offset + number).owner()
+        let current: Vec<BackendId> = (0..service.ring.slots)
+            .map(|number| arena.slot(service.ring.offset + number).owner())
+            .collect();
+        let spec = &hypothetical.spec;
+        let slots = ring::ring_length(spec.backends.iter().map(|b| b.weight), spec.ring_size);
+        let rehashed = hypothetical.wants_by_source() != service.by_source;
+        let members = ring_members(hypothetical);
+        // Nobody to move to: the slots stay as they are.
+        let keep = members.iter().all(|member| member.effective == 0)
+            && slots == service.ring.slots
+            && !rehashed;
+        let owners = match keep {
+            true => current.clone(),
+            false => ring::owners(slots, &self.keys, &members),
         };
-        (0..slots).filter(|number| owners.get(*number as usize) != Some(&now(*number))).count()
-            as u32
+        (moves(&current, &owners, rehashed), slots)
+    }
+}
+
+/// A change of one backend.
+struct Change {
+    id: BackendId,
+    /// As in [`PlanBackend::change`].
+    kind: &'static str,
+    /// In words.
+    text: String,
+}
+
+impl Change {
+    /// With the share of new flows that it moves.
+    fn line(&self, share: &Share) -> String {
+        let parts: Vec<String> = [("gets", share.gained), ("gives up", share.lost)]
+            .into_iter()
+            .filter(|(_, share)| *share > 0.0)
+            .map(|(verb, share)| format!("{verb} {}", percent(share)))
+            .collect();
+        match parts.is_empty() {
+            true => self.text.clone(),
+            false => format!("{}; it {} of new flows", self.text, parts.join(" and ")),
+        }
+    }
+}
+
+/// `33.3%`; what is there, but less, is not said to be nothing.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        little if little > 0.0 && little < 0.05 => "<0.1%".to_owned(),
+        percent => format!("{percent:.1}%"),
     }
 }
 
@@ -204,15 +235,18 @@ fn added(spec: &model::Service, key: &ListenKey) -> PlanService {
     }
 }
 
-/// The service's backends as they would be, and what that changes in words.
-fn backends(service: &Service, spec: &model::Service, lines: &mut Vec<String>) -> Vec<Backend> {
+/// The service's backends as they would be, and what that changes.
+fn backends(service: &Service, spec: &model::Service, changes: &mut Vec<Change>) -> Vec<Backend> {
     let mut backends: Vec<Backend> = service.backends.clone();
     let mut unborn = UNBORN;
+    let mut note = |id, kind, text| changes.push(Change { id, kind, text });
     for wanted in &spec.backends {
         let name = &wanted.name;
         let Some(known) = backends.iter_mut().find(|backend| same(backend, wanted)) else {
-            lines.push(format!("backend {name} ({}:{}) added", wanted.address, wanted.port));
-            backends.push(new_backend(BackendId(unborn), wanted));
+            let id = BackendId(unborn);
+            let address = std::net::SocketAddr::new(wanted.address, wanted.port);
+            note(id, "added", format!("backend {name} ({address}) added"));
+            backends.push(new_backend(id, wanted));
             unborn -= 1;
             continue;
         };
@@ -220,26 +254,26 @@ fn backends(service: &Service, spec: &model::Service, lines: &mut Vec<String>) -
             known.removed = false;
             known.checked = true;
             known.health = None;
-            lines.push(format!("backend {name} is back"));
+            note(known.id, "back", format!("backend {name} is back"));
         } else if known.spec.weight != wanted.weight {
             let kept = match known.weight {
-                Some(weight) => format!("; {weight} stays in force, set by `lb weight`"),
+                Some(weight) => format!(", but {weight} stays in force, set by `lb weight`"),
                 None => String::new(),
             };
-            lines.push(format!(
-                "backend {name}: weight {} -> {}{kept}",
-                known.spec.weight, wanted.weight
-            ));
+            let text =
+                format!("backend {name}: weight {} -> {}{kept}", known.spec.weight, wanted.weight);
+            note(known.id, "weight", text);
         }
         if known.spec.name != *name {
-            lines.push(format!("backend {} is called {name}", known.spec.name));
+            note(known.id, "renamed", format!("backend {} is called {name}", known.spec.name));
         }
         known.spec = wanted.clone();
     }
     for backend in backends.iter_mut().filter(|backend| !backend.removed) {
         if !spec.backends.iter().any(|wanted| same(backend, wanted)) {
             backend.removed = true;
-            lines.push(format!("backend {} removed: it drains", backend.spec.name));
+            let text = format!("backend {} removed: it drains", backend.spec.name);
+            note(backend.id, "removed", text);
         }
     }
     backends
