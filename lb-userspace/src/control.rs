@@ -70,6 +70,7 @@ use crate::{
     health::{Checker, HealthEvent},
     net::{Net, Snapshot},
     plan::{ring, sweep::Census},
+    privileges,
 };
 
 /// Changes after a first one wait this long for company.
@@ -224,6 +225,9 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let group = node.config.as_ref().and_then(|config| config.socket_group.clone());
     let level = node.socket_level.clone();
     let server = api::server::serve(&node.options.socket, group.as_deref(), &level, commands)?;
+    // Everything is in place; from here on, no thread of this process may do more than forwarding takes.
+    privileges::give_up()?;
+    privileges::require_readable(&node.options.config)?;
     let _watch = watch::watch(&node.options.config, events.clone())?;
     node.dataplane.spawn_logger();
     let wanted = node.dataplane.wanted()?;

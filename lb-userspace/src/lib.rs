@@ -19,3 +19,4 @@ pub mod log;
 pub mod metrics;
 pub mod net;
 pub mod plan;
+mod privileges;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     control::{self, options::RunOptions},
-    dataplane, log,
+    dataplane, log, privileges,
 };
 
 /// The configuration file, if none is named.
@@ -83,6 +83,7 @@ impl Run {
         start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;
+        privileges::gain_no_more()?;
         let options = RunOptions {
             socket: connection.path(&self.run.run_dir),
             config: self.config,
@@ -96,6 +97,11 @@ impl Run {
         };
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
+            .on_thread_start(|| {
+                if let Err(error) = privileges::give_up() {
+                    tracing::warn!("{error:#}");
+                }
+            })
             .build()
             .context("cannot start the runtime")?
             .block_on(control::run(options))?;

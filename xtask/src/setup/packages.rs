@@ -11,7 +11,8 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 16] = [
+pub const FOR_TESTS: [Package; 17] = [
+    Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
     Package::program("mandoc", "mandoc"),
