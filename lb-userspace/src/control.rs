@@ -18,6 +18,7 @@ mod host;
 mod keeper;
 mod loaded;
 mod measures;
+mod members;
 mod network;
 pub mod options;
 mod reload;

@@ -1,6 +1,7 @@
 //! What has to change, and what each change moves: pure functions between the checked configuration and the maps.
 
 pub mod connections;
+pub mod members;
 pub mod moves;
 pub mod phases;
 pub mod ring;

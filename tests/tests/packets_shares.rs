@@ -32,6 +32,8 @@ fn weighted(mut service: Service, weights: &[u16]) -> Service {
             port: backend.port,
             configured: *weight,
             effective: *weight,
+            percent: 100,
+            ramp: 100,
         })
         .collect();
     let slots = ring_length(weights.iter().copied(), None);

@@ -10,7 +10,11 @@ use super::{
     loaded::{Backend, ListenKey, Service},
     state::{Admin, ServiceState},
 };
-use crate::{api::types::PhaseCount, config::model};
+use crate::{
+    api::types::PhaseCount,
+    config::model,
+    plan::members::{Agent, Mode},
+};
 
 impl Node {
     /// Builds services and backends from the maps. `config` names and describes what it knows of them; what it does
@@ -96,7 +100,9 @@ impl Node {
             history: Default::default(),
             phases,
             refused: (0, None),
-            fail_open: false,
+            mode: Mode::default(),
+            mode_reason: String::new(),
+            short: 0,
             said: "",
             resize_waits: false,
             starting_until: None,
@@ -143,6 +149,9 @@ impl Node {
                 weight: None,
                 checked: true,
                 health: None,
+                agent: Agent::default(),
+                ejected: false,
+                ramp: 100,
                 pins: 0,
                 slots: 0,
             };

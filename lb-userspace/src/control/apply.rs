@@ -33,6 +33,7 @@ use crate::{
     config::model,
     events::{Happened, Kind},
     plan::{
+        members::{Agent, Decision, Mode},
         phases::{self, OldRing},
         ring::{self, BaseRing},
     },
@@ -65,9 +66,10 @@ impl Node {
     /// number of slots that changed their owner.
     pub(super) fn reconcile(&mut self, index: usize) -> Result<u32, ApplyError> {
         // First: which backends count as DOWN depends on it.
-        self.services[index].fail_open = fails_open(&self.services[index]);
+        let decision = self.services[index].decide();
+        self.services[index].take(&decision);
         self.publish_backends(index)?;
-        let moved = self.fill_ring(index)?;
+        let moved = self.fill_ring(index, &decision)?;
         let service = &mut self.services[index];
         if service.row != 0 {
             service.history.moved_slots += u64::from(moved);
@@ -85,18 +87,15 @@ impl Node {
         }
         let (before, state) = (service.said, service.state());
         service.said = state;
-        service.history.note(unix_seconds(), state == "UP");
+        service.history.note(unix_seconds(), service.mode.is_up());
         if before.is_empty() || before == state {
             return;
         }
-        let kind = if state == "UP" { Kind::ServiceUp } else { Kind::ServiceDown };
-        let usable = service.backends.iter().filter(|backend| backend.usable_weight() > 0).count();
-        let cause = match (state, usable) {
-            ("FAIL-OPEN", _) => {
-                "no backend is UP: all of them get traffic (on_all_down)".to_owned()
-            }
-            (_, 0) => "no backend is UP and ready".to_owned(),
-            (_, usable) => format!("{usable} of {} backends are usable", service.backends.len()),
+        let kind = if service.mode.is_up() { Kind::ServiceUp } else { Kind::ServiceDown };
+        let usable = service.backends.iter().filter(|b| b.candidate().usable()).count();
+        let cause = match service.mode_reason.as_str() {
+            "" => format!("{usable} of {} backends are usable", service.backends.len()),
+            reason => reason.to_owned(),
         };
         let text = format!("{} is {state}, was {before}", service.spec.name);
         self.log.add(Happened::to_node(kind, text, cause).to_service(&service.spec.name));
@@ -133,14 +132,11 @@ impl Node {
         Ok(())
     }
 
-    fn fill_ring(&mut self, index: usize) -> Result<u32, ApplyError> {
+    fn fill_ring(&mut self, index: usize, decision: &Decision) -> Result<u32, ApplyError> {
         let now = monotonic_seconds();
         let service = &mut self.services[index];
-        let members = ring_members(service);
-        let slots = ring::ring_length(
-            members.iter().map(|member| member.configured),
-            service.spec.ring_size,
-        );
+        let members = service.ring_members(decision);
+        let slots = service.wanted_slots();
         let stateful = service.stateful();
         let current = service.ring;
         let arena = self.dataplane.arena();
@@ -413,7 +409,9 @@ impl Node {
             history: Default::default(),
             phases: PhaseCount::default(),
             refused: (0, None),
-            fail_open: false,
+            mode: Mode::default(),
+            mode_reason: String::new(),
+            short: 0,
             said: "",
             resize_waits: false,
             starting_until: Some(Instant::now() + starting_time(spec)),
@@ -441,6 +439,9 @@ impl Node {
             weight: None,
             checked: target(service, spec).is_none(),
             health: None,
+            agent: Agent::default(),
+            ejected: false,
+            ramp: 100,
             pins: 0,
             slots: 0,
         })
@@ -473,13 +474,14 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if service.spec.count_connections {
         flags |= service_flag::COUNT_CONNECTIONS;
     }
-    if !service.fail_open && service.backends.iter().all(|b| b.usable_weight() == 0) {
+    if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {
             model::OnAllDown::Reject => service_flag::REJECT,
             model::OnAllDown::FailOpen | model::OnAllDown::Drop => service_flag::DROP,
         };
         // Drained or weightless backends that work keep the flows they have.
-        let alive = service.backends.iter().any(|b| b.healthy() && b.admin != Admin::Maint);
+        let alive =
+            service.backends.iter().map(Backend::candidate).any(|b| b.works() && !b.is_out());
         if alive && service.stateful() {
             flags |= service_flag::NEW_ONLY;
         }
@@ -504,36 +506,6 @@ fn owners(
     let owners = base.owners(members);
     *kept = (slots >= LONG_RING).then_some(base);
     owners
-}
-
-/// The backends of a service as its ring sees them: by health, unless that leaves nobody; while the ring is new and nobody is
-/// wanted, by what the file says, so that drained backends have their places.
-pub(super) fn ring_members(service: &Service) -> Vec<ring::Member> {
-    let usable = service.backends.iter().any(|backend| backend.usable_weight() > 0);
-    let wanted = service.backends.iter().any(|backend| backend.wanted_weight() > 0);
-    let everything = service.ring.slots == 0 && !wanted;
-    let effective = |backend: &Backend| match (everything, usable) {
-        (true, _) => backend.spec.weight.max(1),
-        (false, true) => backend.usable_weight(),
-        (false, false) => backend.wanted_weight(),
-    };
-    let members = service.backends.iter().filter(|backend| !backend.removed);
-    members
-        .map(|backend| ring::Member {
-            id: backend.id,
-            address: backend.spec.address,
-            port: backend.spec.port,
-            configured: backend.spec.weight,
-            effective: effective(backend),
-        })
-        .collect()
-}
-
-/// Whether every backend that is not administratively out gets traffic because none is UP.
-pub(super) fn fails_open(service: &Service) -> bool {
-    service.spec.on_all_down == model::OnAllDown::FailOpen
-        && service.backends.iter().all(|backend| backend.usable_weight() == 0)
-        && service.backends.iter().any(|backend| backend.wanted_weight() > 0)
 }
 
 /// How long a new service waits for the first results of all its probes before it believes that those without one are

@@ -4,7 +4,6 @@ use lb_common::abi::BackendId;
 
 use super::{
     Node,
-    apply::{fails_open, ring_members},
     loaded::{Backend, ListenKey, Service},
     reload::{ReloadError, same},
     state::Admin,
@@ -13,6 +12,7 @@ use crate::{
     api::types::{Plan, PlanBackend, PlanService},
     config::{Parsed, model},
     plan::{
+        members::{Agent, Decision, Mode},
         moves::{Moves, Share, moves},
         ring,
     },
@@ -104,10 +104,12 @@ impl Node {
             backends,
             old_ring: None,
             base_ring: None,
+            mode_reason: String::new(),
             retired_ids: Vec::new(),
             ..*service
         };
-        let (moves, slots) = self.moves(service, &hypothetical);
+        let decision = hypothetical.decide();
+        let (moves, slots) = self.moves(service, &hypothetical, &decision);
         let share_of = |id| moves.backends.get(&id).copied().unwrap_or_default();
         let mut lines: Vec<String> =
             changes.iter().map(|change| change.line(&share_of(change.id))).collect();
@@ -120,10 +122,8 @@ impl Node {
                 service.ring.slots
             ));
         }
-        if fails_open(&hypothetical) && !service.fail_open {
-            lines.push(
-                "no backend would be UP: all get traffic (on_all_down: fail_open)".to_owned(),
-            );
+        if decision.mode != service.mode && decision.mode != Mode::Normal {
+            lines.push(format!("would be {}: {}", decision.mode.name(), decision.reason));
         }
         if moves.slots > 0 {
             let open = if hypothetical.stateful() {
@@ -167,15 +167,19 @@ impl Node {
     }
 
     /// What the change does to the ring, and the length of the ring then.
-    fn moves(&self, service: &Service, hypothetical: &Service) -> (Moves, u32) {
+    fn moves(
+        &self,
+        service: &Service,
+        hypothetical: &Service,
+        decision: &Decision,
+    ) -> (Moves, u32) {
         let arena = self.dataplane.arena();
         let current: Vec<BackendId> = (0..service.ring.slots)
             .map(|number| arena.slot(service.ring.offset + number).owner())
             .collect();
-        let spec = &hypothetical.spec;
-        let slots = ring::ring_length(spec.backends.iter().map(|b| b.weight), spec.ring_size);
+        let slots = hypothetical.wanted_slots();
         let rehashed = hypothetical.wants_by_source() != service.by_source;
-        let members = ring_members(hypothetical);
+        let members = hypothetical.ring_members(decision);
         // Nobody to move to: the slots stay as they are.
         let keep = members.iter().all(|member| member.effective == 0)
             && slots == service.ring.slots
@@ -288,6 +292,9 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         weight: None,
         checked: true,
         health: None,
+        agent: Agent::default(),
+        ejected: false,
+        ramp: 100,
         pins: 0,
         slots: 0,
     }

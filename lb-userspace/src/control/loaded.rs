@@ -9,12 +9,15 @@ use std::{
 
 use lb_common::abi::BackendId;
 
-use super::{alloc::Span, history::History, state::Admin};
+use super::{alloc::Span, history::History};
 use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
     health::{Health, TargetKey},
-    plan::ring::BaseRing,
+    plan::{
+        members::{Admin, Agent, Mode},
+        ring::BaseRing,
+    },
 };
 
 /// What makes a service the same service across reloads, whatever its name.
@@ -80,8 +83,12 @@ pub struct Service {
     pub phases: PhaseCount,
     /// `pin_refused` at the last look, and when it last rose.
     pub refused: (u64, Option<Instant>),
-    /// No backend can be used, and all get traffic all the same.
-    pub fail_open: bool,
+    /// Who serves, and why.
+    pub mode: Mode,
+    /// See [`Self::mode`].
+    pub mode_reason: String,
+    /// [`Decision::short`](crate::plan::members::Decision::short) of the decision in force.
+    pub short: u8,
     /// The state that the event log knows; empty = none yet.
     pub said: &'static str,
     /// The ring should have another length, but an earlier change of length is still under way.
@@ -134,15 +141,9 @@ impl Service {
         }
     }
 
-    /// `UP`, `DOWN` or `FAIL-OPEN`.
+    /// The word for who serves; see [`Mode::name`].
     pub fn state(&self) -> &'static str {
-        if self.fail_open {
-            "FAIL-OPEN"
-        } else if self.backends.iter().any(|backend| backend.usable_weight() > 0) {
-            "UP"
-        } else {
-            "DOWN"
-        }
+        self.mode.name()
     }
 }
 
@@ -163,6 +164,12 @@ pub struct Backend {
     pub checked: bool,
     /// What the probe says; `None` = no answer yet, or no probe.
     pub health: Option<Health>,
+    /// What its agent says.
+    pub agent: Agent,
+    /// Ejected by passive checks.
+    pub ejected: bool,
+    /// How far its slow start has come, percent.
+    pub ramp: u8,
     /// Pins that name it, at the last sweep.
     pub pins: u64,
     /// Slots it owns, at the last apply.
@@ -181,16 +188,6 @@ impl Backend {
             Some(health) => health.up,
             None => self.checked || self.spec.timing.init_state == model::InitState::Up,
         }
-    }
-
-    /// Weight for new flows by intention alone: 0 if removed or taken out by hand.
-    pub fn wanted_weight(&self) -> u16 {
-        if self.removed || self.admin != Admin::Ready { 0 } else { self.weight() }
-    }
-
-    /// Weight for new flows, with health.
-    pub fn usable_weight(&self) -> u16 {
-        if self.healthy() { self.wanted_weight() } else { 0 }
     }
 
     /// `UP 1/3` and the like.

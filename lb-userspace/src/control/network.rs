@@ -8,7 +8,10 @@ use lb_common::{
     encap::outer_sum,
 };
 
-use super::{Node, loaded::Service, state::Admin};
+use super::{
+    Node,
+    loaded::{Backend, Service},
+};
 use crate::{
     config::model,
     dataplane::{AttachMode, Attachment},
@@ -49,10 +52,7 @@ impl Node {
             row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
             row.outer_sum = outer_sum(&row.source, &row.address, service.key.address.is_ipv6());
         }
-        let moves = service.spec.on_marked_down == model::OnMarkedDown::Move;
-        let down =
-            backend.admin == Admin::Maint || (moves && !service.fail_open && !backend.healthy());
-        if down {
+        if takes_flows_away(service, backend) {
             row.flags |= backend_flag::DOWN;
         }
         if row == loaded {
@@ -265,6 +265,15 @@ impl Node {
         let via = if path.on_link { String::new() } else { format!(" via {}", path.next_hop) };
         format!("{name}{via} {}", mac_text(&row.dst_mac))
     }
+}
+
+/// Whether flows that are open have to leave a backend, in the service's mode.
+pub(super) fn takes_flows_away(service: &Service, backend: &Backend) -> bool {
+    let candidate = backend.candidate();
+    let stay = service.spec.on_marked_down == model::OnMarkedDown::Keep
+        || service.mode.ignores_health()
+        || candidate.works();
+    candidate.is_out() || !stay
 }
 
 fn mac_text([a, b, c, d, e, f]: &[u8; 6]) -> String {

@@ -22,7 +22,7 @@ use crate::api::types::{
     BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
     InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status, TableStatus,
 };
-use crate::{config::model, health::Health, metrics::MapFill};
+use crate::{config::model, health::Health, metrics::MapFill, plan::members::Mode};
 
 impl Node {
     /// `lb status`
@@ -306,8 +306,8 @@ impl Node {
             let what = if row.flags & REJECT != 0 { "rejected" } else { "dropped as no_backend" };
             let which = if row.flags & NEW_ONLY != 0 { "new flows are" } else { "every packet is" };
             why = format!("no usable backend: {which} {what}; {why}");
-        } else if service.fail_open {
-            why = format!("all backends are DOWN and the service fails open; {why}");
+        } else if service.mode != Mode::Normal {
+            why = format!("the service is {}: {}; {why}", service.mode.name(), service.mode_reason);
         }
         Ok(Lookup {
             service: Some(service.spec.name.clone()),

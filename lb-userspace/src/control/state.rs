@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::history::History;
+pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event},
     health::Health,
@@ -20,35 +21,6 @@ use crate::{
 
 /// The file in the run directory.
 pub const FILE: &str = "state.json";
-
-/// Administrative state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Admin {
-    /// Takes new flows.
-    #[default]
-    Ready,
-    /// No new flows; old ones stay.
-    Drain,
-    /// Out: old flows move away, too.
-    Maint,
-}
-
-impl Admin {
-    /// The word of CLI and API.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
-    }
-
-    /// From the word.
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Ready, Self::Drain, Self::Maint].into_iter().find(|admin| admin.name() == word)
-    }
-}
 
 /// The file's content.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

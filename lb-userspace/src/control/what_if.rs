@@ -8,15 +8,10 @@ use std::{
 use lb_common::abi::{BackendId, Slot, backend_flag, service_flag};
 
 use super::{
-    Node,
-    apply::{fails_open, ring_members, service_flags},
-    loaded::Service,
-    monotonic_seconds,
-    state::Admin,
+    Node, apply::service_flags, loaded::Service, monotonic_seconds, network::takes_flows_away,
 };
 use crate::{
     api::types::Failure,
-    config::model,
     dataplane::Overlay,
     health::Health,
     plan::{phases, ring},
@@ -73,9 +68,7 @@ impl Node {
                     | service_flags(&without) & service_flag::RUN_TIME;
                 for backend in &without.backends {
                     let mut row = self.dataplane.backends().get(backend.id.0);
-                    let moves = without.spec.on_marked_down == model::OnMarkedDown::Move;
-                    let is_down = backend.admin == Admin::Maint
-                        || (moves && !without.fail_open && !backend.healthy());
+                    let is_down = takes_flows_away(&without, backend);
                     row.flags &= !backend_flag::DOWN;
                     row.flags |= if is_down { backend_flag::DOWN } else { 0 };
                     overlay.backends.push((backend.id, row));
@@ -115,7 +108,7 @@ impl Node {
 
     /// The slots after the change of health, by the same rule as an apply.
     fn change(&self, service: &Service, slots: Vec<Slot>) -> Vec<Slot> {
-        let members = ring_members(service);
+        let members = service.ring_members(&service.decide());
         if members.iter().all(|member| member.effective == 0) {
             return slots;
         }
@@ -141,9 +134,11 @@ fn without(service: &Service, lost: &[usize]) -> Service {
         spec: service.spec.clone(),
         backends,
         base_ring: service.base_ring.clone(),
+        mode_reason: String::new(),
         retired_ids: Vec::new(),
         ..*service
     };
-    without.fail_open = fails_open(&without);
+    let decision = without.decide();
+    without.take(&decision);
     without
 }

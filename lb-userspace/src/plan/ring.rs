@@ -36,6 +36,10 @@ pub struct Member {
     pub configured: u16,
     /// The weight now: 0 if it is DOWN, drained or in maintenance.
     pub effective: u16,
+    /// Percent of `effective` that counts, for shares finer than a weight of 1; it does not show in the base ring.
+    pub percent: u16,
+    /// How far its slow start has come, 1..=100: the percentage that it already has of the slots it will have.
+    pub ramp: u8,
 }
 
 /// The length of the ring of backends with these configured weights: `ring_size` if the file has one, else the smallest
@@ -132,15 +136,54 @@ impl BaseRing {
             })
     }
 
-    /// The owner of every slot under the members' effective weights. `members` are those the base ring was made of.
+    /// The owner of every slot under the members' effective weights and slow starts. `members` are those the base ring was
+    /// made of.
+    ///
+    /// Who starts slowly has the first of the slots that will be its; the others stay with whoever has them without it.
+    /// So each step of a slow start moves what that backend gains and nothing else, which shares by weight would not: they
+    /// differ a little for everybody at each step.
     pub fn owners(&self, members: &[Member]) -> Vec<BackendId> {
+        let mut owners = self.settled_owners(members);
+        let starting = |member: &&Member| member.ramp < 100 && member.effective > 0;
+        if members.iter().filter(starting).count() == 0 {
+            return owners;
+        }
+        let mut without = members.to_vec();
+        for member in without.iter_mut().filter(|member| starting(&&**member)) {
+            // Not the weight: it may be what the base ring has of the member.
+            member.percent = 0;
+        }
+        let without = self.settled_owners(&without);
+        let mut slots = HashMap::<BackendId, u64>::new();
+        for owner in &owners {
+            *slots.entry(*owner).or_default() += 1;
+        }
+        let share = |member: &Member| {
+            let slots = slots.get(&member.id).copied().unwrap_or(0);
+            (member.id, (slots * u64::from(member.ramp)).div_ceil(100))
+        };
+        let mut left: HashMap<BackendId, u64> =
+            members.iter().filter(starting).map(share).collect();
+        for (owner, without) in owners.iter_mut().zip(without) {
+            let Some(left) = left.get_mut(owner) else { continue };
+            if *left > 0 {
+                *left -= 1;
+            } else if without != BackendId::NONE {
+                *owner = without;
+            }
+        }
+        owners
+    }
+
+    /// The owner of every slot under the members' effective weights, which count in hundredths here.
+    fn settled_owners(&self, members: &[Member]) -> Vec<BackendId> {
         let mut ids = vec![BackendId::NONE; self.seats.len()];
         let mut weights = vec![0u32; self.seats.len()];
         let seated = members.iter().filter(|member| base_weight(member) > 0);
         for (member, place) in seated.zip(self.places(members)) {
             if let Some(place) = place {
                 ids[place] = member.id;
-                weights[place] = member.effective as u32;
+                weights[place] = member.effective as u32 * member.percent as u32;
             }
         }
         let kept = self.kept(&weights);
@@ -180,11 +223,11 @@ impl BaseRing {
         let sum = |values: &mut dyn Iterator<Item = u32>| values.map(u128::from).sum::<u128>();
         let mean = (
             sum(&mut weights.iter().copied()),
-            sum(&mut self.seats.iter().map(|seat| seat.weight as u32)),
+            sum(&mut self.seats.iter().map(|seat| seat.weight as u32 * 100)),
         );
         let ratios = weights.iter().zip(&self.seats);
         let largest = ratios
-            .map(|(&weight, seat)| (weight as u128, seat.weight as u128))
+            .map(|(&weight, seat)| (weight as u128, seat.weight as u128 * 100))
             .max_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)))
             .unwrap_or((0, 1));
         let reference = if mean.0 > mean.1 {
@@ -200,7 +243,7 @@ impl BaseRing {
         }
         let kept = |place: usize| {
             let worth = base[place] as u128 * weights[place] as u128 * reference.1
-                / (self.seats[place].weight as u128 * reference.0).max(1);
+                / (self.seats[place].weight as u128 * 100 * reference.0).max(1);
             worth.min(base[place] as u128) as u32
         };
         (0..self.seats.len()).map(kept).collect()

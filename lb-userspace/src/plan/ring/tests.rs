@@ -20,6 +20,8 @@ fn members(weights: &[u16]) -> Vec<Member> {
         port: 80,
         configured: weight,
         effective: weight,
+        percent: 100,
+        ramp: 100,
     };
     weights.iter().enumerate().map(member).collect()
 }
@@ -78,6 +80,8 @@ fn order_and_ids_of_backends_do_not_matter() {
                     } else {
                         random.random_range(0..=256)
                     },
+                    percent: random.random_range(1..=100),
+                    ramp: if random.random() { 100 } else { random.random_range(1..=100) },
                 }
             })
             .collect();
@@ -254,6 +258,60 @@ fn slow_start_moves_slots_to_the_starting_backend_and_ends_where_it_was() {
         before = after;
     }
     assert_eq!(before, base.owners(&members(&[100; 10])));
+}
+
+/// As the controller steps.
+#[test]
+fn each_step_of_a_slow_start_moves_what_the_backend_gains_and_nothing_else() {
+    for (number, weight, starting) in [(3, 1, 1), (10, 100, 1), (10, 100, 4), (100, 7, 3)] {
+        let full = members(&vec![weight; number]);
+        let slots = ring_length(full.iter().map(|member| member.configured), None);
+        let base = BaseRing::new(slots, &keys(), &full);
+        let mut set = full.clone();
+        set[..starting].iter_mut().for_each(|member| member.effective = 0);
+        let mut before = base.owners(&set);
+        set[..starting].iter_mut().for_each(|member| member.effective = weight);
+        for percent in (5..=100).step_by(5) {
+            set[..starting].iter_mut().for_each(|member| member.ramp = percent);
+            assert!(base.fits(slots, &set));
+            let after = base.owners(&set);
+            let mut gained = 0;
+            for member in &set[..starting] {
+                let (now, then) = (count(&after, member.id), count(&before, member.id));
+                gained += now - then;
+                let all = count(&base.owners(&full), member.id);
+                assert_eq!(now, (all * percent as usize).div_ceil(100), "{percent} % of {all}");
+            }
+            let ids: Vec<BackendId> = set[..starting].iter().map(|member| member.id).collect();
+            // Several DOWN at once leave slots that move between those who stay: once, at the first step.
+            if starting == 1 || percent > 5 {
+                assert_eq!(moved(&before, &after), gained, "{number} backends, {percent} %");
+                assert_eq!(bystanders(&before, &after, &ids), 0);
+            }
+            before = after;
+        }
+        assert_eq!(before, base.owners(&full));
+    }
+}
+
+#[test]
+fn backends_that_all_start_slowly_share_everything() {
+    let mut set = members(&[100, 50, 60]);
+    let full = owners(1021, &keys(), &set);
+    set.iter_mut().for_each(|member| member.ramp = 5);
+    assert_eq!(owners(1021, &keys(), &set), full);
+}
+
+#[test]
+fn a_percentage_of_a_weight_is_a_smaller_weight() {
+    let mut set = members(&[1, 1, 1]);
+    set[1].percent = 50;
+    let finer = owners(1021, &keys(), &set);
+    let counts: Vec<usize> = set.iter().map(|member| count(&finer, member.id)).collect();
+    assert!(counts[1].abs_diff(1021 / 5) <= 2, "{counts:?}");
+    let mut weights = members(&[2, 2, 2]);
+    weights[1].effective = 1;
+    assert_eq!(finer, owners(1021, &keys(), &weights), "the same shares");
 }
 
 #[test]

@@ -119,6 +119,8 @@ fn world() -> World {
                     port: backend.port,
                     configured: 100,
                     effective: 100,
+                    percent: 100,
+                    ramp: 100,
                 })
                 .collect();
             let slots = ring_length(members.iter().map(|member| member.configured), None);

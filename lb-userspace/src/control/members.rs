@@ -1,0 +1,63 @@
+//! What `plan::members` is asked for a loaded service, and its answer in the words of the ring.
+
+use super::loaded::{Backend, Service};
+use crate::plan::{
+    members::{Before, Candidate, Decision, Rules, decide},
+    ring,
+};
+
+impl Backend {
+    /// Everything that is known of it.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            configured: self.spec.weight,
+            weight: self.weight(),
+            admin: self.admin,
+            removed: self.removed,
+            healthy: self.healthy(),
+            agent: self.agent,
+            ejected: self.ejected,
+            ramp: self.ramp,
+            tier: 0,
+            sorry: false,
+        }
+    }
+}
+
+impl Service {
+    /// Who would serve now.
+    pub fn decide(&self) -> Decision {
+        let candidates: Vec<Candidate> = self.backends.iter().map(Backend::candidate).collect();
+        let rules = Rules { on_all_down: self.spec.on_all_down, ..Rules::default() };
+        decide(&rules, &candidates, Before { short: self.short, new_ring: self.ring.slots == 0 })
+    }
+
+    /// Makes a decision the one in force.
+    pub fn take(&mut self, decision: &Decision) {
+        self.mode = decision.mode;
+        self.mode_reason.clone_from(&decision.reason);
+        self.short = decision.short;
+    }
+
+    /// Length of its ring, if nothing is in its way.
+    pub fn wanted_slots(&self) -> u32 {
+        let staying = self.backends.iter().filter(|backend| !backend.removed);
+        ring::ring_length(staying.map(|backend| backend.spec.weight), self.spec.ring_size)
+    }
+
+    /// Its backends as the ring sees them.
+    pub fn ring_members(&self, decision: &Decision) -> Vec<ring::Member> {
+        let staying = self.backends.iter().zip(&decision.parts).filter(|(b, _)| !b.removed);
+        staying
+            .map(|(backend, part)| ring::Member {
+                id: backend.id,
+                address: backend.spec.address,
+                port: backend.spec.port,
+                configured: part.configured,
+                effective: part.effective,
+                percent: part.percent,
+                ramp: part.ramp,
+            })
+            .collect()
+    }
+}
