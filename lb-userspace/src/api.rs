@@ -4,6 +4,7 @@
 //! socket's mode says who may open it; of those, root and the daemon's user may do everything, members of `socket_group`
 //! what `socket_level` says.
 
+mod change;
 pub mod client;
 mod command;
 mod failure;
@@ -11,4 +12,5 @@ pub mod peer;
 pub mod server;
 pub mod types;
 
+pub use change::Change;
 pub use command::{Answer, Command};

@@ -1,16 +1,20 @@
 //! The `lb` command: one verb a file. Verbs ask the daemon over its socket; `run` is the daemon.
 
 mod admin;
+mod apply;
 mod capture;
 mod check;
 mod client;
 mod completions;
+mod confirm;
 mod decap;
 mod detach;
+mod diff;
 mod doctor;
 mod events;
 mod exit;
 mod health;
+mod history;
 mod import;
 mod log;
 mod lookup;
@@ -20,6 +24,7 @@ mod paths;
 mod plan;
 mod reload;
 mod replay;
+mod rollback;
 mod run;
 mod schema;
 mod stats;
@@ -55,6 +60,11 @@ enum Verb {
     Run(run::Run),
     Check(check::Check),
     Plan(plan::Plan),
+    Apply(apply::Apply),
+    Confirm(confirm::Confirm),
+    Rollback(rollback::Rollback),
+    History(history::History),
+    Diff(diff::Diff),
     Import(import::Import),
     Schema(schema::Schema),
     Status(status::Show),
@@ -98,6 +108,11 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Run(run) => run.execute(connection),
         Verb::Check(check) => check.execute(),
         Verb::Plan(plan) => plan.execute(connection),
+        Verb::Apply(apply) => apply.execute(connection),
+        Verb::Confirm(confirm) => confirm.execute(connection),
+        Verb::Rollback(rollback) => rollback.execute(connection),
+        Verb::History(history) => history.execute(connection),
+        Verb::Diff(diff) => diff.execute(connection),
         Verb::Import(import) => import.execute(),
         Verb::Schema(schema) => schema.execute(),
         Verb::Status(show) => show.execute(connection),

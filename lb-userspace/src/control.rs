@@ -8,7 +8,9 @@ mod adopt;
 mod alloc;
 mod apply;
 pub mod capture;
+mod change;
 mod commands;
+mod config_file;
 mod connections;
 mod dashboard;
 pub mod dry_run;
@@ -24,6 +26,7 @@ pub mod options;
 mod reload;
 mod report;
 mod retire;
+mod revisions;
 mod seed;
 mod service_manager;
 pub mod state;
@@ -122,6 +125,14 @@ struct Node {
     config: Option<Config>,
     xdp_mode: XdpMode,
     config_error: Option<String>,
+    /// What was in force when.
+    revisions: revisions::Store,
+    /// Why the history is incomplete, if it is.
+    history_problem: Option<String>,
+    /// Hash of the text that lb itself wrote into the file last.
+    own_file: Option<String>,
+    /// When a failed rollback of a trial is tried again.
+    trial_again: Option<Instant>,
     dataplane: Dataplane,
     net: Net,
     snapshot: Arc<Snapshot>,
@@ -194,13 +205,14 @@ struct Node {
 pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let lock = Lock::acquire(&options.run_dir)?;
     let seed = Seed::load_or_create(&options.state_dir)?;
-    let saved = State::load(&options.run_dir)
+    let mut saved = State::load(&options.run_dir)
         .with_context(|| format!("cannot read {}", options.run_dir.join(state::FILE).display()))?;
     let (net, mut snapshots) = Net::start().await?;
     let snapshot = snapshots.borrow_and_update().clone();
     let (events, mut inbox) = mpsc::unbounded_channel();
     let (commands, mut requests) = mpsc::channel(64);
 
+    let trial_ended = saved.as_mut().and_then(|state| settle_trial(&options, state));
     let (parsed, config_error) = first_config(&options, saved.as_ref())?;
     let mut node = Node::load(
         options,
@@ -217,10 +229,13 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     node.check_host(&parsed)?;
     let text = parsed.source().text.clone();
-    node.apply_config(parsed.config, text)?;
+    node.apply_config(parsed.config, text, "start")?;
     node.finish_take_over()?;
     node.started = true;
     node.note_start();
+    if let Some(ended) = trial_ended {
+        node.log.add(Happened::to_node(Kind::ConfigRolledBack, ended, "start"));
+    }
     node.save_state();
     node.refuse_without_nic()?;
     let group = node.config.as_ref().and_then(|config| config.socket_group.clone());
@@ -279,11 +294,28 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A trial that has ended while the daemon was away is no trial any more; tells how it ended.
+fn settle_trial(options: &RunOptions, state: &mut State) -> Option<String> {
+    let file = std::fs::read_to_string(&options.config).ok();
+    let why = state.trial.as_ref()?.ended(file.as_deref())?;
+    let trial = state.trial.take()?;
+    state.config_text = trial.text_before().to_owned();
+    Some(format!("the trial of revision {} has ended: {why}", state.revision))
+}
+
 /// The file's configuration, or the last good one if the file has become invalid while lb was away.
 fn first_config(
     options: &RunOptions,
     saved: Option<&State>,
 ) -> anyhow::Result<(config::Parsed, Option<String>)> {
+    let in_force = saved.filter(|state| state.trial.is_some()).map(|state| config::model::Source {
+        path: options.config.clone(),
+        text: state.config_text.clone(),
+    });
+    // On trial: the file is not meant.
+    if let Some(Ok(parsed)) = in_force.map(|source| config::parse(&source)) {
+        return Ok((parsed, config::load(&options.config).err().map(|errors| errors.to_string())));
+    }
     let errors = match config::load(&options.config) {
         Ok(parsed) => {
             for warning in &parsed.warnings {
@@ -374,6 +406,7 @@ impl Node {
                 }
             }
         });
+        let revisions = revisions::Store::open(&options.state_dir);
         let sizes = dataplane.sizes();
         let events_before = std::mem::take(&mut state.events);
         Ok(Self {
@@ -390,6 +423,10 @@ impl Node {
             config: None,
             xdp_mode: config.xdp_mode,
             config_error: None,
+            revisions,
+            history_problem: None,
+            own_file: None,
+            trial_again: None,
             dataplane,
             net,
             snapshot,
@@ -565,6 +602,7 @@ impl Node {
                 self.dirty.insert(service.id);
             }
         }
+        self.mind_trial();
         self.apply_health();
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());

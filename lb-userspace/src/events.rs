@@ -28,6 +28,10 @@ pub enum Kind {
     ConfigApplied,
     /// A configuration is not.
     ConfigRefused,
+    /// A configuration on trial is there to stay.
+    ConfigConfirmed,
+    /// A configuration on trial has been given up.
+    ConfigRolledBack,
     /// A service has a usable backend again.
     ServiceUp,
     /// A service has no usable backend.
@@ -56,11 +60,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
         Self::ConfigRefused,
+        Self::ConfigConfirmed,
+        Self::ConfigRolledBack,
         Self::ServiceUp,
         Self::ServiceDown,
         Self::BackendUp,
@@ -82,6 +88,8 @@ impl Kind {
             Self::Stopped => "stopped",
             Self::ConfigApplied => "config_applied",
             Self::ConfigRefused => "config_refused",
+            Self::ConfigConfirmed => "config_confirmed",
+            Self::ConfigRolledBack => "config_rolled_back",
             Self::ServiceUp => "service_up",
             Self::ServiceDown => "service_down",
             Self::BackendUp => "backend_up",
@@ -100,7 +108,7 @@ impl Kind {
     const fn level(self) -> tracing::Level {
         match self {
             Self::ConfigRefused | Self::ServiceDown => tracing::Level::ERROR,
-            Self::BackendDown => tracing::Level::WARN,
+            Self::BackendDown | Self::ConfigRolledBack => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }
     }

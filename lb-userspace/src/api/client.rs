@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::types::{
-    Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats, Status,
-    Why,
+    Applied, Apply, Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan,
+    RevisionText, Revisions, Rollback, SetBackend, Stats, Status, Why,
 };
 use crate::{
     capture::stream::{Record, decode},
@@ -166,6 +166,34 @@ impl Client {
     pub async fn plan(&self, draft: &Draft) -> Result<Plan, ClientError> {
         let body = serde_json::to_vec(draft).map_err(|error| self.protocol(error))?;
         self.send(Method::POST, "/v1/plan", body.into()).await
+    }
+
+    /// Puts a configuration in force.
+    pub async fn apply(&self, apply: &Apply) -> Result<Applied, ClientError> {
+        let body = serde_json::to_vec(apply).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/apply", body.into()).await
+    }
+
+    /// Keeps the configuration that is on trial.
+    pub async fn confirm(&self) -> Result<Done, ClientError> {
+        self.send(Method::POST, "/v1/confirm", Bytes::new()).await
+    }
+
+    /// Goes back to an earlier configuration.
+    pub async fn rollback(&self, rollback: &Rollback) -> Result<Applied, ClientError> {
+        let body = serde_json::to_vec(rollback).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/rollback", body.into()).await
+    }
+
+    /// Which configurations were in force.
+    pub async fn revisions(&self) -> Result<Revisions, ClientError> {
+        self.send(Method::GET, "/v1/revisions", Bytes::new()).await
+    }
+
+    /// The text of one of them; `None` = the one in force.
+    pub async fn revision(&self, number: Option<u64>) -> Result<RevisionText, ClientError> {
+        let name = number.map_or("running".to_owned(), |number| number.to_string());
+        self.send(Method::GET, &format!("/v1/revisions/{name}"), Bytes::new()).await
     }
 
     /// Sets a backend's administrative state or weight.

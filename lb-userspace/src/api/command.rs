@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{
+    Change,
     peer::Peer,
     types::{
         Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats,
@@ -105,6 +106,8 @@ pub enum Command {
         /// The answer.
         reply: Answer<Done>,
     },
+    /// Configurations as a whole
+    Change(Change),
     /// `POST /v1/detach`; the daemon ends after a good answer.
     Detach(Answer<Done>),
 }

@@ -4,6 +4,7 @@
 //! what they send is not trusted to be short, quick or HTTP: sizes, times and the number of connections are bounded,
 //! and connections that ask nothing make way for those that do.
 
+mod change;
 mod connections;
 pub mod dashboard;
 mod host;

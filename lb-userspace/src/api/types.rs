@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod change;
+
+pub use self::change::{Applied, Apply, Revision, RevisionText, Revisions, Rollback, Trial};
 pub use super::failure::FailureKind;
 
 /// `GET /v1/status`
@@ -21,6 +24,9 @@ pub struct Status {
     pub revision: u64,
     /// Why the file on disk is not in force (all its errors), if it is not.
     pub config_error: Option<String>,
+    /// The configuration in force is on trial.
+    #[serde(default)]
+    pub trial: Option<Trial>,
     /// Fingerprint of the seed of the flow hash; the same on nodes of a cluster.
     pub seed_fingerprint: String,
     /// A new data plane whose first checks have not all been answered: not yet a node to send traffic to.

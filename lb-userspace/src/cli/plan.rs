@@ -50,7 +50,7 @@ impl Plan {
     }
 }
 
-fn render(plan: &types::Plan) -> String {
+pub(super) fn render(plan: &types::Plan) -> String {
     let mut text: String = plan.node.iter().map(|line| format!("{}\n", clean(line))).collect();
     for service in plan.services.iter().filter(|service| service.change != "none") {
         text.push_str(&format!("service {}  {}\n", clean(&service.name), clean(&service.listen)));

@@ -214,6 +214,7 @@ mod tests {
             uptime_seconds: 65,
             config: "/etc/lb/lb.yaml".into(),
             revision: 3,
+            trial: None,
             config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
             seed_fingerprint: "a1b2c3d4".into(),
             starting: false,

@@ -62,8 +62,20 @@ pub fn local_time(unix_milliseconds: u64) -> String {
 
 /// An interval as the user writes it: `2`, `2s`, `500ms`, `1m`; at least 100 ms, at most an hour.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
     let wrong =
         || format!("`{text}` is not an interval: write `2s` or `500ms`, between 100ms and 1h");
+    read(text).filter(|interval| allowed.contains(interval)).ok_or_else(wrong)
+}
+
+/// A time that something may take, as the user writes it: `60s`, `5m`, `1h`; whole seconds, at least one, at most a day.
+pub fn parse_limit(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let wrong = || format!("`{text}` is not a time: write `60s`, `5m` or `1h`, between 1s and 24h");
+    read(text).filter(|time| allowed.contains(time) && time.subsec_nanos() == 0).ok_or_else(wrong)
+}
+
+fn read(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = match unit {
@@ -71,12 +83,9 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(wrong()),
+        _ => return None,
     };
-    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    let interval = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
-    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
-    if allowed.contains(&interval) { Ok(interval) } else { Err(wrong()) }
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok()
 }
 
 #[cfg(test)]
@@ -124,6 +133,11 @@ mod tests {
         assert_eq!(parse_interval("1m"), Ok(Duration::from_secs(60)));
         for wrong in ["", "s", "1x", "-1s", "99ms", "2h", "1e9", "..s", "NaN"] {
             assert!(parse_interval(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_limit("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_limit("24h"), Ok(Duration::from_secs(86_400)));
+        for wrong in ["0s", "1.5s", "25h", "500ms", "1d", "soon"] {
+            assert!(parse_limit(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Node, reload::ReloadError, state::Admin};
+use super::{Node, change::refused, reload::ReloadError, state::Admin};
 use crate::api::{
     Command,
     peer::Peer,
@@ -49,6 +49,7 @@ impl Node {
                 let result = self.reload(&format!("lb reload by {peer}"));
                 let _ = reply.send(result.map(|changes| Done { changes }).map_err(refused));
             }
+            Command::Change(change) => self.answer_change(change),
             Command::Detach(answer) => {
                 let result = self.detach().await;
                 let done = result.is_ok();
@@ -69,7 +70,7 @@ impl Node {
 
     fn plan(&self, draft: Draft) -> Result<Plan, ReloadError> {
         let source = config::Source { path: draft.path.into(), text: draft.text };
-        self.forecast(&config::parse(&source)?)
+        self.forecast(&self.understand(&source)?)
     }
 
     fn set_backend(
@@ -148,10 +149,6 @@ impl Node {
         }
         Ok(Done { changes })
     }
-}
-
-fn refused(error: ReloadError) -> Failure {
-    Failure::new(FailureKind::Configuration, error.to_string())
 }
 
 pub(super) fn failure(error: impl std::fmt::Display) -> Failure {

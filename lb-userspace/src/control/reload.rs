@@ -33,14 +33,21 @@ pub enum ReloadError {
 impl Node {
     /// Reads the file again and makes it true. Returns one line per change.
     pub(super) fn reload(&mut self, cause: &str) -> Result<Vec<String>, ReloadError> {
-        let result =
-            config::load(&self.options.config).map_err(ReloadError::from).and_then(|parsed| {
-                for warning in &parsed.warnings {
-                    tracing::warn!("{warning}");
-                }
-                self.check_host(&parsed)?;
-                self.apply_config(parsed.config.clone(), parsed.source().text.clone())
-            });
+        let file = config::load(&self.options.config);
+        if let Ok(file) = &file
+            && cause == super::watch::CHANGED
+            && self.file_is_no_news(&file.source().text)
+        {
+            self.config_error = None;
+            return Ok(Vec::new());
+        }
+        let result = file.map_err(ReloadError::from).and_then(|parsed| {
+            for warning in &parsed.warnings {
+                tracing::warn!("{warning}");
+            }
+            self.check_host(&parsed)?;
+            self.apply_config(parsed.config.clone(), parsed.source().text.clone(), cause)
+        });
         match &result {
             Ok(changes) if changes.is_empty() => self.measures.unchanged += 1,
             Ok(_) => self.measures.applied += 1,
@@ -49,6 +56,8 @@ impl Node {
         match &result {
             Ok(changes) => {
                 self.config_error = None;
+                self.own_file = None;
+                self.file_decides(cause);
                 self.note_applied(changes, cause);
             }
             Err(error) => {
@@ -63,7 +72,7 @@ impl Node {
         result
     }
 
-    fn note_applied(&mut self, changes: &[String], cause: &str) {
+    pub(super) fn note_applied(&mut self, changes: &[String], cause: &str) {
         /// Changes that are listed.
         const SHOWN: usize = 10;
         let mut text = match changes {
@@ -120,15 +129,13 @@ impl Node {
         &mut self,
         config: model::Config,
         text: String,
+        cause: &str,
     ) -> Result<Vec<String>, ReloadError> {
         let began = Instant::now();
         let config = self.with_interfaces(config);
         self.check_capacity(&config)?;
-        let same = self.config.as_ref() == Some(&config);
-        if !same {
-            self.state.revision += 1;
-        }
-        self.state.config_text = text;
+        self.state.revision = self.same_revision(&text).unwrap_or_else(|| self.next_revision());
+        self.state.config_text.clone_from(&text);
         self.save_state();
         let mut changes = self.change_interfaces(&config);
         self.load_features(&config)?;
@@ -150,6 +157,7 @@ impl Node {
         self.publish_addresses()?;
         self.network_changed(self.snapshot.clone());
         self.set_targets();
+        self.remember_applied(&text, &changes, cause);
         self.save_state();
         self.sweep_due = Instant::now();
         self.measures.apply.add(began.elapsed());

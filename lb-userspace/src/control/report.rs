@@ -34,6 +34,7 @@ impl Node {
             config: self.options.config.display().to_string(),
             revision: self.state.revision,
             config_error: self.config_error.clone(),
+            trial: self.trial(),
             seed_fingerprint: self.seed.fingerprint(),
             starting: self.starting,
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
@@ -66,6 +67,13 @@ impl Node {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
         warnings.extend(self.state_error.clone());
+        if let Some(trial) = self.trial() {
+            warnings.push(format!(
+                "revision {} is on trial: revision {} comes back in {} s without `lb confirm`",
+                trial.revision, trial.back_to, trial.seconds_left
+            ));
+        }
+        warnings.extend(self.history_problem.clone());
         warnings.extend(self.metrics_problem.clone());
         warnings.extend(self.dashboard_problem.clone());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::history::History;
+use super::{change::Trial, history::History};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event},
@@ -30,6 +30,8 @@ pub struct State {
     pub revision: u64,
     /// Its text: what an apply was about to make true when it was interrupted.
     pub config_text: String,
+    /// What comes back if the configuration in force is not confirmed.
+    pub trial: Option<Trial>,
     /// VIP addresses that lb has put on NICs.
     pub addresses: Vec<(String, IpAddr)>,
     /// Fingerprint of the seed that the loaded program hashes with.

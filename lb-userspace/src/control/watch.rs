@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 use super::Event;
 
+/// The cause of a reload that nobody has asked for.
+pub(super) const CHANGED: &str = "the file has changed";
 /// A file that is being written is read when it has been quiet for this long.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -36,7 +38,7 @@ pub(super) fn watch(
     tokio::spawn(async move {
         while changes.recv().await.is_some() {
             while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
-            if events.send(Event::Reload("the file has changed")).is_err() {
+            if events.send(Event::Reload(CHANGED)).is_err() {
                 return;
             }
         }

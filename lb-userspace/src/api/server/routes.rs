@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{MAX_BODY, MAX_DRAFT, REQUEST_TIMEOUT, connections::Lease};
 use crate::{
     api::{
-        Answer, Command,
+        Answer, Change, Command,
         peer::Caller,
         types::{Failure, FailureKind, SetBackend},
     },
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-type Commands = State<mpsc::Sender<Command>>;
+pub(super) type Commands = State<mpsc::Sender<Command>>;
 
 /// All paths of the API.
 pub fn router(commands: mpsc::Sender<Command>) -> Router {
@@ -46,6 +46,12 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
         .route("/v1/why", get(why))
         .route("/v1/events", get(events))
         .route("/v1/plan", post(plan))
+        .route(
+            "/v1/revisions",
+            get(async |s: Commands| {
+                ask(s, |reply| Command::Change(Change::Revisions(reply))).await
+            }),
+        )
         .route("/v1/replay", post(replay))
         .merge(changes())
         .fallback(unknown_path)
@@ -60,6 +66,7 @@ fn changes() -> Router<mpsc::Sender<Command>> {
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
         .route("/v1/log", post(log))
+        .merge(super::change::routes())
         .route("/v1/capture", get(capture))
         .route_layer(middleware::from_fn(only_admins))
 }
@@ -296,7 +303,7 @@ async fn read_bytes(body: Body, limit: usize) -> Result<Bytes, Failure> {
 }
 
 /// Sends the controller a command and waits for its answer.
-async fn ask<T: Serialize>(
+pub(super) async fn ask<T: Serialize>(
     State(commands): Commands,
     command: impl FnOnce(Answer<T>) -> Command,
 ) -> Result<Response, Failure> {
@@ -315,7 +322,7 @@ pub(super) async fn answer<T>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 12] = [
+    const PATHS: [&str; 17] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
@@ -328,12 +335,17 @@ async fn unknown_path(uri: Uri) -> Failure {
         "/v1/detach",
         "/v1/log",
         "/v1/capture",
+        "/v1/apply",
+        "/v1/confirm",
+        "/v1/rollback",
+        "/v1/revisions",
+        "/v1/revisions/{number}",
     ];
     Failure::unknown("path", uri.path(), PATHS)
 }
 
 async fn wrong_method() -> Response {
-    let error = "this path knows another method: GET status, stats, lookup, why, events and capture, POST the others";
+    let error = "this path knows another method: GET status, stats, lookup, why, events, revisions and capture, POST the others";
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 

@@ -9,10 +9,11 @@ use std::{
 use super::*;
 use crate::{
     api::{
+        Change,
         client::{Client, ClientError},
         types::{
-            Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup, PacketVerdict, Plan,
-            SetBackend, Stats, Status, Why, WhyService,
+            Applied, Apply, Done, Draft, Events, Failure, FailureKind, LogLevel, Lookup,
+            PacketVerdict, Plan, RevisionText, SetBackend, Stats, Status, Why, WhyService,
         },
     },
     capture::stream::{End, Record, encode},
@@ -89,7 +90,16 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
                 let failure = Failure::new(FailureKind::Configuration, "lb.yaml:1:1: no");
                 drop(answer.send(Err(failure)));
             }
+            Command::Change(Change::Revision { number, reply }) => {
+                let text = format!("{number:?}");
+                drop(reply.send(Ok(RevisionText { text, ..RevisionText::default() })));
+            }
+            Command::Change(Change::Apply { apply, reply, .. }) => {
+                let changes = vec![apply.path, apply.text];
+                drop(reply.send(Ok(Applied { changes, ..Applied::default() })));
+            }
             // A controller that ends without an answer.
+            Command::Change(change) => drop(change),
             Command::Measures(answer) => drop(answer),
             Command::Detach(answer) => drop(answer),
         }
@@ -115,6 +125,21 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Failure {
         Err(ClientError::Refused(failure)) => failure,
         other => panic!("not refused: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn configurations_are_applied_and_read_back() {
+    let Fixture { server, client, socket, _dir } = fixture();
+    let apply = Apply { path: "a.yaml".into(), text: "b: 1".into(), confirm_seconds: Some(60) };
+    assert_eq!(client.apply(&apply).await.unwrap().changes, ["a.yaml", "b: 1"]);
+    assert_eq!(client.revision(Some(12)).await.unwrap().text, "Some(12)");
+    assert_eq!(client.revision(None).await.unwrap().text, "None");
+    let answer = raw(&socket, b"GET /v1/revisions/x HTTP/1.1\r\nhost: lb\r\n\r\n".to_vec()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("`x` is no revision"),
+        "{answer}"
+    );
+    server.shutdown().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,46 @@
+//! Requests that are about configurations as a whole.
+
+use super::{
+    Answer,
+    peer::Peer,
+    types::{Applied, Apply, Done, RevisionText, Revisions, Rollback},
+};
+
+/// One of them, with the place for its answer.
+#[derive(Debug)]
+pub enum Change {
+    /// `POST /v1/apply`
+    Apply {
+        /// What is to be in force.
+        apply: Apply,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Applied>,
+    },
+    /// `POST /v1/confirm`
+    Confirm {
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
+    /// `POST /v1/rollback`
+    Rollback {
+        /// Back to what.
+        rollback: Rollback,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Applied>,
+    },
+    /// `GET /v1/revisions`
+    Revisions(Answer<Revisions>),
+    /// `GET /v1/revisions/{number}`
+    Revision {
+        /// Its number; `None` = the one in force.
+        number: Option<u64>,
+        /// The answer.
+        reply: Answer<RevisionText>,
+    },
+}

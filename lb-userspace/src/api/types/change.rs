@@ -1,0 +1,82 @@
+//! Configurations applied, tried, confirmed and gone back to.
+
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /v1/apply`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Apply {
+    /// Where the text is from, for messages.
+    pub path: String,
+    /// A configuration.
+    pub text: String,
+    /// On trial for so many seconds, 1..=86400; `None` = for good.
+    pub confirm_seconds: Option<u64>,
+}
+
+/// Body of `POST /v1/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// The revision whose text is to be in force; `None` = the one before, or the end of a trial.
+    pub revision: Option<u64>,
+    /// As in [`Apply`].
+    pub confirm_seconds: Option<u64>,
+}
+
+/// Answer of `POST /v1/apply` and `POST /v1/rollback`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Number of the configuration in force now.
+    pub revision: u64,
+    /// One line per change; empty = nothing to do.
+    pub changes: Vec<String>,
+    /// Until `lb confirm` has to be said; `None` = for good.
+    pub trial: Option<Trial>,
+}
+
+/// A configuration that is in force until it is confirmed, or given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its number.
+    pub revision: u64,
+    /// What comes back without `lb confirm`.
+    pub back_to: u64,
+    /// Seconds left.
+    pub seconds_left: u64,
+}
+
+/// `GET /v1/revisions`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revisions {
+    /// The oldest first.
+    pub revisions: Vec<Revision>,
+}
+
+/// One text that was in force, or was replaced in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number; numbers only grow, also across reboots.
+    pub number: u64,
+    /// When, milliseconds of Unix time.
+    pub unix_milliseconds: u64,
+    /// Who wanted it, or why it came.
+    pub cause: String,
+    /// SHA-256 of the text, hexadecimal.
+    pub hash: String,
+    /// Length of the text, bytes.
+    pub bytes: u64,
+    /// What it changed, in words.
+    pub summary: Vec<String>,
+    /// `in_force`, `trial`, `past` (was in force), or `replaced` (found in the file by an apply, and never in force).
+    pub state: String,
+}
+
+/// `GET /v1/revisions/{number}`; of the one in force: `GET /v1/revisions/running`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionText {
+    /// What is known of it.
+    pub revision: Revision,
+    /// The YAML.
+    pub text: String,
+}
