@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 
 /// What is kept, as far as it was there.
-const KEPT: [Capability; 5] = [
+const KEPT: [Capability; 6] = [
     // Maps and programs.
     Capability::CAP_BPF,
     // Programs that compare packet pointers.
@@ -20,6 +20,8 @@ const KEPT: [Capability; 5] = [
     Capability::CAP_NET_RAW,
     // Listeners for Prometheus and the dashboard.
     Capability::CAP_NET_BIND_SERVICE,
+    // `lb apply`: the configuration file keeps its owner.
+    Capability::CAP_CHOWN,
 ];
 
 /// Gives up, in this thread, for itself and for all that it starts, everything but [`KEPT`].

@@ -42,8 +42,15 @@ impl Prepared {
             .open(&aside)?;
         let prepared = Self { path, aside, done: false };
         if let Ok(old) = fs::metadata(&prepared.path) {
-            fchown(&file, Some(old.uid()), Some(old.gid()))?;
             file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
+            let new = file.metadata()?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                match fchown(&file, Some(old.uid()), Some(old.gid())) {
+                    // A daemon with a user of its own, in a directory that was given to it.
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                    other => other?,
+                }
+            }
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
