@@ -1,4 +1,7 @@
 //! The daemon's own log: standard error, at a level that can be changed while it runs.
+//!
+//! A thread of its own writes it (fault-cases F52): who does not read what we say, a full pipe or a stopped journald, must not keep probes and
+//! changes waiting. What there is no room for is lost, and counted.
 
 use std::{
     fmt,
@@ -7,6 +10,8 @@ use std::{
 };
 
 use tracing::{Event, Level, Subscriber};
+pub use tracing_appender::non_blocking::WorkerGuard as Guard;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder};
 use tracing_subscriber::{
     EnvFilter, Registry,
     fmt::{
@@ -19,9 +24,15 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use crate::privileges;
+
 /// The level without `LB_LOG`.
 pub const DEFAULT: &str = "info";
 
+/// Lines that wait for their reader at most.
+const WAITING: usize = 1_024;
+
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Why a filter is not one.
@@ -50,12 +61,13 @@ pub fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
     EnvFilter::try_new(text).map_err(|error| bad(error.to_string()))
 }
 
-/// Starts the log.
-pub fn start(filter: EnvFilter, json: bool, colour: bool) -> anyhow::Result<()> {
+/// Starts the log. Its last lines are written when what is returned is dropped.
+pub fn start(filter: EnvFilter, json: bool, colour: bool) -> anyhow::Result<Guard> {
+    let (writer, guard) = writer()?;
     let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal() && colour)
         .with_target(false);
     // journald has its own clock, and takes a line's level from its first characters.
@@ -68,7 +80,27 @@ pub fn start(filter: EnvFilter, json: bool, colour: bool) -> anyhow::Result<()> 
     result.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))?;
     // The only place that sets it, and a second start has failed above.
     let _ = FILTER.set(handle);
-    Ok(())
+    Ok(guard)
+}
+
+fn writer() -> anyhow::Result<(NonBlocking, Guard)> {
+    // Threads have the capabilities of who starts them; the log's needs none.
+    let begin = || {
+        privileges::give_up()?;
+        let builder = NonBlockingBuilder::default().buffered_lines_limit(WAITING).lossy(true);
+        anyhow::Ok(builder.thread_name("log").finish(io::stderr()))
+    };
+    let (writer, guard) = std::thread::spawn(begin)
+        .join()
+        .map_err(|_| anyhow::anyhow!("the thread of the log has died"))??;
+    // The only place that sets it.
+    let _ = LOST.set(writer.error_counter());
+    Ok((writer, guard))
+}
+
+/// Lines that were lost because nobody read them.
+pub fn lost() -> usize {
+    LOST.get().map_or(0, ErrorCounter::dropped_lines)
 }
 
 /// Changes the level. Returns the one before.

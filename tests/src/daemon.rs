@@ -167,6 +167,14 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
+    /// Waits until it has ended by itself.
+    pub fn wait_for_end(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        let mut child = self.child.take().context("it does not run")?;
+        let look = || child.try_wait().ok().flatten();
+        let ended = wait_for("the daemon ends", Duration::from_secs(60), look, Option::is_some);
+        ended.context("it runs on")
+    }
+
     /// SIGTERM, and its end.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {

@@ -7,6 +7,7 @@
 
 mod bpf;
 pub mod browser;
+pub mod cgroup;
 pub mod client;
 pub mod daemon;
 pub mod kernel;

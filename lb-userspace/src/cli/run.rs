@@ -80,7 +80,7 @@ enum PacketLog {
 impl Run {
     /// Does it.
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
-        start_log(self.json)?;
+        let _log = start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;
         privileges::gain_no_more()?;
@@ -109,7 +109,7 @@ impl Run {
     }
 }
 
-fn start_log(json: bool) -> anyhow::Result<()> {
+fn start_log(json: bool) -> anyhow::Result<log::Guard> {
     let text = std::env::var("LB_LOG").unwrap_or_else(|_| log::DEFAULT.to_owned());
     let filter =
         log::parse(&text).map_err(|error| Coded::error(Exit::Usage, format!("LB_LOG: {error}")))?;

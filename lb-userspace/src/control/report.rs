@@ -73,6 +73,12 @@ impl Node {
                 trial.revision, trial.back_to, trial.seconds_left
             ));
         }
+        match crate::log::lost() {
+            0 => {}
+            lost => warnings.push(format!(
+                "{lost} lines of the log are lost, as nobody has read them in time: see who reads standard error (`lb events` has what matters)"
+            )),
+        }
         warnings.extend(self.history_problem.clone());
         warnings.extend(self.metrics_problem.clone());
         warnings.extend(self.dashboard_problem.clone());
