@@ -20,3 +20,4 @@ pub mod metrics;
 pub mod net;
 pub mod plan;
 mod privileges;
+mod secret;

@@ -126,7 +126,7 @@ const CASES: &[Case] = &[
             not the service's)",
     ]),
     Case(&[(6, "    check: {port: 80, pth: /x}")], &[
-        "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, tls, http, https",
+        "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, tls, http, https, mysql, postgres, redis",
         "6:23: unknown key `pth` in services[0].check: did you mean `path`?",
     ]),
     Case(&[(7, "    backends: []"), (8, ""), (9, "")], &[
@@ -198,8 +198,8 @@ const CASES: &[Case] = &[
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: TCP}")], &[
         "4:55: `TCP` is not a value of services[0].listen.protocol: did you mean `tcp`? (write one of tcp, udp)",
     ]),
-    Case(&[(6, "    check: {type: mysql}")], &[
-        "6:19: `mysql` is not a value of services[0].check.type: it is not built: write one of tcp, tls, http, https",
+    Case(&[(6, "    check: {type: grpc}")], &[
+        "6:19: `grpc` is not a value of services[0].check.type: it is not built: write one of tcp, tls, http, https, mysql, postgres, redis",
     ]),
     Case(&[(1, "xdp_mode: skb")], &["1:11: `skb` is not a value of xdp_mode: did you mean `generic`? ..."]),
     Case(&[(5, "    forward: nat\n    on_all_down: explode")], &[

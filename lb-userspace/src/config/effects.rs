@@ -38,6 +38,7 @@ const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
 const TCP_CHECK: &[(&str, &str)] = &[("services[].check.type", "tcp")];
 const TLS_CHECK: &[(&str, &str)] = &[("services[].check.type", "tls")];
 const TOKEN: &[(&str, &str)] = &[("dashboard.token_file", "/etc/a")];
+const DATABASE_CHECK: &[(&str, &str)] = &[("services[].check.type", "mysql")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -114,6 +115,10 @@ const ROWS: &[Row] = &[
     ("services[].check.sni", TLS_CHECK, Differs("a", "b")),
     ("services[].check.verify", TLS_CHECK, Differs("none", "required")),
     ("services[].check.ca_file", TLS_CHECK, Differs("/a", "/b")),
+    ("services[].check.user", DATABASE_CHECK, Differs("a", "b")),
+    ("services[].check.password_file", DATABASE_CHECK, Differs("/a", "/b")),
+    ("services[].check.database", DATABASE_CHECK, Differs("a", "b")),
+    ("services[].check.require", DATABASE_CHECK, Differs("any", "writable")),
     ("services[].backend_defaults", &[], Differs("{}", "{weight: 7}")),
     ("services[].backend_defaults.weight", &[], Differs("5", "6")),
     ("services[].backend_defaults.inter", &[], Differs("5s", "6s")),

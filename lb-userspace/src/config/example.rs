@@ -66,9 +66,16 @@ fn write_others(text: &mut String, variants: &[Variant], shown: Option<&Variant>
     let is_shown = |key: &Key| {
         shown.is_some_and(|shown| shown.keys.iter().any(|other| other.name == key.name))
     };
+    let mut told: Vec<&str> = Vec::new();
     for variant in variants {
         for key in variant.keys.iter().filter(|key| !is_shown(key)) {
-            let comment = format!("With `{}`: {}", variant.name, documentation(key));
+            if told.contains(&key.name.as_str()) {
+                continue;
+            }
+            told.push(&key.name);
+            let owners = variants.iter().filter(|v| v.keys.iter().any(|k| k.name == key.name));
+            let owners: Vec<String> = owners.map(|owner| format!("`{}`", owner.name)).collect();
+            let comment = format!("With {}: {}", owners.join(", "), documentation(key));
             write_comment(text, &comment, indent);
             let value = key.shape.example.as_ref().or(key.shape.default.as_ref());
             let value = value.unwrap_or_else(|| panic!("{} needs an example", key.name));
@@ -165,9 +172,11 @@ mod tests {
 
         let mut written = BTreeSet::new();
         collect("", &Document::read(&text).unwrap().root, &mut written);
-        // A key of another check than the one that is shown.
-        assert!(text.contains("\n      # send: "), "send is missing");
-        written.insert("services[].check.send".to_owned());
+        // Keys of other checks than the one that is shown.
+        for key in ["send", "user", "password_file", "database", "require"] {
+            assert!(text.contains(&format!("\n      # {key}: ")), "{key} is missing");
+            written.insert(format!("services[].check.{key}"));
+        }
         let known: BTreeSet<String> =
             shape::all_keys().iter().map(|(path, key)| shape::join(path, &key.name)).collect();
         assert_eq!(written, known);

@@ -331,6 +331,8 @@ pub enum CheckKind {
     },
     /// The TLS handshake succeeds.
     Tls(Tls),
+    /// The database lets us in, and is what is required.
+    Database(Database),
     /// The answer has one of the status codes.
     Http {
         /// `GET`, `HEAD`, `OPTIONS`...
@@ -346,6 +348,55 @@ pub enum CheckKind {
         /// Over TLS (`type: https`).
         tls: Option<Tls>,
     },
+}
+
+/// How a database is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct Database {
+    /// Its protocol.
+    pub engine: Engine,
+    /// Who logs in; `None` = `lb`, with Redis nobody by name.
+    pub user: Option<String>,
+    /// File with the password; `None` = there is none.
+    pub password_file: Option<PathBuf>,
+    /// Name of the database; `None` = the protocol's usual one.
+    pub database: Option<String>,
+    /// What it has to be.
+    pub require: Require,
+}
+
+/// The protocol of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// MySQL, MariaDB.
+    Mysql,
+    /// PostgreSQL.
+    Postgres,
+    /// Redis.
+    Redis,
+}
+
+/// `require:`
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Require {
+    /// Nothing but that it lets the prober in.
+    #[default]
+    Any,
+    /// It can be written: the primary.
+    Writable,
 }
 
 /// How a check speaks TLS.

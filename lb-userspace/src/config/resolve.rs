@@ -4,11 +4,11 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use super::{
     model::{
-        Backend, Check, CheckKind, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts,
-        Timing, Tls, Verify,
+        Backend, Check, CheckKind, Config, Dashboard, Database, Engine, Forward, Limits, Listen,
+        Require, Service, Timeouts, Timing, Tls, Verify,
     },
     spec::{self, BackendSettings},
-    value::{FilePath, HttpHost, Period, Phrase},
+    value::{FilePath, HttpHost, Period, Phrase, UserName},
 };
 
 /// Built-in settings of a backend, the last resort.
@@ -131,8 +131,33 @@ fn check(check: &spec::Check) -> Check {
             };
             (kind, *port)
         }
+        spec::Check::Mysql { port, user, password_file, database, require } => {
+            (data(Engine::Mysql, user, password_file, database, *require), *port)
+        }
+        spec::Check::Postgres { port, user, password_file, database, require } => {
+            (data(Engine::Postgres, user, password_file, database, *require), *port)
+        }
+        spec::Check::Redis { port, user, password_file, require } => {
+            (data(Engine::Redis, user, password_file, &None, *require), *port)
+        }
     };
     Check { kind, port: port.map(NonZeroU16::get) }
+}
+
+fn data(
+    engine: Engine,
+    user: &Option<UserName>,
+    password_file: &Option<FilePath>,
+    database: &Option<UserName>,
+    require: Require,
+) -> CheckKind {
+    CheckKind::Database(Database {
+        engine,
+        user: user.as_ref().map(|user| user.0.clone()),
+        password_file: password_file.as_ref().map(|file| file.0.clone().into()),
+        database: database.as_ref().map(|name| name.0.clone()),
+        require,
+    })
 }
 
 fn phrase(phrase: &Option<Phrase>) -> Option<String> {

@@ -10,12 +10,12 @@ use super::{
     check::Checked,
     diagnostic::Diagnostic,
     model::{
-        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, Verify,
-        XdpMode,
+        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, Require, SocketLevel,
+        Verify, XdpMode,
     },
     value::{
         Endpoint, FilePath, GroupName, HostName, HttpHost, HttpMethod, HttpPath, InterfaceName,
-        Name, Period, Phrase, Prefix, StatusCodes,
+        Name, Period, Phrase, Prefix, StatusCodes, UserName,
     },
 };
 
@@ -383,6 +383,57 @@ pub enum Check {
         /// File with the certificates of the authorities, PEM. Without it: those of this host.
         #[schemars(example = &"/etc/lb/ca.pem")]
         ca_file: Option<FilePath>,
+    },
+    /// Good = MySQL or MariaDB lets a user in, and is what is required.
+    Mysql {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 3_306)]
+        port: Option<NonZeroU16>,
+        /// User who logs in. Without it: `lb`.
+        #[schemars(example = &"lb")]
+        user: Option<UserName>,
+        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
+        #[schemars(example = &"/etc/lb/check.password")]
+        password_file: Option<FilePath>,
+        /// Database to use. Without it: none with MySQL, `postgres` with PostgreSQL.
+        #[schemars(example = &"lb")]
+        database: Option<UserName>,
+        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
+        #[serde(default)]
+        require: Require,
+    },
+    /// Good = PostgreSQL lets a user in, and is what is required.
+    Postgres {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 5_432)]
+        port: Option<NonZeroU16>,
+        /// User who logs in. Without it: `lb`.
+        #[schemars(example = &"lb")]
+        user: Option<UserName>,
+        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
+        #[schemars(example = &"/etc/lb/check.password")]
+        password_file: Option<FilePath>,
+        /// Database to use. Without it: none with MySQL, `postgres` with PostgreSQL.
+        #[schemars(example = &"lb")]
+        database: Option<UserName>,
+        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
+        #[serde(default)]
+        require: Require,
+    },
+    /// Good = Redis answers, and is what is required.
+    Redis {
+        /// Port to ask. Without it: the backend's own.
+        #[schemars(example = 6_379)]
+        port: Option<NonZeroU16>,
+        /// User who logs in, if there is a password. Without it: the default user.
+        #[schemars(example = &"lb")]
+        user: Option<UserName>,
+        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
+        #[schemars(example = &"/etc/lb/check.password")]
+        password_file: Option<FilePath>,
+        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
+        #[serde(default)]
+        require: Require,
     },
 }
 

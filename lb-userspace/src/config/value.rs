@@ -61,7 +61,7 @@ pub use self::{
     http::{HttpHost, HttpMethod, HttpPath, StatusCodes},
     name::{GroupName, HostName, InterfaceName, Name},
     period::Period,
-    text::{FilePath, Phrase},
+    text::{FilePath, Phrase, UserName},
 };
 
 /// Why a text is not a value of its kind.
@@ -101,6 +101,7 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         HttpPath::FORMAT => HttpPath::from_str(text).err(),
         HttpHost::FORMAT => HttpHost::from_str(text).err(),
         Phrase::FORMAT => Phrase::from_str(text).err(),
+        UserName::FORMAT => UserName::from_str(text).err(),
         FilePath::FORMAT => FilePath::from_str(text).err(),
         _ => None,
     }
@@ -177,7 +178,7 @@ mod tests {
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
             for format in ["ip", Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
-                HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT]
+                HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT]
             {
                 if let Some(wrong) = refuse(format, &text) {
                     prop_assert!(!wrong.what.is_empty() && !wrong.help.is_empty());

@@ -161,10 +161,7 @@ const WORDS_NOT_BUILT: &[(&str, &str)] = &[
     ("type", "exec"),
     ("type", "grpc"),
     ("type", "icmp"),
-    ("type", "mysql"),
     ("type", "ping"),
-    ("type", "postgres"),
-    ("type", "redis"),
     ("type", "udp"),
     ("xdp_mode", "offload"),
 ];

@@ -1,5 +1,6 @@
 //! One probe: connect, maybe ask, and say what it was in HAProxy's codes.
 
+mod database;
 mod http;
 mod talk;
 mod tls;
@@ -12,13 +13,19 @@ use tokio::{
 };
 
 use super::{CheckCode, Outcome, TargetKey};
-use crate::config::model::CheckKind;
+use crate::config::model::{CheckKind, Engine};
 
 /// Probes once. The timeout covers everything the verdict needs.
 pub(super) async fn probe(key: &TargetKey) -> Outcome {
     let began = Instant::now();
     let deadline = began + key.timing.timeout;
     let address = SocketAddr::new(key.address, key.port);
+    if let CheckKind::Database(database) = &key.check.kind
+        && database.engine == Engine::Mysql
+    {
+        // Its library connects by itself.
+        return database::ask(None, address, database, began, deadline).await;
+    }
     let stream = match timeout_at(deadline, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Outcome::connect_failed(&error, began.elapsed()),
@@ -37,6 +44,9 @@ pub(super) async fn probe(key: &TargetKey) -> Outcome {
         }
         CheckKind::Tcp { send, expect } => {
             talk::ask(stream, send.as_deref(), expect.as_deref(), began, deadline).await
+        }
+        CheckKind::Database(database) => {
+            database::ask(Some(stream), address, database, began, deadline).await
         }
         CheckKind::Tls(tls) => match tls::handshake(stream, tls, began, deadline).await {
             Ok(stream) => {

@@ -14,7 +14,25 @@ written_as_text!(Phrase, "phrase", "^[^\\u0000-\\u0008]{1,4096}$");
 pub struct FilePath(pub String);
 written_as_text!(FilePath, "file-path", "^/[ -~]{1,4095}$");
 
-displayed_as_text!(Phrase FilePath);
+/// The name of a user or of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName(pub String);
+written_as_text!(UserName, "user-name", "^[A-Za-z0-9_.@-]{1,64}$");
+
+displayed_as_text!(Phrase FilePath UserName);
+
+impl FromStr for UserName {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let valid = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.@-".contains(&byte));
+        if valid {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::new("is not a name", "write letters, digits, `_`, `.`, `@` and `-`, at most 64"))
+    }
+}
 
 impl FromStr for Phrase {
     type Err = Wrong;
