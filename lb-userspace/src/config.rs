@@ -24,7 +24,7 @@ mod rules;
 mod schema;
 mod shape;
 mod spec;
-mod value;
+pub(crate) mod value;
 mod words;
 
 use self::{

@@ -8,7 +8,7 @@ mod probe;
 mod stall;
 mod tally;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub use self::{
     outcome::{CheckCode, Outcome},
     tally::Tally,
 };
-use crate::config::model::{Check, Timing};
+use crate::config::model::{Check, Forward, Timing};
 
 /// What is probed: equal keys share one probe.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,21 @@ pub struct TargetKey {
     pub check: Check,
     /// How often, and how many answers count.
     pub timing: Timing,
+    /// For whom, where the question depends on that; `None` = it is the same for all.
+    pub served: Option<Served>,
+}
+
+/// The service and backend that a target is probed for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Served {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the backend.
+    pub backend: String,
+    /// Where clients connect to.
+    pub vip: SocketAddr,
+    /// How their packets reach the backend.
+    pub forward: Forward,
 }
 
 /// A target, with what was known of it before this daemon started.
@@ -68,6 +83,9 @@ pub struct Health {
     pub changed_unix: u64,
     /// Answers against `up` in a row.
     pub streak: u32,
+    /// The share of its weight that the backend last asked for by a header, percent; `None` = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_percent: Option<u8>,
     /// All probes so far.
     #[serde(default)]
     pub tally: Tally,

@@ -24,5 +24,6 @@ pub mod recovery;
 pub mod scale_up;
 pub mod server;
 pub mod soak;
+pub mod stand;
 pub mod tmux;
 pub mod walkthrough;

@@ -126,7 +126,7 @@ const CASES: &[Case] = &[
             not the service's)",
     ]),
     Case(&[(6, "    check: {port: 80, pth: /x}")], &[
-        "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, tls, http, https, mysql, postgres, redis",
+        "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, tls, http, https, grpc, icmp, udp, dns, mysql, postgres, redis, exec",
         "6:23: unknown key `pth` in services[0].check: did you mean `path`?",
     ]),
     Case(&[(7, "    backends: []"), (8, ""), (9, "")], &[
@@ -198,8 +198,40 @@ const CASES: &[Case] = &[
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: TCP}")], &[
         "4:55: `TCP` is not a value of services[0].listen.protocol: did you mean `tcp`? (write one of tcp, udp)",
     ]),
-    Case(&[(6, "    check: {type: grpc}")], &[
-        "6:19: `grpc` is not a value of services[0].check.type: it is not built: write one of tcp, tls, http, https, mysql, postgres, redis",
+    Case(&[(6, "    check: {type: ldap}")], &[
+        "6:19: `ldap` is not a value of services[0].check.type: write one of tcp, tls, http, https, grpc, icmp, udp, dns, mysql, postgres, redis, exec",
+    ]),
+    Case(&[(6, "    check: {type: icmp, port: 80, source: 10.0.0.5:9}")], &[
+        "6:25: ...",
+        "6:43: port 9 in services[0].check.source is none that this check can ask from: leave the port out",
+    ]),
+    Case(&[(6, "    check: {type: udp, send: a, send_hex: b0}")], &[
+        "6:43: services[0].check has both send and send_hex: keep one of the two",
+    ]),
+    Case(&[(6, "    check: {type: http, expect_regex: \"(a\", headers: [\"x\", \"Host: a\"]}")], &[
+        "6:39: `(a` in services[0].check.expect_regex is not a regular expression (unclosed group): ...",
+        "6:55: `x` in services[0].check.headers[0] is not a header: write `Name: value` in quotes",
+        "6:60: `Host: a` in services[0].check.headers[1] is a header that lb writes itself: remove it; `host:` sets Host",
+    ]),
+    Case(&[(6, "    check: {type: grpc, verify: required}")], &[
+        "6:33: services[0].check.verify has no effect without tls: add `tls: true`, or remove it",
+    ]),
+    Case(&[(6, "    check: {type: tcp, source: \"2001:db8::5\"}")], &[
+        "6:32: 2001:db8::5 in services[0].check.source is IPv6, and backend `web1` is IPv4: write an address of this host of the backends' family",
+    ]),
+    Case(&[(6, "    check: {type: tcp, source: 0.0.0.0}")], &[
+        "6:32: 0.0.0.0 in services[0].check.source is unspecified: ...",
+    ]),
+    Case(&[(6, "    check: {type: tcp, via: vip}")], &[
+        "6:29: services[0].check.via has no effect with forward: nat: remove it: clients' packets reach the backend's own address, too",
+    ]),
+    Case(&[(6, "    check: {type: dns, record: LOC, rcode: oops, query: \"a b\"}")], &[
+        "6:32: `LOC` in services[0].check.record is not a type of DNS record that lb can ask for: ...",
+        "6:44: `oops` in services[0].check.rcode is not a response code of DNS: ...",
+        "6:57: `a b` in services[0].check.query is not a name that DNS knows: write example.org, or `.` for the root",
+    ]),
+    Case(&[(6, "    check: {type: exec, command: check.sh}")], &[
+        "6:34: `check.sh` in services[0].check.command is not the path of a file: ...",
     ]),
     Case(&[(1, "xdp_mode: skb")], &["1:11: `skb` is not a value of xdp_mode: did you mean `generic`? ..."]),
     Case(&[(5, "    forward: nat\n    on_all_down: explode")], &[

@@ -38,6 +38,13 @@ const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
 const TCP_CHECK: &[(&str, &str)] = &[("services[].check.type", "tcp")];
 const TLS_CHECK: &[(&str, &str)] = &[("services[].check.type", "tls")];
 const TOKEN: &[(&str, &str)] = &[("dashboard.token_file", "/etc/a")];
+const UDP_CHECK: &[(&str, &str)] = &[("services[].check.type", "udp")];
+const GRPC_CHECK: &[(&str, &str)] = &[("services[].check.type", "grpc")];
+const DNS_CHECK: &[(&str, &str)] =
+    &[("services[].check.type", "dns"), ("services[].check.query", "a")];
+const EXEC_CHECK: &[(&str, &str)] =
+    &[("services[].check.type", "exec"), ("services[].check.command", "/a")];
+const DSR: &[(&str, &str)] = &[("services[].forward", "dsr")];
 const DATABASE_CHECK: &[(&str, &str)] = &[("services[].check.type", "mysql")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
@@ -110,7 +117,22 @@ const ROWS: &[Row] = &[
     ("services[].check.path", &[], Differs("/a", "/b")),
     ("services[].check.host", &[], Differs("a", "b")),
     ("services[].check.status", &[], Differs("200", "\"200,304\"")),
+    ("services[].check.headers", &[], Differs("[\"a: b\"]", "[\"a: c\"]")),
+    ("services[].check.version", &[], Differs("h1", "h2")),
+    ("services[].check.weight_header", &[], Differs("true", "false")),
+    ("services[].check.source", &[], Differs("10.0.0.5", "10.0.0.5:7")),
+    ("services[].check.via", DSR, Differs("direct", "vip")),
+    ("services[].check.expect_regex", &[], Differs("a", "b")),
     ("services[].check.send", TCP_CHECK, Differs("a", "b")),
+    ("services[].check.send_hex", UDP_CHECK, Differs("a0", "b0")),
+    ("services[].check.grpc_service", GRPC_CHECK, Differs("a", "b")),
+    ("services[].check.tls", GRPC_CHECK, Differs("true", "false")),
+    ("services[].check.query", DNS_CHECK, Differs("a", "b")),
+    ("services[].check.record", DNS_CHECK, Differs("A", "MX")),
+    ("services[].check.rcode", DNS_CHECK, Differs("noerror", "refused")),
+    ("services[].check.transport", DNS_CHECK, Differs("udp", "tcp")),
+    ("services[].check.command", EXEC_CHECK, Differs("/a", "/b")),
+    ("services[].check.arguments", EXEC_CHECK, Differs("[a]", "[b]")),
     ("services[].check.expect", &[], Differs("a", "b")),
     ("services[].check.sni", TLS_CHECK, Differs("a", "b")),
     ("services[].check.verify", TLS_CHECK, Differs("none", "required")),

@@ -1,5 +1,7 @@
 //! The checked configuration. Only `config` makes one; everything else may rely on what is documented here.
 
+mod check;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -7,6 +9,8 @@ use std::{
 };
 
 use ipnet::IpNet;
+
+pub use self::check::*;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -199,7 +203,7 @@ impl Protocol {
 }
 
 /// `forward:` (and `encap:`)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Forward {
     /// Destination rewritten; VIP and backends of one family.
@@ -307,129 +311,6 @@ pub struct Timeouts {
     pub tcpfin: Duration,
     /// The same for UDP.
     pub udp: Duration,
-}
-
-/// `check:` with the timing of `backend_defaults`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Check {
-    /// What is asked.
-    pub kind: CheckKind,
-    /// Port to ask; `None` = the backend's own.
-    pub port: Option<u16>,
-}
-
-/// `type:` of a check and what belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case", tag = "type")]
-pub enum CheckKind {
-    /// The connection is accepted, and the answer is as expected.
-    Tcp {
-        /// What is sent; `None` = nothing.
-        send: Option<String>,
-        /// What has to be in the answer; `None` = there need be none.
-        expect: Option<String>,
-    },
-    /// The TLS handshake succeeds.
-    Tls(Tls),
-    /// The database lets us in, and is what is required.
-    Database(Database),
-    /// The answer has one of the status codes.
-    Http {
-        /// `GET`, `HEAD`, `OPTIONS`...
-        method: String,
-        /// Path and query, starts with `/`.
-        path: String,
-        /// `Host` header; `None` = the backend's address and port.
-        host: Option<String>,
-        /// Inclusive ranges of good codes.
-        status: Vec<(u16, u16)>,
-        /// What has to be in the answer's body.
-        expect: Option<String>,
-        /// Over TLS (`type: https`).
-        tls: Option<Tls>,
-    },
-}
-
-/// How a database is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Database {
-    /// Its protocol.
-    pub engine: Engine,
-    /// Who logs in; `None` = `lb`, with Redis nobody by name.
-    pub user: Option<String>,
-    /// File with the password; `None` = there is none.
-    pub password_file: Option<PathBuf>,
-    /// Name of the database; `None` = the protocol's usual one.
-    pub database: Option<String>,
-    /// What it has to be.
-    pub require: Require,
-}
-
-/// The protocol of a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Engine {
-    /// MySQL, MariaDB.
-    Mysql,
-    /// PostgreSQL.
-    Postgres,
-    /// Redis.
-    Redis,
-}
-
-/// `require:`
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Require {
-    /// Nothing but that it lets the prober in.
-    #[default]
-    Any,
-    /// It can be written: the primary.
-    Writable,
-}
-
-/// How a check speaks TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
-pub struct Tls {
-    /// The server name that is sent, and that the certificate has to be for.
-    pub sni: Option<String>,
-    /// Whose certificates are accepted.
-    pub verify: Verify,
-    /// Certificates of the authorities, PEM; `None` = those of this host.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// `verify:`, by HAProxy's words.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Verify {
-    /// Anybody's.
-    #[default]
-    None,
-    /// Those of an authority, for the server name, and not expired.
-    Required,
 }
 
 /// One backend, with all defaults filled in.

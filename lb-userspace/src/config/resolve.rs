@@ -1,14 +1,13 @@
 //! The file as written -> the model: defaults filled in. Nothing is judged here.
 
-use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
+mod check;
+
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    model::{
-        Backend, Check, CheckKind, Config, Dashboard, Database, Engine, Forward, Limits, Listen,
-        Require, Service, Timeouts, Timing, Tls, Verify,
-    },
+    model::{Backend, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts, Timing},
     spec::{self, BackendSettings},
-    value::{FilePath, HttpHost, Period, Phrase, UserName},
+    value::Period,
 };
 
 /// Built-in settings of a backend, the last resort.
@@ -89,7 +88,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
             udp: service.timeouts.udp.0,
         },
         ring_size: service.ring_size,
-        check: service.check.as_ref().map(check),
+        check: service.check.as_ref().map(check::check),
         backends: service
             .backends
             .iter()
@@ -98,77 +97,6 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
                 backend(one, levels, listen.port.get())
             })
             .collect(),
-    }
-}
-
-fn check(check: &spec::Check) -> Check {
-    let (kind, port) = match check {
-        spec::Check::Tcp { port, send, expect } => {
-            (CheckKind::Tcp { send: phrase(send), expect: phrase(expect) }, *port)
-        }
-        spec::Check::Tls { port, sni, verify, ca_file } => {
-            (CheckKind::Tls(tls(sni, *verify, ca_file)), *port)
-        }
-        spec::Check::Http { port, method, path, host, status, expect } => {
-            let kind = CheckKind::Http {
-                method: method.0.clone(),
-                path: path.0.clone(),
-                host: host.as_ref().map(|host| host.0.clone()),
-                status: status.0.clone(),
-                expect: phrase(expect),
-                tls: None,
-            };
-            (kind, *port)
-        }
-        spec::Check::Https { port, method, path, host, status, expect, sni, verify, ca_file } => {
-            let kind = CheckKind::Http {
-                method: method.0.clone(),
-                path: path.0.clone(),
-                host: host.as_ref().or(sni.as_ref()).map(|host| host.0.clone()),
-                status: status.0.clone(),
-                expect: phrase(expect),
-                tls: Some(tls(sni, *verify, ca_file)),
-            };
-            (kind, *port)
-        }
-        spec::Check::Mysql { port, user, password_file, database, require } => {
-            (data(Engine::Mysql, user, password_file, database, *require), *port)
-        }
-        spec::Check::Postgres { port, user, password_file, database, require } => {
-            (data(Engine::Postgres, user, password_file, database, *require), *port)
-        }
-        spec::Check::Redis { port, user, password_file, require } => {
-            (data(Engine::Redis, user, password_file, &None, *require), *port)
-        }
-    };
-    Check { kind, port: port.map(NonZeroU16::get) }
-}
-
-fn data(
-    engine: Engine,
-    user: &Option<UserName>,
-    password_file: &Option<FilePath>,
-    database: &Option<UserName>,
-    require: Require,
-) -> CheckKind {
-    CheckKind::Database(Database {
-        engine,
-        user: user.as_ref().map(|user| user.0.clone()),
-        password_file: password_file.as_ref().map(|file| file.0.clone().into()),
-        database: database.as_ref().map(|name| name.0.clone()),
-        require,
-    })
-}
-
-fn phrase(phrase: &Option<Phrase>) -> Option<String> {
-    phrase.as_ref().map(|phrase| phrase.0.clone())
-}
-
-fn tls(sni: &Option<HttpHost>, verify: Verify, ca_file: &Option<FilePath>) -> Tls {
-    Tls {
-        sni: sni.as_ref().map(|name| name.0.clone()),
-        verify,
-        ca_file: ca_file.as_ref().map(|file| file.0.clone().into()),
     }
 }
 

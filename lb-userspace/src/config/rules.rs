@@ -2,6 +2,7 @@
 
 mod addresses;
 mod backends;
+mod checks;
 mod dashboard;
 mod limits;
 mod listen;
@@ -68,6 +69,7 @@ impl<'a> Context<'a> {
 /// All rules.
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     services::judge(context, findings);
+    checks::judge(context, findings);
     listen::judge(context, findings);
     dashboard::judge(context, findings);
     backends::judge(context, findings);

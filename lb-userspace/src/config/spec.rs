@@ -1,6 +1,8 @@
 //! The file as written. These types are the only definition of its keys: the JSON Schema, the checks of keys, types
 //! and bounds, `configs/every-option.yaml` and its documentation are all derived from them.
 
+mod check;
+
 use std::{net::IpAddr, num::NonZeroU16};
 
 use schemars::JsonSchema;
@@ -10,14 +12,12 @@ use super::{
     check::Checked,
     diagnostic::Diagnostic,
     model::{
-        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, Require, SocketLevel,
-        Verify, XdpMode,
+        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, XdpMode,
     },
-    value::{
-        Endpoint, FilePath, GroupName, HostName, HttpHost, HttpMethod, HttpPath, InterfaceName,
-        Name, Period, Phrase, Prefix, StatusCodes, UserName,
-    },
+    value::{Endpoint, FilePath, GroupName, HostName, InterfaceName, Name, Period, Prefix},
 };
+
+pub use self::check::*;
 
 /// The configuration of lb, an XDP load balancer for TCP and UDP.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -300,153 +300,6 @@ impl Default for Timeouts {
         let minutes = |minutes: u64| Period(std::time::Duration::from_secs(60 * minutes));
         Self { tcp: minutes(15), tcpfin: minutes(2), udp: minutes(5) }
     }
-}
-
-/// `check:`
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Check {
-    /// Good = the backend accepts a TCP connection.
-    Tcp {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 8_080)]
-        port: Option<NonZeroU16>,
-        /// What is sent once connected: text, with `\r\n` and the like in double quotes.
-        #[schemars(example = &"PING\r\n")]
-        send: Option<Phrase>,
-        /// What has to be somewhere in the first 64 KiB of the answer.
-        #[schemars(example = &"+PONG")]
-        expect: Option<Phrase>,
-    },
-    /// Good = the TLS handshake succeeds. The last check's output tells how long the certificate is valid.
-    Tls {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 8_443)]
-        port: Option<NonZeroU16>,
-        /// Server name that is sent, and that the certificate has to be for.
-        #[schemars(example = &"example.org")]
-        sni: Option<HttpHost>,
-        /// `none` = any certificate is accepted; `required` = it has to be an authority's, for `sni`, and not expired.
-        #[serde(default)]
-        verify: Verify,
-        /// File with the certificates of the authorities, PEM. Without it: those of this host.
-        #[schemars(example = &"/etc/lb/ca.pem")]
-        ca_file: Option<FilePath>,
-    },
-    /// Good = the backend answers an HTTP request with one of the codes.
-    Http {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 8_080)]
-        port: Option<NonZeroU16>,
-        /// Method of the request.
-        #[serde(default = "method_default")]
-        method: HttpMethod,
-        /// Path and query of the request.
-        #[serde(default = "path_default")]
-        path: HttpPath,
-        /// `Host` header of the request. Without it: the backend's address and port.
-        #[schemars(example = "example.org")]
-        host: Option<HttpHost>,
-        /// Codes that are good: a code, a range, or several with commas between.
-        #[serde(default = "status_default")]
-        status: StatusCodes,
-        /// What has to be somewhere in the first 64 KiB of the answer's body.
-        #[schemars(example = &"ready")]
-        expect: Option<Phrase>,
-    },
-    /// As `http`, over TLS.
-    Https {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 8_443)]
-        port: Option<NonZeroU16>,
-        /// Method of the request.
-        #[serde(default = "method_default")]
-        method: HttpMethod,
-        /// Path and query of the request.
-        #[serde(default = "path_default")]
-        path: HttpPath,
-        /// `Host` header of the request. Without it: `sni`, or the backend's address and port.
-        #[schemars(example = &"example.org")]
-        host: Option<HttpHost>,
-        /// Codes that are good: a code, a range, or several with commas between.
-        #[serde(default = "status_default")]
-        status: StatusCodes,
-        /// What has to be somewhere in the first 64 KiB of the answer's body.
-        #[schemars(example = &"ready")]
-        expect: Option<Phrase>,
-        /// Server name that is sent, and that the certificate has to be for.
-        #[schemars(example = &"example.org")]
-        sni: Option<HttpHost>,
-        /// `none` = any certificate is accepted; `required` = it has to be an authority's, for `sni`, and not expired.
-        #[serde(default)]
-        verify: Verify,
-        /// File with the certificates of the authorities, PEM. Without it: those of this host.
-        #[schemars(example = &"/etc/lb/ca.pem")]
-        ca_file: Option<FilePath>,
-    },
-    /// Good = MySQL or MariaDB lets a user in, and is what is required.
-    Mysql {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 3_306)]
-        port: Option<NonZeroU16>,
-        /// User who logs in. Without it: `lb`.
-        #[schemars(example = &"lb")]
-        user: Option<UserName>,
-        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
-        #[schemars(example = &"/etc/lb/check.password")]
-        password_file: Option<FilePath>,
-        /// Database to use. Without it: none with MySQL, `postgres` with PostgreSQL.
-        #[schemars(example = &"lb")]
-        database: Option<UserName>,
-        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
-        #[serde(default)]
-        require: Require,
-    },
-    /// Good = PostgreSQL lets a user in, and is what is required.
-    Postgres {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 5_432)]
-        port: Option<NonZeroU16>,
-        /// User who logs in. Without it: `lb`.
-        #[schemars(example = &"lb")]
-        user: Option<UserName>,
-        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
-        #[schemars(example = &"/etc/lb/check.password")]
-        password_file: Option<FilePath>,
-        /// Database to use. Without it: none with MySQL, `postgres` with PostgreSQL.
-        #[schemars(example = &"lb")]
-        database: Option<UserName>,
-        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
-        #[serde(default)]
-        require: Require,
-    },
-    /// Good = Redis answers, and is what is required.
-    Redis {
-        /// Port to ask. Without it: the backend's own.
-        #[schemars(example = 6_379)]
-        port: Option<NonZeroU16>,
-        /// User who logs in, if there is a password. Without it: the default user.
-        #[schemars(example = &"lb")]
-        user: Option<UserName>,
-        /// File with the password, which nobody else may read (mode 0600); read anew for each check. Without it: none.
-        #[schemars(example = &"/etc/lb/check.password")]
-        password_file: Option<FilePath>,
-        /// `any` = nothing more; `writable` = it can be written: `@@read_only` is 0, no recovery is going on, Redis' role is master.
-        #[serde(default)]
-        require: Require,
-    },
-}
-
-fn method_default() -> HttpMethod {
-    HttpMethod("GET".into())
-}
-
-fn path_default() -> HttpPath {
-    HttpPath("/".into())
-}
-
-fn status_default() -> StatusCodes {
-    StatusCodes(vec![(200, 299)])
 }
 
 /// One server.

@@ -51,6 +51,7 @@ macro_rules! displayed_as_text {
 }
 
 mod address;
+mod dns;
 mod http;
 mod name;
 mod period;
@@ -58,10 +59,11 @@ mod text;
 
 pub use self::{
     address::{Endpoint, Prefix},
-    http::{HttpHost, HttpMethod, HttpPath, StatusCodes},
+    dns::{DnsName, RecordType, ResponseCode, dns_code},
+    http::{HttpHeader, HttpHost, HttpMethod, HttpPath, StatusCodes},
     name::{GroupName, HostName, InterfaceName, Name},
     period::Period,
-    text::{FilePath, Phrase, UserName},
+    text::{FilePath, HexBytes, Pattern, Phrase, UserName},
 };
 
 /// Why a text is not a value of its kind.
@@ -100,6 +102,12 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         HttpMethod::FORMAT => HttpMethod::from_str(text).err(),
         HttpPath::FORMAT => HttpPath::from_str(text).err(),
         HttpHost::FORMAT => HttpHost::from_str(text).err(),
+        HttpHeader::FORMAT => HttpHeader::from_str(text).err(),
+        DnsName::FORMAT => DnsName::from_str(text).err(),
+        RecordType::FORMAT => RecordType::from_str(text).err(),
+        ResponseCode::FORMAT => ResponseCode::from_str(text).err(),
+        HexBytes::FORMAT => HexBytes::from_str(text).err(),
+        Pattern::FORMAT => Pattern::from_str(text).err(),
         Phrase::FORMAT => Phrase::from_str(text).err(),
         UserName::FORMAT => UserName::from_str(text).err(),
         FilePath::FORMAT => FilePath::from_str(text).err(),
@@ -178,7 +186,9 @@ mod tests {
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
             for format in ["ip", Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
-                HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT]
+                HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT,
+                HttpHeader::FORMAT, DnsName::FORMAT, RecordType::FORMAT, ResponseCode::FORMAT, HexBytes::FORMAT,
+                Pattern::FORMAT]
             {
                 if let Some(wrong) = refuse(format, &text) {
                     prop_assert!(!wrong.what.is_empty() && !wrong.help.is_empty());

@@ -13,7 +13,7 @@ use super::{alloc::Span, history::History};
 use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
-    health::{Health, TargetKey},
+    health::{Health, Served, TargetKey},
     plan::{
         members::{Admin, Agent, Mode},
         ring::BaseRing,
@@ -209,10 +209,20 @@ impl Backend {
 /// The probe of a backend, if its service has a check.
 pub fn target(service: &model::Service, backend: &model::Backend) -> Option<TargetKey> {
     let check = service.check.clone()?;
+    // What is asked of the same backend for several services is asked once, unless the question names the service.
+    let is_particular =
+        check.via == model::Via::Vip || matches!(check.kind, model::CheckKind::Exec { .. });
+    let served = is_particular.then(|| Served {
+        service: service.name.clone(),
+        backend: backend.name.clone(),
+        vip: SocketAddr::new(service.listen.address, service.listen.port),
+        forward: service.forward,
+    });
     Some(TargetKey {
         address: backend.address,
         port: check.port.unwrap_or(backend.port),
         check,
         timing: backend.timing,
+        served,
     })
 }

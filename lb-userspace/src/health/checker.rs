@@ -17,9 +17,12 @@ use super::{
     CheckCode, Health, HealthEvent, Machine, Outcome, Target, TargetKey, probe,
     stall::{ASLEEP, Heartbeat},
 };
+use crate::config::model::CheckKind;
 
 /// Probes under way at a time: bounds descriptors.
 const AT_A_TIME: usize = 512;
+/// Programs of `type: exec` under way at a time: bounds processes.
+const PROGRAMS_AT_A_TIME: usize = 32;
 /// How often in a row a probe is repeated because of our own sleep; a machine that is always asleep must find a backend
 /// DOWN some time.
 const REPEATS: u32 = 3;
@@ -36,6 +39,7 @@ pub struct Checker {
 struct Shared {
     events: mpsc::UnboundedSender<HealthEvent>,
     places: Arc<Semaphore>,
+    programs: Arc<Semaphore>,
     heartbeat: Heartbeat,
 }
 
@@ -43,9 +47,14 @@ impl Checker {
     /// No targets yet; each result will be sent to `events`. Call it in a tokio runtime.
     pub fn start(events: mpsc::UnboundedSender<HealthEvent>) -> Self {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
+        let programs = Arc::new(Semaphore::new(PROGRAMS_AT_A_TIME));
         let heartbeat = Heartbeat::new();
         let heart = heartbeat.spawn();
-        Self { shared: Shared { events, places, heartbeat }, running: HashMap::new(), heart }
+        Self {
+            shared: Shared { events, places, programs, heartbeat },
+            running: HashMap::new(),
+            heart,
+        }
     }
 
     /// Replaces the whole set: equal targets go on as they are, new ones start, others stop.
@@ -114,7 +123,12 @@ async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
 async fn result(key: &TargetKey, shared: &Shared) -> Option<Outcome> {
     let mut repeats = 0;
     loop {
-        let place = shared.places.acquire().await.ok()?;
+        let places = match key.check.kind {
+            CheckKind::Exec { .. } => &shared.programs,
+            _ => &shared.places,
+        };
+        // Whoever waits here has not begun: his time runs from when he has his place.
+        let place = places.acquire().await.ok()?;
         let began = Instant::now();
         let outcome = probe::probe(key).await;
         drop(place);
@@ -141,7 +155,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::model::{Check, CheckKind, InitState, Timing};
+    use crate::config::model::{Check, Http, HttpVersion, InitState, Timing};
 
     /// More than anything takes on a busy machine.
     const LONG: Duration = Duration::from_secs(60);
@@ -156,21 +170,24 @@ mod tests {
             timeout: LONG,
             init_state: InitState::Down,
         };
-        let check = Check { kind: CheckKind::Tcp { send: None, expect: None }, port: None };
+        let check = Check::direct(CheckKind::Tcp { send: None, expect: Vec::new() }, None);
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        Target { key: TargetKey { address, port, check, timing }, restored }
+        Target { key: TargetKey { address, port, check, timing, served: None }, restored }
     }
 
     fn http(port: u16, timeout: Duration) -> Target {
         let mut target = target(port, None);
-        target.key.check.kind = CheckKind::Http {
+        target.key.check.kind = CheckKind::Http(Http {
             method: "GET".to_owned(),
             path: "/".to_owned(),
             host: None,
+            headers: Vec::new(),
+            version: HttpVersion::H1,
             status: vec![(200, 200)],
-            expect: None,
+            expect: Vec::new(),
+            weight_header: false,
             tls: None,
-        };
+        });
         target.key.timing.timeout = timeout;
         target
     }

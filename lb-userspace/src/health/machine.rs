@@ -14,6 +14,7 @@ pub struct Machine {
     /// Answers against `up` in a row; below `fall` or `rise`.
     streak: u32,
     changed_unix: u64,
+    weight_percent: Option<u8>,
     tally: Tally,
 }
 
@@ -29,6 +30,7 @@ impl Machine {
                     checked: true,
                     streak: health.streak.min(limit.saturating_sub(1)),
                     changed_unix: health.changed_unix,
+                    weight_percent: health.weight_percent,
                     tally: health.tally.clone(),
                 }
             }
@@ -38,6 +40,7 @@ impl Machine {
                 checked: false,
                 streak: 0,
                 changed_unix: 0,
+                weight_percent: None,
                 tally: Tally::default(),
             },
         }
@@ -49,6 +52,8 @@ impl Machine {
         if let Some(good) = outcome.good {
             self.take(unix, good);
         }
+        // Who does not say changes nothing.
+        self.weight_percent = outcome.weight_percent.or(self.weight_percent);
         Health {
             up: self.up,
             display: self.display(),
@@ -57,6 +62,7 @@ impl Machine {
             milliseconds: Some(outcome.duration.as_secs_f64() * 1e3),
             changed_unix: self.changed_unix,
             streak: self.streak,
+            weight_percent: self.weight_percent,
             tally: self.tally.clone(),
         }
     }
@@ -138,7 +144,7 @@ mod tests {
 
     fn outcome(good: Option<bool>) -> Outcome {
         let code = if good == Some(true) { CheckCode::L4Ok } else { CheckCode::L4Con };
-        Outcome { code, good, output: String::new(), duration: Duration::ZERO }
+        Outcome { good, ..Outcome::new(code, "", Duration::ZERO) }
     }
 
     fn history(machine: &mut Machine, answers: &str) -> Vec<String> {

@@ -24,17 +24,23 @@ pub enum CheckCode {
     L7Ok,
     /// Connected, but no complete answer in time.
     L7Tout,
-    /// The answer is not HTTP, too long, or broke off.
+    /// The answer is not of the protocol, too long, broke off, or has not what is expected.
     L7Rsp,
-    /// HTTP with another status than wanted.
+    /// The protocol's own way to say no: another status than wanted, a refused login, a replica.
     L7Sts,
+    /// The program ended with 0.
+    ProcOk,
+    /// The program did not end in time.
+    ProcTout,
+    /// The program ended with another code, or was killed.
+    ProcErr,
     /// The prober's own fault (no descriptors, ports, memory or permission): says nothing about the backend.
     SockErr,
 }
 
 impl CheckCode {
     /// All of them, in their order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::L4Ok,
         Self::L4Tout,
         Self::L4Con,
@@ -45,6 +51,9 @@ impl CheckCode {
         Self::L7Tout,
         Self::L7Rsp,
         Self::L7Sts,
+        Self::ProcOk,
+        Self::ProcTout,
+        Self::ProcErr,
         Self::SockErr,
     ];
 
@@ -61,6 +70,9 @@ impl CheckCode {
             Self::L7Tout => "L7TOUT",
             Self::L7Rsp => "L7RSP",
             Self::L7Sts => "L7STS",
+            Self::ProcOk => "PROCOK",
+            Self::ProcTout => "PROCTOUT",
+            Self::ProcErr => "PROCERR",
             Self::SockErr => "SOCKERR",
         }
     }
@@ -68,7 +80,7 @@ impl CheckCode {
     /// Good, bad, or (the prober's own fault) neither.
     pub const fn good(self) -> Option<bool> {
         match self {
-            Self::L4Ok | Self::L6Ok | Self::L7Ok => Some(true),
+            Self::L4Ok | Self::L6Ok | Self::L7Ok | Self::ProcOk => Some(true),
             Self::SockErr => None,
             _ => Some(false),
         }
@@ -92,12 +104,14 @@ pub struct Outcome {
     pub output: String,
     /// From the start of the probe to the decision.
     pub duration: Duration,
+    /// The share of its weight that the backend wants, percent; `None` = it was not asked, or did not say.
+    pub weight_percent: Option<u8>,
 }
 
 impl Outcome {
     /// A result after `duration`; `output` is escaped and cut here.
     pub fn new(code: CheckCode, output: &str, duration: Duration) -> Self {
-        Self { code, good: code.good(), output: escape(output), duration }
+        Self { code, good: code.good(), output: escape(output), duration, weight_percent: None }
     }
 
     /// The result of a connection attempt that failed with `error`.
@@ -115,6 +129,7 @@ impl Outcome {
                 | CheckCode::L6Rsp
                 | CheckCode::L7Tout
                 | CheckCode::L7Rsp
+                | CheckCode::ProcTout
         )
     }
 }

@@ -1,84 +1,149 @@
 //! One probe: connect, maybe ask, and say what it was in HAProxy's codes.
 
 mod database;
+mod dns;
+mod exec;
+mod expect;
+mod grpc;
 mod http;
+mod http2;
+mod icmp;
+mod road;
 mod talk;
 mod tls;
+mod udp;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
+use self::tls::Alpn;
 use super::{CheckCode, Outcome, TargetKey};
-use crate::config::model::{CheckKind, Engine};
+use crate::config::model::{CheckKind, DnsTransport, HttpVersion, Tls};
 
 /// Probes once. The timeout covers everything the verdict needs.
 pub(super) async fn probe(key: &TargetKey) -> Outcome {
     let began = Instant::now();
-    let deadline = began + key.timing.timeout;
-    let address = SocketAddr::new(key.address, key.port);
-    if let CheckKind::Database(database) = &key.check.kind
-        && database.engine == Engine::Mysql
-    {
-        // Its library connects by itself.
-        return database::ask(None, address, database, began, deadline).await;
-    }
-    let stream = match timeout_at(deadline, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Outcome::connect_failed(&error, began.elapsed()),
-        Err(_) => {
-            let output = format!("no connection within {:?}", key.timing.timeout);
-            return Outcome::new(CheckCode::L4Tout, &output, began.elapsed());
-        }
+    let turn = Turn {
+        key,
+        address: SocketAddr::new(key.address, key.port),
+        began,
+        deadline: began + key.timing.timeout,
     };
-    match &key.check.kind {
-        CheckKind::Tcp { send: None, expect: None } => {
-            let outcome = Outcome::new(CheckCode::L4Ok, "connected", began.elapsed());
-            // A reset instead of a FIN, as HAProxy does: nothing was sent, and thousands of probes leave no TIME_WAIT
-            // behind. If it cannot be set, an ordinary close does.
-            let _ = stream.set_zero_linger();
-            outcome
-        }
-        CheckKind::Tcp { send, expect } => {
-            talk::ask(stream, send.as_deref(), expect.as_deref(), began, deadline).await
-        }
-        CheckKind::Database(database) => {
-            database::ask(Some(stream), address, database, began, deadline).await
-        }
-        CheckKind::Tls(tls) => match tls::handshake(stream, tls, began, deadline).await {
-            Ok(stream) => {
+    match turn.ask().await {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+/// One probe's turn.
+struct Turn<'a> {
+    key: &'a TargetKey,
+    address: SocketAddr,
+    began: Instant,
+    deadline: Instant,
+}
+
+impl Turn<'_> {
+    /// Asks as the check wants it; a failure on the way there is an outcome, too.
+    async fn ask(&self) -> Result<Outcome, Outcome> {
+        let Self { key, address, began, deadline } = *self;
+        let source = key.check.source;
+        Ok(match &key.check.kind {
+            CheckKind::Tcp { send: None, expect } if expect.is_empty() => {
+                let stream = self.connect().await?;
+                let outcome = self.outcome(CheckCode::L4Ok, "connected");
+                // A reset instead of a FIN, as HAProxy does: nothing was sent, and thousands of probes leave no
+                // TIME_WAIT behind. If it cannot be set, an ordinary close does.
+                let _ = stream.set_zero_linger();
+                outcome
+            }
+            CheckKind::Tcp { send, expect } => {
+                let stream = self.connect().await?;
+                talk::ask(stream, send.as_deref(), expect, began, deadline).await
+            }
+            CheckKind::Tls(tls) => {
+                let stream =
+                    tls::handshake(self.connect().await?, (tls, Alpn::None), began, deadline)
+                        .await?;
                 let (stream, connection) = stream.get_ref();
-                let outcome =
-                    Outcome::new(CheckCode::L6Ok, &tls::describe(connection), began.elapsed());
+                let outcome = self.outcome(CheckCode::L6Ok, &tls::describe(connection));
                 // As above.
                 let _ = stream.set_zero_linger();
                 outcome
             }
-            Err(outcome) => outcome,
-        },
-        CheckKind::Http { method, path, host, status, expect, tls } => {
-            let (host, expect) = (host.as_deref(), expect.as_deref());
-            let question = http::Question { address, method, path, host, status, expect };
-            match tls {
-                None => http::ask(stream, question, began, deadline).await,
-                Some(tls) => match tls::handshake(stream, tls, began, deadline).await {
-                    Ok(stream) => http::ask(stream, question, began, deadline).await,
-                    Err(outcome) => outcome,
-                },
+            CheckKind::Http(http) => match &http.tls {
+                None => http::ask(self.connect().await?, (address, http), began, deadline).await,
+                Some(tls) => {
+                    let alpn = if http.version == HttpVersion::H2 { Alpn::H2 } else { Alpn::None };
+                    let stream = self.secure(tls, alpn).await?;
+                    http::ask(stream, (address, http), began, deadline).await
+                }
+            },
+            CheckKind::Grpc { service, tls: None } => {
+                let stream = self.connect().await?;
+                grpc::ask(stream, (address, service, "http"), began, deadline).await
+            }
+            CheckKind::Grpc { service, tls: Some(tls) } => {
+                let stream = self.secure(tls, Alpn::H2).await?;
+                grpc::ask(stream, (address, service, "https"), began, deadline).await
+            }
+            CheckKind::Icmp => icmp::ask(key.address, source, began, deadline).await,
+            CheckKind::Udp { send, expect } => {
+                udp::ask(address, source, (send, expect), began, deadline).await
+            }
+            CheckKind::Dns(dns) => {
+                let question = dns::Question::new(dns, began, deadline)?;
+                match dns.transport {
+                    DnsTransport::Udp => question.by_udp(address, source).await,
+                    DnsTransport::Tcp => question.by_tcp(self.connect().await?).await,
+                }
+            }
+            CheckKind::Database(database) => {
+                database::ask(self.connect().await?, database, began, deadline).await
+            }
+            CheckKind::Exec { command, arguments } => {
+                let program = (command.as_path(), arguments.as_slice());
+                exec::ask(program, address, key.served.as_ref(), began, deadline).await
+            }
+        })
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Outcome> {
+        let connecting = road::connect(self.address, self.key.check.source);
+        match timeout_at(self.deadline, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(Outcome::connect_failed(&error, self.elapsed())),
+            Err(_) => {
+                let text = format!("no connection within {:?}", self.key.timing.timeout);
+                Err(self.outcome(CheckCode::L4Tout, &text))
             }
         }
     }
-}
 
-/// Limit of what is read of an answer, bytes; of HTTP, of its head and of its body.
-const LIMIT: usize = 64 << 10;
+    /// Connects and speaks TLS.
+    async fn secure(
+        &self,
+        tls: &Tls,
+        alpn: Alpn,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Outcome> {
+        let stream = self.connect().await?;
+        let stream = tls::handshake(stream, (tls, alpn), self.began, self.deadline).await?;
+        if alpn == Alpn::H2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(self.outcome(CheckCode::L7Rsp, "the server does not speak HTTP/2 (ALPN)"));
+        }
+        Ok(stream)
+    }
 
-/// Whether a text is somewhere in an answer.
-fn contains(answer: &[u8], text: &str) -> bool {
-    answer.windows(text.len()).any(|window| window == text.as_bytes())
+    fn outcome(&self, code: CheckCode, output: &str) -> Outcome {
+        Outcome::new(code, output, self.elapsed())
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +156,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::model::{Check, InitState, Timing, Tls, Verify};
+    use crate::config::model::{Check, Expect, Http, InitState, Timing, Verify};
 
     /// More than any answer takes on a busy machine.
     const LONG: Duration = Duration::from_secs(60);
@@ -101,7 +166,8 @@ mod tests {
         TargetKey {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             port,
-            check: Check { kind, port: None },
+            check: Check::direct(kind, None),
+            served: None,
             timing: Timing {
                 inter: Duration::from_secs(1),
                 fastinter: Duration::from_secs(1),
@@ -115,12 +181,19 @@ mod tests {
     }
 
     fn http(host: Option<&str>) -> CheckKind {
-        CheckKind::Http {
+        CheckKind::Http(question(host))
+    }
+
+    fn question(host: Option<&str>) -> Http {
+        Http {
             method: "GET".to_owned(),
             path: "/healthz?deep=1".to_owned(),
             host: host.map(str::to_owned),
+            headers: vec![("X-Checked-By".to_owned(), "lb".to_owned())],
+            version: HttpVersion::H1,
             status: vec![(200, 299), (401, 401)],
-            expect: None,
+            expect: Vec::new(),
+            weight_header: false,
             tls: None,
         }
     }
@@ -276,22 +349,29 @@ mod tests {
     async fn refused_is_known_at_once_and_tcp_needs_no_answer() {
         let port = server(b"", Then::Hang).await;
         assert_eq!(
-            probe(&key(port, CheckKind::Tcp { send: None, expect: None }, LONG)).await.code,
+            probe(&key(port, CheckKind::Tcp { send: None, expect: Vec::new() }, LONG)).await.code,
             CheckCode::L4Ok
         );
         let closed = {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
         };
-        for kind in [CheckKind::Tcp { send: None, expect: None }, http(None)] {
+        for kind in [CheckKind::Tcp { send: None, expect: Vec::new() }, http(None)] {
             let outcome = probe(&key(closed, kind, LONG)).await;
             assert_eq!(outcome.code, CheckCode::L4Con, "{outcome:?}");
             assert_eq!(outcome.output, "Connection refused");
         }
     }
 
+    fn text(text: &str) -> Expect {
+        Expect::Text(text.to_owned())
+    }
+
     fn talking(send: Option<&str>, expect: Option<&str>) -> CheckKind {
-        CheckKind::Tcp { send: send.map(str::to_owned), expect: expect.map(str::to_owned) }
+        CheckKind::Tcp {
+            send: send.map(str::to_owned),
+            expect: expect.into_iter().map(text).collect(),
+        }
     }
 
     #[tokio::test]
@@ -313,12 +393,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_http_body_has_to_hold_what_is_expected() {
-        let wanting = |text: &str| match http(None) {
-            CheckKind::Http { method, path, host, status, tls, .. } => {
-                CheckKind::Http { method, path, host, status, tls, expect: Some(text.to_owned()) }
-            }
-            other => other,
-        };
+        let wanting =
+            |wanted: &str| CheckKind::Http(Http { expect: vec![text(wanted)], ..question(None) });
         let whole = server(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nready", Then::Close).await;
         let good = probe(&key(whole, wanting("ready"), LONG)).await;
         assert_eq!((good.code, good.output.as_str()), (CheckCode::L7Ok, "200 OK"));
@@ -330,6 +406,48 @@ mod tests {
         assert_eq!(probe(&key(part, wanting("never"), SHORT)).await.code, CheckCode::L7Tout);
         let sick = server(b"HTTP/1.1 500 No\r\ncontent-length: 5\r\n\r\nready", Then::Close).await;
         assert_eq!(probe(&key(sick, wanting("ready"), LONG)).await.code, CheckCode::L7Sts);
+    }
+
+    #[tokio::test]
+    async fn an_expression_is_tried_on_the_whole_body() {
+        let wanting = |regex: &str| {
+            let expect = vec![Expect::Regex(regex.to_owned())];
+            CheckKind::Http(Http { expect, ..question(None) })
+        };
+        let port =
+            server(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nready 3", Then::Close).await;
+        assert_eq!(probe(&key(port, wanting("^ready [0-9]$"), LONG)).await.code, CheckCode::L7Ok);
+        assert_eq!(probe(&key(port, wanting("^ready$"), LONG)).await.code, CheckCode::L7Rsp);
+    }
+
+    #[tokio::test]
+    async fn a_backend_sets_its_weight_only_if_it_may() {
+        let asking = CheckKind::Http(Http { weight_header: true, ..question(None) });
+        let cases: [(&'static [u8], Option<u8>, &str); 4] = [
+            (b"40", Some(40), "200 OK, weight 40%"),
+            (b" 0 ", Some(0), "200 OK, weight 0%"),
+            (
+                b"101",
+                None,
+                "200 OK, x-load-balancing-endpoint-weight is no number from 0 to 100: ignored",
+            ),
+            (
+                b"",
+                None,
+                "200 OK, x-load-balancing-endpoint-weight is no number from 0 to 100: ignored",
+            ),
+        ];
+        for (value, percent, output) in cases {
+            let head = b"HTTP/1.1 200 OK\r\nX-Load-Balancing-Endpoint-Weight: ";
+            let answer = [&head[..], value, b"\r\ncontent-length: 0\r\n\r\n"].concat().leak();
+            let port = server(answer, Then::Close).await;
+            let found = probe(&key(port, asking.clone(), LONG)).await;
+            assert_eq!((found.weight_percent, found.output.as_str()), (percent, output));
+            let unasked = probe(&key(port, http(None), LONG)).await;
+            assert_eq!((unasked.weight_percent, unasked.output.as_str()), (None, "200 OK"));
+        }
+        let silent = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Then::Close).await;
+        assert_eq!(probe(&key(silent, asking, LONG)).await.weight_percent, Some(100));
     }
 
     /// A TLS server with a certificate for `shop.example` that is valid for some days; answers HTTP. Its port, and the
@@ -417,12 +535,9 @@ mod tests {
 
     #[tokio::test]
     async fn http_is_asked_over_tls_and_a_plain_server_does_not_speak_it() {
-        let over_tls = || match http(Some("shop.example")) {
-            CheckKind::Http { method, path, host, status, expect, .. } => {
-                let tls = Some(tls(Verify::None, None, None));
-                CheckKind::Http { method, path, host, status, expect, tls }
-            }
-            other => other,
+        let over_tls = || {
+            let tls = Some(tls(Verify::None, None, None));
+            CheckKind::Http(Http { tls, ..question(Some("shop.example")) })
         };
         let (port, _) = tls_server(1).await;
         let good = probe(&key(port, over_tls(), LONG)).await;
@@ -448,14 +563,15 @@ mod tests {
             assert!(waiting.len() < 100, "the queue never fills");
         }
         let outcome =
-            probe(&key(address.port(), CheckKind::Tcp { send: None, expect: None }, SHORT)).await;
+            probe(&key(address.port(), CheckKind::Tcp { send: None, expect: Vec::new() }, SHORT))
+                .await;
         assert_eq!((outcome.code, outcome.good), (CheckCode::L4Tout, Some(false)), "{outcome:?}");
     }
 
     #[tokio::test]
     async fn what_the_prober_s_own_kernel_refuses_is_not_the_backend_s_fault() {
         // A link-local address without an interface: refused before anything is sent.
-        let mut key = key(80, CheckKind::Tcp { send: None, expect: None }, LONG);
+        let mut key = key(80, CheckKind::Tcp { send: None, expect: Vec::new() }, LONG);
         key.address = "fe80::1".parse().unwrap();
         let outcome = probe(&key).await;
         assert_eq!((outcome.code, outcome.good), (CheckCode::SockErr, None), "{outcome:?}");
@@ -481,6 +597,7 @@ mod tests {
             let expected = if expected.is_empty() { address.to_string() } else { expected };
             assert!(request.contains(&format!("\r\nhost: {expected}\r\n")), "{request}");
             assert!(request.contains("\r\nconnection: close\r\n"), "{request}");
+            assert!(request.contains("\r\nx-checked-by: lb\r\n"), "{request}");
             assert_eq!(probing.await.unwrap().code, CheckCode::L7Ok);
         }
     }

@@ -11,7 +11,7 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 19] = [
+pub const FOR_TESTS: [Package; 21] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
@@ -28,6 +28,8 @@ pub const FOR_TESTS: [Package; 19] = [
     Package::program("mariadb-client-core", "mariadb"),
     Package::library("postgresql-15", None),
     Package::program("redis-server", "redis-server"),
+    Package::program("dnsmasq-base", "dnsmasq"),
+    Package::library("python3-grpcio", None),
     Package::program("tshark", "tshark"),
     // The dashboard is looked at in a real browser, with letters as wide as most people's.
     Package::program("chromium", "chromium"),

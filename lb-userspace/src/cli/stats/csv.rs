@@ -174,6 +174,9 @@ fn sentence(code: &str) -> &'static str {
         "L7TOUT" => "Layer7 timeout",
         "L7RSP" => "Layer7 invalid response",
         "L7STS" => "Layer7 wrong status",
+        "PROCOK" => "External check passed",
+        "PROCTOUT" => "External check timeout",
+        "PROCERR" => "External check error",
         "SOCKERR" => "Socket error",
         _ => "",
     }

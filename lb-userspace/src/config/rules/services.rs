@@ -29,7 +29,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         ring(&subject, findings);
         times(&subject, findings);
         clients(&subject, findings);
-        check(&subject, findings);
+        window(&subject, findings);
         connections(&subject, findings);
     }
 }
@@ -167,19 +167,8 @@ fn clients(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-fn check(subject: &Subject<'_>, findings: &mut Findings<'_>) {
-    let service = subject.service;
-    if let (Protocol::Udp, Some(check)) = (service.listen.protocol, &service.check)
-        && check.port.is_none()
-    {
-        let path = subject.path("check");
-        findings.warning(
-            &path,
-            format!("{path} asks the UDP service's port over TCP"),
-            "say which TCP port tells whether the backend works: `port:`",
-        );
-    }
-    if service.window > Duration::from_secs(3_600) {
+fn window(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    if subject.service.window > Duration::from_secs(3_600) {
         let path = subject.path("window");
         findings.warning(
             &path,

@@ -22,6 +22,11 @@ written_as_text!(HttpPath, "http-path", "^/[!-\"$-~]*$");
 pub struct HttpHost(pub String);
 written_as_text!(HttpHost, "http-host", "^[A-Za-z0-9._:\\[\\]-]{1,255}$");
 
+/// One header of a request: name and value, as in `X-Checked-By: lb`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpHeader(pub (String, String));
+written_as_text!(HttpHeader, "http-header", "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}: *[ -~]{0,4096}$");
+
 /// HTTP status codes as inclusive ranges: `200`, `200-299`, `"200-299,304"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusCodes(pub Vec<(u16, u16)>);
@@ -69,6 +74,42 @@ impl FromStr for HttpHost {
             return Ok(Self(text.to_owned()));
         }
         Err(Wrong::new("is not a host", "write example.org or example.org:8080"))
+    }
+}
+
+/// Headers that lb writes itself.
+const OWN: [&str; 6] =
+    ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade"];
+
+impl FromStr for HttpHeader {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let (name, value) = text.split_once(':').unwrap_or((text, "\n"));
+        let value = value.trim_matches(' ');
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let valid = (1..=256).contains(&name.len())
+            && name.bytes().all(is_token)
+            && value.len() <= 4096
+            && value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if !valid {
+            return Err(Wrong::new("is not a header", "write `Name: value` in quotes"));
+        }
+        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return Err(Wrong::new(
+                "is a header that lb writes itself",
+                "remove it; `host:` sets Host",
+            ));
+        }
+        Ok(Self((name.to_owned(), value.to_owned())))
+    }
+}
+
+impl fmt::Display for HttpHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, value) = &self.0;
+        write!(f, "{name}: {value}")
     }
 }
 

@@ -4,8 +4,6 @@ mod mysql;
 mod postgres;
 mod redis;
 
-use std::net::SocketAddr;
-
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -31,8 +29,8 @@ enum Refusal {
     Server(String),
     /// What came is not of this protocol, or broke off.
     Protocol(String),
-    /// There is no connection.
-    Connection(std::io::Error),
+    /// The prober cannot ask.
+    Ours(String),
 }
 
 /// Who logs in.
@@ -42,11 +40,9 @@ struct Login {
     database: Option<String>,
 }
 
-/// Asks over a fresh connection, which is `stream` where the protocol's library can use it and does not connect by itself;
-/// the verdict comes by `deadline`.
+/// Asks over a fresh connection; the verdict comes by `deadline`.
 pub(super) async fn ask(
-    stream: Option<TcpStream>,
-    address: SocketAddr,
+    stream: TcpStream,
     database: &Database,
     began: Instant,
     deadline: Instant,
@@ -62,21 +58,17 @@ pub(super) async fn ask(
         database: database.database.clone(),
     };
     let asking = async {
-        match (database.engine, stream) {
-            (Engine::Postgres, Some(stream)) => postgres::ask(stream, login).await,
-            (Engine::Redis, Some(stream)) => {
-                redis::ask(stream, login, database.user.is_some()).await
-            }
-            (Engine::Mysql | Engine::Postgres | Engine::Redis, _) => {
-                mysql::ask(address, login).await
-            }
+        match database.engine {
+            Engine::Mysql => mysql::ask(stream, login).await,
+            Engine::Postgres => postgres::ask(stream, login).await,
+            Engine::Redis => redis::ask(stream, login, database.user.is_some()).await,
         }
     };
     match timeout_at(deadline, asking).await {
         Err(_) => outcome(CheckCode::L7Tout, "connected, but no complete answer in time"),
         Ok(Err(Refusal::Server(text))) => outcome(CheckCode::L7Sts, &text),
         Ok(Err(Refusal::Protocol(text))) => outcome(CheckCode::L7Rsp, &text),
-        Ok(Err(Refusal::Connection(error))) => Outcome::connect_failed(&error, began.elapsed()),
+        Ok(Err(Refusal::Ours(text))) => outcome(CheckCode::SockErr, &text),
         Ok(Ok(Said { name, writable })) => {
             let state = if writable { "writable" } else { "read-only" };
             let good = writable || database.require == Require::Any;

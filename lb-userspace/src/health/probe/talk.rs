@@ -6,13 +6,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{CheckCode, LIMIT, Outcome, contains};
+use super::{
+    CheckCode, Outcome,
+    expect::{LIMIT, first_line, found},
+};
+use crate::config::model::Expect;
 
 /// Sends, waits for the text, and gives the verdict by `deadline`. The server may speak first.
 pub(super) async fn ask(
     mut stream: TcpStream,
     send: Option<&str>,
-    expect: Option<&str>,
+    expect: &[Expect],
     began: Instant,
     deadline: Instant,
 ) -> Outcome {
@@ -24,18 +28,20 @@ pub(super) async fn ask(
             Err(_) => return outcome(CheckCode::L7Tout, "connected, but takes no bytes"),
         }
     }
-    let Some(expect) = expect else { return outcome(CheckCode::L7Ok, "sent") };
+    if expect.is_empty() {
+        return outcome(CheckCode::L7Ok, "sent");
+    }
     let mut answer = Vec::new();
     loop {
-        if contains(&answer, expect) {
-            return outcome(CheckCode::L7Ok, &shown(&answer));
+        if found(&answer, expect) {
+            return outcome(CheckCode::L7Ok, &first_line(&answer));
         }
         if answer.len() >= LIMIT {
             return outcome(CheckCode::L7Rsp, "not in the first 64 KiB of the answer");
         }
         match timeout_at(deadline, stream.read_buf(&mut answer)).await {
             Ok(Ok(0)) => {
-                let text = format!("not what is expected: {}", shown(&answer));
+                let text = format!("not what is expected: {}", first_line(&answer));
                 return outcome(CheckCode::L7Rsp, &text);
             }
             Ok(Ok(_)) => {}
@@ -44,15 +50,9 @@ pub(super) async fn ask(
                 return outcome(CheckCode::L7Tout, "connected, but no answer in time");
             }
             Err(_) => {
-                let text = format!("not what is expected in time: {}", shown(&answer));
+                let text = format!("not what is expected in time: {}", first_line(&answer));
                 return outcome(CheckCode::L7Tout, &text);
             }
         }
     }
-}
-
-/// The first line, for people.
-fn shown(answer: &[u8]) -> String {
-    let line = answer.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    String::from_utf8_lossy(&line[..line.len().min(256)]).into_owned()
 }

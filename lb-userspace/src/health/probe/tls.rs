@@ -24,10 +24,19 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{CheckCode, Outcome};
 use crate::config::model::{Tls, Verify};
 
+/// What is agreed on beside the version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Alpn {
+    /// Nothing.
+    None,
+    /// HTTP/2.
+    H2,
+}
+
 /// Shakes hands over a connection; the verdict comes by `deadline`. A failure is an outcome.
 pub(super) async fn handshake(
     stream: TcpStream,
-    tls: &Tls,
+    (tls, alpn): (&Tls, Alpn),
     began: Instant,
     deadline: Instant,
 ) -> Result<TlsStream<TcpStream>, Outcome> {
@@ -35,7 +44,7 @@ pub(super) async fn handshake(
     let address =
         stream.peer_addr().map_err(|error| outcome(CheckCode::SockErr, &error.to_string()))?;
     // The file's owner is to blame, not the backend.
-    let config = config(tls).map_err(|error| outcome(CheckCode::SockErr, &error))?;
+    let config = config(tls, alpn).map_err(|error| outcome(CheckCode::SockErr, &error))?;
     let name = match &tls.sni {
         Some(name) => ServerName::try_from(name.clone())
             .map_err(|error| outcome(CheckCode::SockErr, &format!("sni: {error}")))?,
@@ -75,10 +84,10 @@ fn remaining_days(end: Duration) -> i64 {
 }
 
 /// What of a check decides about its configuration, and when the file of authorities was written.
-type Key = (Verify, Option<(std::path::PathBuf, SystemTime)>);
+type Key = (Verify, Alpn, Option<(std::path::PathBuf, SystemTime)>);
 
 /// Reading and parsing the authorities is most of the work of a handshake: done once, and again when the file changes.
-fn config(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
+fn config(tls: &Tls, alpn: Alpn) -> Result<Arc<ClientConfig>, String> {
     static MADE: LazyLock<Mutex<HashMap<Key, Arc<ClientConfig>>>> = LazyLock::new(Mutex::default);
     let file = match &tls.ca_file {
         None => None,
@@ -89,14 +98,21 @@ fn config(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
             Some((path.clone(), written))
         }
     };
-    let key = (tls.verify, file);
+    let key = (tls.verify, alpn, file);
     let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(config) = made.get(&key) {
         return Ok(config.clone());
     }
-    let config = Arc::new(make(tls)?);
+    let mut config = make(tls)?;
+    if alpn == Alpn::H2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    let config = Arc::new(config);
     // Those of the file before it changed.
-    made.retain(|(_, other), _| other.as_ref().map(|(path, _)| path) != tls.ca_file.as_ref());
+    made.retain(|(_, _, other), _| match (other, &key.2) {
+        (Some((path, written)), Some((same, now))) => path != same || written == now,
+        _ => true,
+    });
     made.insert(key, config.clone());
     Ok(config)
 }

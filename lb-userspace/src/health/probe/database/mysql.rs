@@ -1,19 +1,50 @@
 //! MySQL and MariaDB.
+//!
+//! `@@read_only` says it all: `@@super_read_only`, where a server has it, cannot be 1 without it.
 
-use std::{
-    io::{self, ErrorKind},
-    net::SocketAddr,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
-use mysql_async::{Conn, IoError, OptsBuilder, prelude::Queryable as _};
+use mysql_async::{Conn, OptsBuilder, prelude::Queryable as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Login, Refusal, Said};
 
-/// Connects, and asks for version and `@@read_only`.
-pub(super) async fn ask(address: SocketAddr, login: Login) -> Result<Said, Refusal> {
+/// How long the server may take to hang up.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// Asks for version and `@@read_only`.
+///
+/// The library can only connect by itself, which knows neither the source nor the way of a check. So it connects to this
+/// process, which passes on what it says.
+pub(super) async fn ask(mut stream: TcpStream, login: Login) -> Result<Said, Refusal> {
+    let ours = |error: std::io::Error| Refusal::Ours(format!("no socket for the relay: {error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ours)?;
+    let port = listener.local_addr().map_err(ours)?.port();
+    let relay = async move {
+        // Just one: the library's. Who comes before it can say no more than by connecting to the server himself.
+        let (mut near, _) = listener.accept().await?;
+        drop(listener);
+        tokio::io::copy_bidirectional(&mut near, &mut stream).await
+    };
+    tokio::pin!(relay);
+    let asking = query(port, login);
+    tokio::pin!(asking);
+    tokio::select! {
+        biased;
+        said = &mut asking => {
+            // The library's goodbye is still to be passed on, or the server counts an aborted client.
+            let _ = tokio::time::timeout(LINGER, relay).await;
+            said
+        }
+        // One end has closed; the library has seen that or sees it now.
+        _ = &mut relay => asking.await,
+    }
+}
+
+async fn query(port: u16, login: Login) -> Result<Said, Refusal> {
     let options = OptsBuilder::default()
-        .ip_or_hostname(address.ip().to_string())
-        .tcp_port(address.port())
+        .ip_or_hostname(Ipv4Addr::LOCALHOST.to_string())
+        .tcp_port(port)
         .user(Some(login.user))
         .pass(login.password)
         .db_name(login.database)
@@ -33,22 +64,6 @@ pub(super) async fn ask(address: SocketAddr, login: Login) -> Result<Said, Refus
 fn refusal(error: mysql_async::Error) -> Refusal {
     match error {
         mysql_async::Error::Server(said) => Refusal::Server(said.message),
-        mysql_async::Error::Io(IoError::Io(error)) if is_of_connecting(&error) => {
-            Refusal::Connection(error)
-        }
         other => Refusal::Protocol(other.to_string()),
     }
-}
-
-/// Whether no connection has come about; what breaks later is of another kind.
-fn is_of_connecting(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::AddrNotAvailable
-            | ErrorKind::TimedOut
-    )
 }

@@ -1,0 +1,113 @@
+//! Health checks: what of a check does not go with the rest.
+
+use super::{
+    Context, Findings, Subject,
+    addresses::{family, refuse},
+};
+use crate::config::{
+    model::{Check, CheckKind, DnsTransport, Forward, Protocol, Via},
+    spec,
+};
+
+pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
+    for subject in context.subjects() {
+        let (Some(written), Some(check)) = (&subject.written.check, &subject.service.check) else {
+            continue;
+        };
+        protocol(&subject, check, findings);
+        source(&subject, check, findings);
+        via(&subject, check, findings);
+        keys(&subject, written, findings);
+    }
+}
+
+/// Whether the question is a connection.
+fn is_tcp(kind: &CheckKind) -> bool {
+    match kind {
+        CheckKind::Icmp | CheckKind::Udp { .. } | CheckKind::Exec { .. } => false,
+        CheckKind::Dns(dns) => dns.transport == DnsTransport::Tcp,
+        CheckKind::Tcp { .. }
+        | CheckKind::Tls(_)
+        | CheckKind::Http(_)
+        | CheckKind::Grpc { .. }
+        | CheckKind::Database(_) => true,
+    }
+}
+
+fn protocol(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
+    let asks_own_port = check.port.is_none() && is_tcp(&check.kind);
+    if subject.service.listen.protocol == Protocol::Udp && asks_own_port {
+        let path = subject.path("check");
+        findings.warning(
+            &path,
+            format!("{path} asks the UDP service's port over TCP"),
+            "say which TCP port tells whether the backend works: `port:`; or use `type: udp` or `dns`",
+        );
+    }
+}
+
+fn source(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
+    let Some(source) = check.source else { return };
+    let path = subject.path("check.source");
+    if let Some((what, _)) = refuse(source.ip()).filter(|(what, _)| !what.contains("loopback")) {
+        let help = "write an address of this host, or leave it out";
+        return findings.error(&path, format!("{} in {path} is {what}", source.ip()), help);
+    }
+    if source.port() != 0 && check.kind == CheckKind::Icmp {
+        findings.error(
+            &path,
+            format!("port {} in {path} is none that this check can ask from", source.port()),
+            "leave the port out",
+        );
+    }
+    let other =
+        |backend: &&crate::config::model::Backend| backend.address.is_ipv4() != source.is_ipv4();
+    if check.via == Via::Direct
+        && let Some(backend) = subject.service.backends.iter().find(other)
+    {
+        findings.error(
+            &path,
+            format!(
+                "{} in {path} is {}, and backend `{}` is {}",
+                source.ip(),
+                family(source.ip()),
+                backend.name,
+                family(backend.address)
+            ),
+            "write an address of this host of the backends' family",
+        );
+    }
+}
+
+fn via(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
+    let path = subject.path("check.via");
+    if check.via == Via::Vip && subject.service.forward == Forward::Nat {
+        findings.error(
+            &path,
+            format!("{path} has no effect with forward: nat"),
+            "remove it: clients' packets reach the backend's own address, too",
+        );
+    }
+}
+
+fn keys(subject: &Subject<'_>, written: &spec::Check, findings: &mut Findings<'_>) {
+    match written {
+        spec::Check::Udp(check) if check.send.is_some() && check.send_hex.is_some() => {
+            findings.error(
+                &subject.path("check.send_hex"),
+                format!("{} has both send and send_hex", subject.path("check")),
+                "keep one of the two",
+            );
+        }
+        spec::Check::Grpc(check) if !check.tls => {
+            for key in ["sni", "verify", "ca_file"] {
+                let path = subject.path(&format!("check.{key}"));
+                if findings.is_written(&path) {
+                    let message = format!("{path} has no effect without tls");
+                    findings.error(&path, message, "add `tls: true`, or remove it");
+                }
+            }
+        }
+        _ => {}
+    }
+}
