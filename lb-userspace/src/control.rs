@@ -5,6 +5,7 @@
 
 mod addresses;
 mod adopt;
+mod agents;
 mod alloc;
 mod apply;
 pub mod capture;
@@ -71,7 +72,10 @@ use crate::{
     },
     dataplane::{Dataplane, Lock, Options, Sizes},
     events::{EventLog, Happened, Kind},
-    health::{Checker, HealthEvent},
+    health::{
+        Checker, HealthEvent,
+        agent::{AgentEvent, Agents},
+    },
     net::{Net, Snapshot},
     plan::{ring, sweep::Census},
     privileges,
@@ -86,6 +90,8 @@ const LOOK_AT_NICS: Duration = Duration::from_secs(2);
 enum Event {
     /// A probe has answered.
     Health(Box<HealthEvent>),
+    /// An agent has been asked.
+    Agent(Box<AgentEvent>),
     /// A grace period has passed.
     Grace,
     /// The configuration is to be read again, and why.
@@ -137,6 +143,7 @@ struct Node {
     net: Net,
     snapshot: Arc<Snapshot>,
     checker: Checker,
+    agents: Agents,
     events: mpsc::UnboundedSender<Event>,
     /// For listeners that come and go.
     commands: mpsc::Sender<api::Command>,
@@ -407,6 +414,15 @@ impl Node {
             }
         });
         let revisions = revisions::Store::open(&options.state_dir);
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        let forward = events.clone();
+        tokio::spawn(async move {
+            while let Some(answer) = answered.recv().await {
+                if forward.send(Event::Agent(Box::new(answer))).is_err() {
+                    return;
+                }
+            }
+        });
         let sizes = dataplane.sizes();
         let events_before = std::mem::take(&mut state.events);
         Ok(Self {
@@ -431,6 +447,7 @@ impl Node {
             net,
             snapshot,
             checker: Checker::start(health),
+            agents: Agents::start(answers),
             events,
             commands,
             metrics: None,
@@ -523,6 +540,7 @@ impl Node {
     fn event(&mut self, event: Event) {
         match event {
             Event::Health(event) => self.health_changed(&event),
+            Event::Agent(event) => self.agent_changed(&event),
             Event::Grace => self.finish_grace(),
             Event::Copy { what_if, of, copy } => self.copy_loaded(what_if, of, copy),
             Event::CaptureLoaded(loaded) => self.capture_loaded(*loaded),
@@ -551,10 +569,13 @@ impl Node {
                 {
                     continue;
                 }
-                let before = backend.healthy();
+                let (before, said) = (backend.healthy(), backend.says());
                 backend.checked = true;
                 backend.health = Some(event.health.clone());
-                if backend.healthy() != before || service.starting_until.is_some() {
+                if backend.healthy() != before
+                    || backend.says() != said
+                    || service.starting_until.is_some()
+                {
                     self.dirty.insert(service.id);
                 }
                 if backend.healthy() != before {

@@ -40,6 +40,8 @@ pub enum Kind {
     BackendUp,
     /// A backend's checks say DOWN.
     BackendDown,
+    /// A backend's agent wants it up or down, ready, drained or out.
+    Agent,
     /// A backend was told to be ready, to drain, or to be out.
     Admin,
     /// A backend's weight was set.
@@ -60,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -71,6 +73,7 @@ impl Kind {
         Self::ServiceDown,
         Self::BackendUp,
         Self::BackendDown,
+        Self::Agent,
         Self::Admin,
         Self::Weight,
         Self::Drained,
@@ -94,6 +97,7 @@ impl Kind {
             Self::ServiceDown => "service_down",
             Self::BackendUp => "backend_up",
             Self::BackendDown => "backend_down",
+            Self::Agent => "agent",
             Self::Admin => "admin",
             Self::Weight => "weight",
             Self::Drained => "drained",

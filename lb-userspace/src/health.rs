@@ -1,6 +1,7 @@
 //! Health probes: what is asked (`probe`), what was found (`outcome`), what it means (`machine`, pure), and the loops
-//! that do it (`checker`). `stall` tells a slow backend from a process that was itself asleep.
+//! that do it (`checker`); agents beside backends (`agent`). `stall` tells a slow backend from a process that was itself asleep.
 
+pub mod agent;
 mod checker;
 mod machine;
 mod outcome;

@@ -144,12 +144,15 @@ pub struct BackendStatus {
     pub address: String,
     /// `UP`, `DOWN`, `UP 1/3`, `DOWN 1/2`, `NOLB` (no check).
     pub state: String,
-    /// `ready`, `drain`, `maint`, or `removed` (gone from the file, draining).
+    /// `ready`, `drain`, `maint`, or `removed` (gone from the file, draining); ` (agent)` behind it where its agent wants that.
     pub admin: String,
     /// Weight in force.
     pub weight: u16,
     /// Weight in the file.
     pub configured_weight: u16,
+    /// Share of the weight that the backend asks for, by its agent or its check's answers, percent; `None` = it does not.
+    #[serde(default)]
+    pub weight_percent: Option<u16>,
     /// Slots it owns.
     pub slots: u32,
     /// Pins that name it, at the last sweep.
@@ -164,9 +167,25 @@ pub struct BackendStatus {
     pub check_milliseconds: Option<f64>,
     /// Seconds in this state.
     pub last_change_seconds: u64,
+    /// What its agent says; `None` without one.
+    #[serde(default)]
+    pub agent: Option<AgentStatus>,
     /// All checks so far; `None` without check.
     #[serde(default)]
     pub checks: Option<Checks>,
+}
+
+/// A backend's agent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// All that it has said: `down drain 50%`; `up` = nothing against the backend.
+    pub says: String,
+    /// HAProxy's code of the last question (`L7OK`, `L7STS`, `L4CON`...), empty before the first.
+    pub code: String,
+    /// What it said then, or why it did not.
+    pub output: String,
+    /// How long that took, milliseconds.
+    pub milliseconds: f64,
 }
 
 /// The checks of one backend so far, those of earlier daemons on the same data plane included.

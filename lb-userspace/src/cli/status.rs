@@ -151,7 +151,11 @@ fn unsettled(slots: PhaseCount) -> String {
 /// The weight in force; that of the file beside it if it is another.
 fn weight(backend: &BackendStatus) -> String {
     let (now, file) = (backend.weight, backend.configured_weight);
-    if now == file { now.to_string() } else { format!("{now} (file {file})") }
+    let share = match backend.weight_percent {
+        None | Some(100) => String::new(),
+        Some(percent) => format!(" at {percent}%"),
+    };
+    if now == file { format!("{now}{share}") } else { format!("{now}{share} (file {file})") }
 }
 
 /// `L7STS 503 in 1.2ms`, in HAProxy's order: code, what it said, how long it took.
@@ -166,6 +170,14 @@ fn check(backend: &BackendStatus) -> String {
     }
     if let Some(milliseconds) = backend.check_milliseconds {
         text.push_str(&format!(" in {milliseconds:.1}ms"));
+    }
+    if let Some(agent) = &backend.agent {
+        let said = match agent.code.as_str() {
+            "" => String::new(),
+            code => format!(" ({} {})", clean(code), clean(&agent.output)),
+        };
+        let said: String = said.chars().take(LONGEST).collect();
+        text.push_str(&format!("; agent {}{said}", clean(&agent.says)));
     }
     if text.is_empty() { "-".to_owned() } else { text.trim_start().to_owned() }
 }
@@ -190,6 +202,8 @@ mod tests {
             check_output: "200".into(),
             check_milliseconds: Some(1.25),
             last_change_seconds: 7380,
+            agent: None,
+            weight_percent: None,
             checks: None,
         };
         let down = BackendStatus {
@@ -206,6 +220,8 @@ mod tests {
             check_output: "503 \x1b[31mgone\x1b[0m".into(),
             check_milliseconds: None,
             last_change_seconds: 5,
+            agent: None,
+            weight_percent: None,
             checks: None,
         };
         Status {

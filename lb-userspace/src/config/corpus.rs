@@ -222,6 +222,10 @@ const CASES: &[Case] = &[
     Case(&[(6, "    check: {type: tcp, source: 0.0.0.0}")], &[
         "6:32: 0.0.0.0 in services[0].check.source is unspecified: ...",
     ]),
+    Case(&[(6, "    agent_check: {port: 8888, inter: 10ms, address: 224.0.0.1}")], &[
+        "6:38: 10ms in services[0].agent_check.inter is out of bounds: write 100ms to 1h",
+        "6:53: 224.0.0.1 in services[0].agent_check.address is a multicast address: ...",
+    ]),
     Case(&[(6, "    check: {type: tcp, via: vip}")], &[
         "6:29: services[0].check.via has no effect with forward: nat: remove it: clients' packets reach the backend's own address, too",
     ]),

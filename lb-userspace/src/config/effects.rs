@@ -44,6 +44,7 @@ const DNS_CHECK: &[(&str, &str)] =
     &[("services[].check.type", "dns"), ("services[].check.query", "a")];
 const EXEC_CHECK: &[(&str, &str)] =
     &[("services[].check.type", "exec"), ("services[].check.command", "/a")];
+const AGENT: &[(&str, &str)] = &[("services[].agent_check.port", "8888")];
 const DSR: &[(&str, &str)] = &[("services[].forward", "dsr")];
 const DATABASE_CHECK: &[(&str, &str)] = &[("services[].check.type", "mysql")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
@@ -111,6 +112,12 @@ const ROWS: &[Row] = &[
     ("services[].timeouts.udp", &[], Differs("5s", "6s")),
     ("services[].ring_size", &[], Differs("1021", "4093")),
     ("services[].check", &[], Differs("{type: tcp}", "{type: http}")),
+    ("services[].agent_check", &[], Differs("{port: 8888}", "{port: 8889}")),
+    ("services[].agent_check.port", &[], Needed("8888")),
+    ("services[].agent_check.address", AGENT, Differs("10.0.0.9", "10.0.0.8")),
+    ("services[].agent_check.send", AGENT, Differs("a", "b")),
+    ("services[].agent_check.inter", AGENT, Differs("1s", "3s")),
+    ("services[].agent_check.timeout", AGENT, Differs("2s", "3s")),
     ("services[].check.type", &[], Differs("tcp", "http")),
     ("services[].check.port", &[], Differs("5", "6")),
     ("services[].check.method", &[], Differs("GET", "HEAD")),

@@ -138,6 +138,8 @@ pub struct Service {
     pub ring_size: Option<u32>,
     /// The health check; `None` = backends are always UP.
     pub check: Option<Check>,
+    /// Agents beside the backends; `None` = there are none.
+    pub agent_check: Option<AgentCheck>,
     /// Backends, at least one; names and (address, port) are unique; none has a VIP's address. `nat` and `dsr`: of the
     /// VIP's family; `dsr` and `tunnel`: the port equals the listen port, which they cannot change. With `nat`, no
     /// other nat service of the same protocol has the same backend address and port.

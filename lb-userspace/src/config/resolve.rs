@@ -89,6 +89,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         },
         ring_size: service.ring_size,
         check: service.check.as_ref().map(check::check),
+        agent_check: service.agent_check.as_ref().map(check::agent),
         backends: service
             .backends
             .iter()

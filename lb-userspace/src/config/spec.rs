@@ -225,6 +225,9 @@ pub struct Service {
     pub ring_size: Option<u32>,
     /// How lb asks backends whether they work. Without it they are always up.
     pub check: Option<Check>,
+    /// An agent beside each backend, which says in a line of HAProxy's agent protocol what the backend wants: `75%` of its weight,
+    /// `drain`, `maint`, `ready`, `down`, `up`. An agent that is silent or gone changes nothing.
+    pub agent_check: Option<AgentCheck>,
     /// What backends of this service have unless they themselves say otherwise.
     #[serde(default)]
     pub backend_defaults: BackendSettings,

@@ -7,6 +7,7 @@ use super::shape;
 const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("acl", &["allow"]),
     ("addr", &["address"]),
+    ("agent", &["agent_check"]),
     ("algorithm", &["balance"]),
     ("args", &["arguments"]),
     ("allowed", &["allow"]),
@@ -83,7 +84,6 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
 /// Keys that this version does not have, with what to do.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("<<", "YAML merge keys are not supported: use backend_defaults, or repeat the keys"),
-    ("agent_check", "agent checks are not built: remove the key"),
     ("backup", "backup backends are not built: remove the key"),
     ("deny", "lists of denied clients are not built: list those that may in under `allow`"),
     ("direct", "not built: remove the key"),
@@ -176,7 +176,6 @@ const WORDS_NOT_BUILT: &[(&str, &str)] = &[
     ("protocol", "icmp"),
     ("protocol", "quic"),
     ("protocol", "sctp"),
-    ("type", "agent"),
     ("xdp_mode", "offload"),
 ];
 

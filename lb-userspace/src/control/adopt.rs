@@ -11,9 +11,7 @@ use super::{
     state::{Admin, ServiceState},
 };
 use crate::{
-    api::types::PhaseCount,
-    config::model,
-    plan::members::{Agent, Mode},
+    api::types::PhaseCount, config::model, health::agent::AgentHealth, plan::members::Mode,
 };
 
 impl Node {
@@ -149,7 +147,7 @@ impl Node {
                 weight: None,
                 checked: true,
                 health: None,
-                agent: Agent::default(),
+                agent: AgentHealth::default(),
                 ejected: false,
                 ramp: 100,
                 pins: 0,
@@ -228,6 +226,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         },
         ring_size: Some(row.slots),
         check: None,
+        agent_check: None,
         backends: Vec::new(),
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     config::model,
     events::{Happened, Kind},
     plan::{
-        members::{Agent, Decision, Mode},
+        members::{Decision, Mode},
         phases::{self, OldRing},
         ring::{self, BaseRing},
     },
@@ -439,7 +439,7 @@ impl Node {
             weight: None,
             checked: target(service, spec).is_none(),
             health: None,
-            agent: Agent::default(),
+            agent: Default::default(),
             ejected: false,
             ramp: 100,
             pins: 0,

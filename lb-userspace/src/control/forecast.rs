@@ -12,7 +12,7 @@ use crate::{
     api::types::{Plan, PlanBackend, PlanService},
     config::{Parsed, model},
     plan::{
-        members::{Agent, Decision, Mode},
+        members::{Decision, Mode},
         moves::{Moves, Share, moves},
         ring,
     },
@@ -292,7 +292,7 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         weight: None,
         checked: true,
         health: None,
-        agent: Agent::default(),
+        agent: Default::default(),
         ejected: false,
         ramp: 100,
         pins: 0,

@@ -13,7 +13,10 @@ use super::{alloc::Span, history::History};
 use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
-    health::{Health, Served, TargetKey},
+    health::{
+        Health, Served, TargetKey,
+        agent::{AgentHealth, AgentKey},
+    },
     plan::{
         members::{Admin, Agent, Mode},
         ring::BaseRing,
@@ -165,7 +168,7 @@ pub struct Backend {
     /// What the probe says; `None` = no answer yet, or no probe.
     pub health: Option<Health>,
     /// What its agent says.
-    pub agent: Agent,
+    pub agent: AgentHealth,
     /// Ejected by passive checks.
     pub ejected: bool,
     /// How far its slow start has come, percent.
@@ -193,6 +196,7 @@ impl Backend {
     /// `UP 1/3` and the like.
     pub fn state(&self) -> String {
         match &self.health {
+            _ if self.agent.says.down => "DOWN (agent)".to_owned(),
             Some(health) => health.display.clone(),
             None if self.checked => "NOLB".to_owned(),
             None if self.healthy() => "UP".to_owned(),
@@ -204,6 +208,40 @@ impl Backend {
     pub fn admin_name(&self) -> &'static str {
         if self.removed { "removed" } else { self.admin.name() }
     }
+
+    /// The same, with an agent's word where that is stricter.
+    pub fn admin_in_force(&self) -> String {
+        match (self.admin_name(), self.agent.says.admin) {
+            ("ready", admin @ (Admin::Drain | Admin::Maint)) => format!("{} (agent)", admin.name()),
+            ("drain", Admin::Maint) => "maint (agent)".to_owned(),
+            (name, _) => name.to_owned(),
+        }
+    }
+
+    /// All that it has said itself: by its agent, and by the header of its check's answers.
+    pub fn says(&self) -> Agent {
+        let header = self.health.as_ref().and_then(|health| health.weight_percent);
+        let mut says = self.agent.says;
+        if let Some(header) = header {
+            let whole = u32::from(says.percent.unwrap_or(100)) * u32::from(header);
+            says.percent = Some(whole.div_ceil(100) as u16);
+        }
+        says
+    }
+}
+
+/// The agent of a backend, if its service has agents.
+pub fn agent(service: &model::Service, backend: &model::Backend) -> Option<AgentKey> {
+    let check = service.agent_check.as_ref()?;
+    let named = |text: &String| {
+        text.replace("{service}", &service.name).replace("{backend}", &backend.name)
+    };
+    Some(AgentKey {
+        address: SocketAddr::new(check.address.unwrap_or(backend.address), check.port),
+        send: check.send.as_ref().map(named),
+        inter: check.inter,
+        timeout: check.timeout,
+    })
 }
 
 /// The probe of a backend, if its service has a check.

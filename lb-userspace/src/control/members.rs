@@ -15,7 +15,7 @@ impl Backend {
             admin: self.admin,
             removed: self.removed,
             healthy: self.healthy(),
-            agent: self.agent,
+            agent: self.says(),
             ejected: self.ejected,
             ramp: self.ramp,
             tier: 0,

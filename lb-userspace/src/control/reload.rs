@@ -386,6 +386,9 @@ impl Node {
             backend.health = known.health.clone();
             backend.checked = known.health.is_some();
         }
+        if self.services[index].spec.agent_check.is_some() {
+            backend.agent = known.agent.clone();
+        }
     }
 
     /// Tells the prober what to probe.
@@ -404,6 +407,7 @@ impl Node {
             }
         }
         self.checker.set_targets(targets.into_values().collect());
+        self.set_agents();
     }
 
     /// Writes down what the maps do not hold.
@@ -425,6 +429,7 @@ impl Node {
                         admin: backend.admin,
                         weight: backend.weight,
                         health: backend.health.clone(),
+                        agent: backend.agent.clone(),
                     },
                 );
             }

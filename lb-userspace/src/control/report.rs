@@ -19,10 +19,18 @@ use super::{
     unix_seconds,
 };
 use crate::api::types::{
-    BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
+    AgentStatus, BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
     InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status, TableStatus,
 };
-use crate::{config::model, health::Health, metrics::MapFill, plan::members::Mode};
+use crate::{
+    config::model,
+    health::{
+        Health,
+        agent::{self, AgentHealth},
+    },
+    metrics::MapFill,
+    plan::members::Mode,
+};
 
 impl Node {
     /// `lb status`
@@ -152,9 +160,11 @@ impl Node {
             name: backend.spec.name.clone(),
             address: SocketAddr::new(backend.spec.address, backend.spec.port).to_string(),
             state: backend.state(),
-            admin: backend.admin_name().to_owned(),
+            admin: backend.admin_in_force(),
             weight: backend.weight(),
             configured_weight: backend.spec.weight,
+            weight_percent: backend.says().percent,
+            agent: service.spec.agent_check.is_some().then(|| agent_status(&backend.agent)),
             slots: backend.slots,
             pins: backend.pins,
             next_hop: self.next_hop_text(service, backend.spec.address, &row),
@@ -353,6 +363,15 @@ impl Node {
             }
             (base, _) => base,
         }
+    }
+}
+
+fn agent_status(agent: &AgentHealth) -> AgentStatus {
+    AgentStatus {
+        says: agent::words(&agent.says),
+        code: agent.code.clone(),
+        output: agent.output.clone(),
+        milliseconds: agent.milliseconds,
     }
 }
 

@@ -16,7 +16,7 @@ use super::{change::Trial, history::History};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event},
-    health::Health,
+    health::{Health, agent::AgentHealth},
 };
 
 /// The file in the run directory.
@@ -84,6 +84,8 @@ pub struct BackendState {
     pub weight: Option<u16>,
     /// Last known health.
     pub health: Option<Health>,
+    /// What its agent has said.
+    pub agent: AgentHealth,
 }
 
 impl State {

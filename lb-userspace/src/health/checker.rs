@@ -89,6 +89,11 @@ impl Drop for Checker {
 }
 
 async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
+    // Whoever is not asked for his weight any more has all of it.
+    let restored = restored.map(|mut health| {
+        health.weight_percent = health.weight_percent.filter(|_| key.check.asks_weight());
+        health
+    });
     let mut machine = Machine::new(key.timing, restored.as_ref());
     let spread = spread(&key, restored.is_some());
     let mut due = Instant::now() + spread;

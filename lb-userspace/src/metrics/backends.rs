@@ -19,7 +19,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
 
 fn states(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
     type Value = fn(&BackendStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Value); 6] = [
+    let gauges: [(&str, &str, Value); 7] = [
         ("lb_backend_up", "1 if the backend's checks say UP, or it has none.", |backend| {
             Some(flag(backend.state.starts_with("UP") || backend.state == "NOLB"))
         }),
@@ -29,6 +29,11 @@ fn states(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
             |backend| Some(flag(backend.admin == "ready")),
         ),
         ("lb_backend_weight", "Weight in force.", |backend| Some(backend.weight.into())),
+        (
+            "lb_backend_weight_ratio",
+            "Share of the weight that the backend asks for by its agent or its check's answers, 1 = all of it.",
+            |backend| Some(f64::from(backend.weight_percent?) / 100.0),
+        ),
         ("lb_backend_slots", "Slots of the ring that the backend owns.", |backend| {
             Some(backend.slots.into())
         }),

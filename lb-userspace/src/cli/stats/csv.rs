@@ -155,6 +155,8 @@ impl Service<'_> {
 fn words(backend: &BackendStatus) -> &str {
     match (backend.admin.as_str(), backend.state.as_str()) {
         ("maint", _) => "MAINT",
+        ("maint (agent)", _) => "MAINT (agent)",
+        ("drain (agent)", _) => "DRAIN (agent)",
         ("drain" | "removed", _) => "DRAIN",
         (_, "NOLB") => "no check",
         (_, state) => state,
@@ -203,6 +205,16 @@ impl Row {
         if let Some(milliseconds) = known.check_milliseconds {
             self.set("check_duration", milliseconds.round());
         }
+        if let Some(agent) = &known.agent {
+            self.set("agent_status", &agent.code);
+            self.set("agent_duration", agent.milliseconds.round());
+            self.set("agent_desc", sentence(&agent.code));
+            self.set("last_agt", &agent.output);
+            // One word of the agent is enough, as with HAProxy.
+            self.set("agent_rise", 1);
+            self.set("agent_fall", 1);
+            self.set("agent_health", u8::from(!agent.says.starts_with("down")));
+        }
         if let Some(Checks { failed, downs, down_seconds, rise, fall, health, .. }) = known.checks {
             self.set("chkfail", failed);
             self.set("chkdown", downs);
@@ -238,7 +250,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::api::types::Connections;
+    use crate::api::types::{AgentStatus, Connections};
 
     fn sample() -> (Stats, Rates, Status) {
         let counters = Counters { flows: 7, bytes_in: 100, bytes_out: 900, ..Counters::default() };
@@ -346,6 +358,19 @@ mod tests {
             ["act", "status", "algo", "lastchg", "downtime", "chkdown"].map(|c| value(3, c)),
             ["1", "UP", "maglev", "60", "9", "2"]
         );
+        let mut asked = status.services[0].backends[0].clone();
+        asked.admin = "drain (agent)".into();
+        asked.agent = Some(AgentStatus {
+            says: "drain 50%".into(),
+            code: "L7OK".into(),
+            output: "drain 50%".into(),
+            milliseconds: 2.2,
+        });
+        let mut row = Row(std::array::from_fn(|_| String::new()));
+        row.server(&asked);
+        let found: Vec<String> = row.0.into_iter().filter(|field| !field.is_empty()).collect();
+        assert_eq!(words(&asked), "DRAIN (agent)");
+        assert!(found.iter().any(|field| field == "drain 50%"), "{found:?}");
         let drained =
             BackendStatus { admin: "drain".into(), ..status.services[0].backends[0].clone() };
         assert_eq!(words(&drained), "DRAIN");

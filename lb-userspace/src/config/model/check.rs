@@ -1,6 +1,10 @@
 //! Health checks: what is asked, by which way, and what is a good answer.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// A word of the file: an enum with the derives that all of them have.
 macro_rules! word {
@@ -46,6 +50,26 @@ impl Check {
     pub fn direct(kind: CheckKind, port: Option<u16>) -> Self {
         Self { kind, port, source: None, via: Via::Direct }
     }
+
+    /// Whether a good answer may say what the backend's weight is.
+    pub fn asks_weight(&self) -> bool {
+        matches!(&self.kind, CheckKind::Http(http) if http.weight_header)
+    }
+}
+
+/// `agent_check:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AgentCheck {
+    /// Port that it listens on.
+    pub port: u16,
+    /// Where it is; `None` = at the backend's address.
+    pub address: Option<IpAddr>,
+    /// What is said to it, with `{service}` and `{backend}` for their names.
+    pub send: Option<String>,
+    /// How often it is asked.
+    pub inter: Duration,
+    /// Time it may take.
+    pub timeout: Duration,
 }
 
 word! {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU16};
 
 use crate::config::{
-    model::{Check, CheckKind, Database, Dns, Engine, Expect, Http, Tls},
+    model::{AgentCheck, Check, CheckKind, Database, Dns, Engine, Expect, Http, Tls},
     spec,
     value::{Endpoint, Phrase},
 };
@@ -59,6 +59,17 @@ pub fn check(check: &spec::Check) -> Check {
             let port = check.port.map(NonZeroU16::get);
             Check::direct(CheckKind::Exec { command, arguments }, port)
         }
+    }
+}
+
+/// The model of agents.
+pub fn agent(agent: &spec::AgentCheck) -> AgentCheck {
+    AgentCheck {
+        port: agent.port.get(),
+        address: agent.address,
+        send: phrase(&agent.send),
+        inter: agent.inter.0,
+        timeout: agent.timeout.0,
     }
 }
 

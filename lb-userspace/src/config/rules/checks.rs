@@ -1,5 +1,7 @@
 //! Health checks: what of a check does not go with the rest.
 
+use std::time::Duration;
+
 use super::{
     Context, Findings, Subject,
     addresses::{family, refuse},
@@ -7,10 +9,12 @@ use super::{
 use crate::config::{
     model::{Check, CheckKind, DnsTransport, Forward, Protocol, Via},
     spec,
+    value::Period,
 };
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     for subject in context.subjects() {
+        agent(&subject, findings);
         let (Some(written), Some(check)) = (&subject.written.check, &subject.service.check) else {
             continue;
         };
@@ -18,6 +22,24 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         source(&subject, check, findings);
         via(&subject, check, findings);
         keys(&subject, written, findings);
+    }
+}
+
+fn agent(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let Some(agent) = &subject.service.agent_check else { return };
+    for (key, time, least) in [("inter", agent.inter, 100), ("timeout", agent.timeout, 10)] {
+        let bounds = Duration::from_millis(least)..=Duration::from_secs(3_600);
+        if !bounds.contains(&time) {
+            let path = subject.path(&format!("agent_check.{key}"));
+            let message = format!("{} in {path} is out of bounds", Period(time));
+            findings.error(&path, message, format!("write {least}ms to 1h"));
+        }
+    }
+    let wrong = agent.address.and_then(|address| Some((address, refuse(address)?.0)));
+    if let Some((address, what)) = wrong.filter(|(_, what)| !what.contains("loopback")) {
+        let path = subject.path("agent_check.address");
+        let help = "write the address of the machine that the agent runs on, or leave it out";
+        findings.error(&path, format!("{address} in {path} is {what}"), help);
     }
 }
 

@@ -1,6 +1,6 @@
 //! `check:`, by its `type`. (serde cannot deny unknown keys beside flattened ones; `shape` does.)
 
-use std::num::NonZeroU16;
+use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use crate::config::{
     model::{DnsTransport, HttpVersion, Require, Verify, Via},
     value::{
         DnsName, Endpoint, FilePath, HexBytes, HttpHeader, HttpHost, HttpMethod, HttpPath, Pattern,
-        Phrase, RecordType, ResponseCode, StatusCodes, UserName,
+        Period, Phrase, RecordType, ResponseCode, StatusCodes, UserName,
     },
 };
 
@@ -42,6 +42,35 @@ pub enum Check {
     Redis(RedisCheck),
     /// Good = a program of yours ends with code 0 in time.
     Exec(ExecCheck),
+}
+
+/// `agent_check:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentCheck {
+    /// Port that the agents listen on.
+    #[schemars(example = 8_888)]
+    pub port: NonZeroU16,
+    /// Where one agent for all backends is. Without it: each backend's own address.
+    #[schemars(example = "10.0.0.9")]
+    pub address: Option<IpAddr>,
+    /// What is said to the agent once connected; `{service}` and `{backend}` stand for their names. Without it: nothing.
+    #[schemars(example = &"{backend}\n")]
+    pub send: Option<Phrase>,
+    /// Time between questions, 100ms to 1h.
+    #[serde(default = "agent_inter")]
+    pub inter: Period,
+    /// Time that the agent may take, 10ms to 1h.
+    #[serde(default = "agent_timeout")]
+    pub timeout: Period,
+}
+
+fn agent_inter() -> Period {
+    Period(Duration::from_secs(2))
+}
+
+fn agent_timeout() -> Period {
+    Period(Duration::from_secs(1))
 }
 
 /// How a check gets to the backend.
