@@ -51,7 +51,7 @@ use lb_common::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch as watching},
 };
 
 pub use self::reload::ReloadError;
@@ -228,6 +228,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         &parsed.config,
         net,
         snapshot,
+        snapshots.clone(),
         (events.clone(), commands.clone()),
     )?;
     node.config_error = config_error;
@@ -385,6 +386,7 @@ impl Node {
         config: &Config,
         net: Net,
         snapshot: Arc<Snapshot>,
+        network: watching::Receiver<Arc<Snapshot>>,
         (events, commands): (mpsc::UnboundedSender<Event>, mpsc::Sender<api::Command>),
     ) -> anyhow::Result<Self> {
         let keys = seed.keys();
@@ -446,7 +448,7 @@ impl Node {
             dataplane,
             net,
             snapshot,
-            checker: Checker::start(health),
+            checker: Checker::start(health, network),
             agents: Agents::start(answers),
             events,
             commands,

@@ -65,7 +65,7 @@ const CASES: &[Case] = &[
         "8:42: unknown key `port` in services[0].backends[0]: write it with the address: `address: 10.0.0.11:443`",
     ]),
     Case(&[(6, "    check: {type: tcp, inter: 5s}")], &[
-        "6:24: unknown key `inter` in services[0].check: `inter` belongs in backend_defaults or \
+        "6:24: unknown key `inter` in services[0].check: `inter` belongs in backend_defaults or services[].agent_check or \
             services[].backend_defaults or services[].backends[]",
     ]),
     Case(&[(1, "name: x")], &[

@@ -124,7 +124,9 @@ fn flow(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", "))
         }
-        Value::String(text) if text.contains([':', ',', '[', ']', '#', '\r', '+', '*', '"', '{', '\n']) => {
+        Value::String(text)
+            if text.contains([':', ',', '[', ']', '#', '\r', '+', '*', '"', '{', '\n']) =>
+        {
             format!("\"{}\"", text.escape_default())
         }
         Value::String(text) => text.clone(),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -17,7 +17,7 @@ use super::{
     CheckCode, Health, HealthEvent, Machine, Outcome, Target, TargetKey, probe,
     stall::{ASLEEP, Heartbeat},
 };
-use crate::config::model::CheckKind;
+use crate::{config::model::CheckKind, net::Snapshot};
 
 /// Probes under way at a time: bounds descriptors.
 const AT_A_TIME: usize = 512;
@@ -38,20 +38,25 @@ pub struct Checker {
 #[derive(Clone)]
 struct Shared {
     events: mpsc::UnboundedSender<HealthEvent>,
+    network: watch::Receiver<Arc<Snapshot>>,
     places: Arc<Semaphore>,
     programs: Arc<Semaphore>,
     heartbeat: Heartbeat,
 }
 
 impl Checker {
-    /// No targets yet; each result will be sent to `events`. Call it in a tokio runtime.
-    pub fn start(events: mpsc::UnboundedSender<HealthEvent>) -> Self {
+    /// No targets yet; each result will be sent to `events`. Probes by way of a VIP go by what is known of the network. Call it in
+    /// a tokio runtime.
+    pub fn start(
+        events: mpsc::UnboundedSender<HealthEvent>,
+        network: watch::Receiver<Arc<Snapshot>>,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let programs = Arc::new(Semaphore::new(PROGRAMS_AT_A_TIME));
         let heartbeat = Heartbeat::new();
         let heart = heartbeat.spawn();
         Self {
-            shared: Shared { events, places, programs, heartbeat },
+            shared: Shared { events, network, places, programs, heartbeat },
             running: HashMap::new(),
             heart,
         }
@@ -135,7 +140,7 @@ async fn result(key: &TargetKey, shared: &Shared) -> Option<Outcome> {
         // Whoever waits here has not begun: his time runs from when he has his place.
         let place = places.acquire().await.ok()?;
         let began = Instant::now();
-        let outcome = probe::probe(key).await;
+        let outcome = probe::probe(key, &shared.network).await;
         drop(place);
         let slept = shared.heartbeat.slept_since(began, Instant::now());
         if !(slept && outcome.may_be_our_delay()) || repeats == REPEATS {
@@ -218,7 +223,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut checker = Checker::start(events);
+        let mut checker = Checker::start(events, watch::channel(Arc::default()).1);
         checker.set_targets(vec![target(address.port(), None), target(address.port(), None)]);
         assert_eq!(checker.running.len(), 1, "equal targets share one probe");
         until(&mut inbox, |health| health.up).await;
@@ -240,7 +245,7 @@ mod tests {
         };
         let up = Health { up: true, changed_unix: 7, ..Health::default() };
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut checker = Checker::start(events);
+        let mut checker = Checker::start(events, watch::channel(Arc::default()).1);
         checker.set_targets(vec![target(closed, Some(up))]);
         let first = inbox.recv().await.unwrap().health;
         assert_eq!((first.display.as_str(), first.up, first.changed_unix), ("UP 1/2", true, 7));
@@ -254,7 +259,7 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let other_port = other.local_addr().unwrap().port();
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut checker = Checker::start(events);
+        let mut checker = Checker::start(events, watch::channel(Arc::default()).1);
         checker.set_targets(vec![target(port, None), target(other_port, None)]);
         let mut up = std::collections::HashSet::new();
         while up.len() < 2 {
@@ -278,7 +283,7 @@ mod tests {
         let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut checker = Checker::start(events);
+        let mut checker = Checker::start(events, watch::channel(Arc::default()).1);
         let mut targets: Vec<Target> = (0..100)
             .map(|number| {
                 let mut target = http(hanging.local_addr().unwrap().port(), LONG * 10);
@@ -316,7 +321,7 @@ mod tests {
         });
         let timeout = Duration::from_secs(1);
         let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut checker = Checker::start(events);
+        let mut checker = Checker::start(events, watch::channel(Arc::default()).1);
         checker.set_targets(vec![http(port, timeout)]);
         asleep.recv().await.unwrap();
         std::thread::sleep(timeout + 2 * ASLEEP);

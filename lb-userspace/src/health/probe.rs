@@ -9,27 +9,39 @@ mod http;
 mod http2;
 mod icmp;
 mod road;
+mod stream;
 mod talk;
 mod tls;
 mod udp;
+mod vip;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpStream,
+    sync::watch,
     time::{Instant, timeout_at},
 };
 
-use self::tls::Alpn;
+use self::{road::Road, stream::Stream, tls::Alpn};
 use super::{CheckCode, Outcome, TargetKey};
-use crate::config::model::{CheckKind, DnsTransport, HttpVersion, Tls};
+use crate::{
+    config::model::{CheckKind, DnsTransport, HttpVersion, Tls, Via},
+    net::Snapshot,
+};
+
+/// What is known of the network; only `via: vip` asks.
+pub(super) type Network = watch::Receiver<Arc<Snapshot>>;
 
 /// Probes once. The timeout covers everything the verdict needs.
-pub(super) async fn probe(key: &TargetKey) -> Outcome {
+pub(super) async fn probe(key: &TargetKey, network: &Network) -> Outcome {
     let began = Instant::now();
+    let address = SocketAddr::new(key.address, key.port);
+    let served = key.served.as_ref().filter(|_| key.check.via == Via::Vip);
+    let vip = served.map(|served| (served, network.borrow().clone()));
     let turn = Turn {
         key,
-        address: SocketAddr::new(key.address, key.port),
+        address,
+        road: Road { address, source: key.check.source, vip },
         began,
         deadline: began + key.timing.timeout,
     };
@@ -42,6 +54,7 @@ pub(super) async fn probe(key: &TargetKey) -> Outcome {
 struct Turn<'a> {
     key: &'a TargetKey,
     address: SocketAddr,
+    road: Road<'a>,
     began: Instant,
     deadline: Instant,
 }
@@ -49,15 +62,12 @@ struct Turn<'a> {
 impl Turn<'_> {
     /// Asks as the check wants it; a failure on the way there is an outcome, too.
     async fn ask(&self) -> Result<Outcome, Outcome> {
-        let Self { key, address, began, deadline } = *self;
-        let source = key.check.source;
+        let Self { key, address, began, deadline, .. } = *self;
         Ok(match &key.check.kind {
             CheckKind::Tcp { send: None, expect } if expect.is_empty() => {
                 let stream = self.connect().await?;
                 let outcome = self.outcome(CheckCode::L4Ok, "connected");
-                // A reset instead of a FIN, as HAProxy does: nothing was sent, and thousands of probes leave no
-                // TIME_WAIT behind. If it cannot be set, an ordinary close does.
-                let _ = stream.set_zero_linger();
+                stream.end_by_reset();
                 outcome
             }
             CheckKind::Tcp { send, expect } => {
@@ -65,13 +75,10 @@ impl Turn<'_> {
                 talk::ask(stream, send.as_deref(), expect, began, deadline).await
             }
             CheckKind::Tls(tls) => {
-                let stream =
-                    tls::handshake(self.connect().await?, (tls, Alpn::None), began, deadline)
-                        .await?;
+                let stream = self.secure(tls, Alpn::None).await?;
                 let (stream, connection) = stream.get_ref();
                 let outcome = self.outcome(CheckCode::L6Ok, &tls::describe(connection));
-                // As above.
-                let _ = stream.set_zero_linger();
+                stream.end_by_reset();
                 outcome
             }
             CheckKind::Http(http) => match &http.tls {
@@ -90,14 +97,14 @@ impl Turn<'_> {
                 let stream = self.secure(tls, Alpn::H2).await?;
                 grpc::ask(stream, (address, service, "https"), began, deadline).await
             }
-            CheckKind::Icmp => icmp::ask(key.address, source, began, deadline).await,
+            CheckKind::Icmp => icmp::ask(key.address, key.check.source, began, deadline).await,
             CheckKind::Udp { send, expect } => {
-                udp::ask(address, source, (send, expect), began, deadline).await
+                udp::ask(&self.road, (send, expect), began, deadline).await
             }
             CheckKind::Dns(dns) => {
                 let question = dns::Question::new(dns, began, deadline)?;
                 match dns.transport {
-                    DnsTransport::Udp => question.by_udp(address, source).await,
+                    DnsTransport::Udp => question.by_udp(&self.road).await,
                     DnsTransport::Tcp => question.by_tcp(self.connect().await?).await,
                 }
             }
@@ -111,11 +118,10 @@ impl Turn<'_> {
         })
     }
 
-    async fn connect(&self) -> Result<TcpStream, Outcome> {
-        let connecting = road::connect(self.address, self.key.check.source);
-        match timeout_at(self.deadline, connecting).await {
+    async fn connect(&self) -> Result<Stream, Outcome> {
+        match timeout_at(self.deadline, self.road.connect()).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Outcome::connect_failed(&error, self.elapsed())),
+            Ok(Err(trouble)) => Err(trouble.outcome(self.began)),
             Err(_) => {
                 let text = format!("no connection within {:?}", self.key.timing.timeout);
                 Err(self.outcome(CheckCode::L4Tout, &text))
@@ -128,9 +134,10 @@ impl Turn<'_> {
         &self,
         tls: &Tls,
         alpn: Alpn,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Outcome> {
+    ) -> Result<tokio_rustls::client::TlsStream<Stream>, Outcome> {
         let stream = self.connect().await?;
-        let stream = tls::handshake(stream, (tls, alpn), self.began, self.deadline).await?;
+        let stream =
+            tls::handshake((stream, self.address), (tls, alpn), self.began, self.deadline).await?;
         if alpn == Alpn::H2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(self.outcome(CheckCode::L7Rsp, "the server does not speak HTTP/2 (ALPN)"));
         }
@@ -152,10 +159,17 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
+
+    /// Without a network that anybody asks.
+    async fn probe(key: &TargetKey) -> Outcome {
+        let (_, network) = watch::channel(Arc::default());
+        super::probe(key, &network).await
+    }
+
     use crate::config::model::{Check, Expect, Http, InitState, Timing, Verify};
 
     /// More than any answer takes on a busy machine.

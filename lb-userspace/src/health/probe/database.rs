@@ -4,12 +4,9 @@ mod mysql;
 mod postgres;
 mod redis;
 
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{CheckCode, Outcome};
+use super::{CheckCode, Outcome, stream::Stream};
 use crate::{
     config::model::{Database, Engine, Require},
     secret,
@@ -42,7 +39,7 @@ struct Login {
 
 /// Asks over a fresh connection; the verdict comes by `deadline`.
 pub(super) async fn ask(
-    stream: TcpStream,
+    stream: Stream,
     database: &Database,
     began: Instant,
     deadline: Instant,

@@ -1,6 +1,6 @@
 //! The DNS query: does the server answer with the code, and with the record that is expected?
 
-use std::{net::SocketAddr, str::FromStr as _, time::Duration};
+use std::{str::FromStr as _, time::Duration};
 
 use hickory_proto::{
     op::{Message, MessageType, Query},
@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{CheckCode, Outcome, road};
+use super::{
+    CheckCode, Outcome,
+    road::{Road, Trouble},
+};
 use crate::config::{model::Dns, value::dns_code};
 
 /// Longest answer in a datagram that is asked for: fits every link.
@@ -41,16 +44,16 @@ impl<'a> Question<'a> {
     }
 
     /// Asks by datagram.
-    pub(super) async fn by_udp(&self, address: SocketAddr, source: Option<SocketAddr>) -> Outcome {
+    pub(super) async fn by_udp(&self, road: &Road<'_>) -> Outcome {
         let asking = async {
-            let socket = road::datagrams(address, source).await?;
+            let mut socket = road.datagrams().await?;
             socket.send(&self.bytes()?).await?;
             let mut answer = vec![0; 65_535];
             loop {
                 let length = socket.recv(&mut answer).await?;
                 // Whoever knows neither our port nor the query's number can say what he likes.
                 match self.read(&answer[..length]) {
-                    Ok(Some(message)) => return Ok(Ok(message)),
+                    Ok(Some(message)) => return Result::<_, Trouble>::Ok(Ok(message)),
                     Ok(None) => {}
                     Err(error) => return Ok(Err(error)),
                 }
@@ -58,7 +61,7 @@ impl<'a> Question<'a> {
         };
         match timeout_at(self.deadline, asking).await {
             Err(_) => self.outcome(CheckCode::L7Tout, "no answer in time"),
-            Ok(Err(error)) => Outcome::connect_failed(&error, self.began.elapsed()),
+            Ok(Err(trouble)) => trouble.outcome(self.began),
             Ok(Ok(Err(error))) => self.outcome(CheckCode::L7Rsp, &error),
             Ok(Ok(Ok(message))) => self.judge(&message),
         }
@@ -187,7 +190,7 @@ mod tests {
         });
         let began = Instant::now();
         let question = Question::new(dns, began, began + Duration::from_secs(60)).unwrap();
-        let found = question.by_udp(at, None).await;
+        let found = question.by_udp(&Road { address: at, source: None, vip: None }).await;
         task.await.unwrap();
         format!("{} {}", found.code, found.output)
     }

@@ -2,19 +2,19 @@
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
 use super::{
     CheckCode, Outcome,
     expect::{LIMIT, first_line, found},
+    stream::Stream,
 };
 use crate::config::model::Expect;
 
 /// Sends, waits for the text, and gives the verdict by `deadline`. The server may speak first.
 pub(super) async fn ask(
-    mut stream: TcpStream,
+    mut stream: Stream,
     send: Option<&str>,
     expect: &[Expect],
     began: Instant,

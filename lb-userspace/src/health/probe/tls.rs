@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    net::SocketAddr,
     path::Path,
     sync::{Arc, LazyLock, Mutex},
     time::{Duration, SystemTime},
@@ -15,13 +16,10 @@ use rustls::{
     crypto::WebPkiSupportedAlgorithms,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{CheckCode, Outcome};
+use super::{CheckCode, Outcome, stream::Stream};
 use crate::config::model::{Tls, Verify};
 
 /// What is agreed on beside the version.
@@ -35,14 +33,12 @@ pub(super) enum Alpn {
 
 /// Shakes hands over a connection; the verdict comes by `deadline`. A failure is an outcome.
 pub(super) async fn handshake(
-    stream: TcpStream,
+    (stream, address): (Stream, SocketAddr),
     (tls, alpn): (&Tls, Alpn),
     began: Instant,
     deadline: Instant,
-) -> Result<TlsStream<TcpStream>, Outcome> {
+) -> Result<TlsStream<Stream>, Outcome> {
     let outcome = |code, output: &str| Outcome::new(code, output, began.elapsed());
-    let address =
-        stream.peer_addr().map_err(|error| outcome(CheckCode::SockErr, &error.to_string()))?;
     // The file's owner is to blame, not the backend.
     let config = config(tls, alpn).map_err(|error| outcome(CheckCode::SockErr, &error))?;
     let name = match &tls.sni {

@@ -1,20 +1,17 @@
 //! The datagram: is it answered as expected, or at least not refused?
 
-use std::net::SocketAddr;
-
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     CheckCode, Outcome,
     expect::{LIMIT, first_line, found},
-    road,
+    road::{Road, Trouble},
 };
 use crate::config::model::Expect;
 
 /// Sends one datagram, and gives the verdict by `deadline`. The first answer decides.
 pub(super) async fn ask(
-    address: SocketAddr,
-    source: Option<SocketAddr>,
+    road: &Road<'_>,
     (send, expect): (&[u8], &[Expect]),
     began: Instant,
     deadline: Instant,
@@ -22,14 +19,14 @@ pub(super) async fn ask(
     let outcome = |code, output: &str| Outcome::new(code, output, began.elapsed());
     let mut answer = vec![0; LIMIT];
     let asking = async {
-        let socket = road::datagrams(address, source).await?;
+        let mut socket = road.datagrams().await?;
         socket.send(send).await?;
         // ICMP port unreachable comes as an error of the socket.
-        socket.recv(&mut answer).await
+        socket.recv(&mut answer).await.map_err(Trouble::Io)
     };
     let length = match timeout_at(deadline, asking).await {
         Ok(Ok(length)) => length,
-        Ok(Err(error)) => return Outcome::connect_failed(&error, began.elapsed()),
+        Ok(Err(trouble)) => return trouble.outcome(began),
         Err(_) if expect.is_empty() => {
             return outcome(CheckCode::L4Ok, "no answer, and no refusal");
         }
@@ -50,7 +47,7 @@ pub(super) async fn ask(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::SocketAddr, time::Duration};
 
     use tokio::net::UdpSocket;
 
@@ -72,8 +69,9 @@ mod tests {
             let expect: Vec<_> = expect.into_iter().map(|text| Expect::Text(text.into())).collect();
             let began = Instant::now();
             let deadline = began + Duration::from_millis(300);
-            let at = SocketAddr::new(at.ip(), port);
-            ask(at, None, (send, &expect), began, deadline).await
+            let address = SocketAddr::new(at.ip(), port);
+            let road = Road { address, source: None, vip: None };
+            ask(&road, (send, &expect), began, deadline).await
         };
         let good = ask(b"ping", Some("pong"), at.port()).await;
         assert_eq!((good.code, good.output.as_str()), (CheckCode::L7Ok, "pong"));

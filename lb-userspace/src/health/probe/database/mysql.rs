@@ -5,9 +5,9 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use mysql_async::{Conn, OptsBuilder, prelude::Queryable as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use super::{Login, Refusal, Said};
+use super::{Login, Refusal, Said, Stream};
 
 /// How long the server may take to hang up.
 const LINGER: Duration = Duration::from_millis(50);
@@ -16,7 +16,7 @@ const LINGER: Duration = Duration::from_millis(50);
 ///
 /// The library can only connect by itself, which knows neither the source nor the way of a check. So it connects to this
 /// process, which passes on what it says.
-pub(super) async fn ask(mut stream: TcpStream, login: Login) -> Result<Said, Refusal> {
+pub(super) async fn ask(mut stream: Stream, login: Login) -> Result<Said, Refusal> {
     let ours = |error: std::io::Error| Refusal::Ours(format!("no socket for the relay: {error}"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ours)?;
     let port = listener.local_addr().map_err(ours)?.port();

@@ -1,15 +1,14 @@
 //! PostgreSQL.
 
-use tokio::net::TcpStream;
 use tokio_postgres::{Config, NoTls};
 
-use super::{Login, Refusal, Said};
+use super::{Login, Refusal, Said, Stream};
 
 const QUERY: &str = "select current_setting('server_version'), \
                      not pg_is_in_recovery() and current_setting('transaction_read_only') = 'off'";
 
 /// Asks for version and role.
-pub(super) async fn ask(stream: TcpStream, login: Login) -> Result<Said, Refusal> {
+pub(super) async fn ask(stream: Stream, login: Login) -> Result<Said, Refusal> {
     let mut config = Config::new();
     config
         .user(&login.user)

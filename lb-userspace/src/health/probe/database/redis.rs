@@ -1,12 +1,11 @@
 //! Redis (and what speaks its protocol).
 
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, aio::MultiplexedConnection};
-use tokio::net::TcpStream;
 
-use super::{Login, Refusal, Said};
+use super::{Login, Refusal, Said, Stream};
 
 /// Asks for the role.
-pub(super) async fn ask(stream: TcpStream, login: Login, named: bool) -> Result<Said, Refusal> {
+pub(super) async fn ask(stream: Stream, login: Login, named: bool) -> Result<Said, Refusal> {
     let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
     if let Some(password) = login.password {
         info = info.set_password(password);
