@@ -51,6 +51,8 @@ struct Service {
     by_source: bool,
     allow_fail_open: bool,
     check: Option<Check>,
+    /// Keys of `agent_check`.
+    agent: Vec<String>,
     defaults: Settings,
     backends: Vec<Backend>,
 }
@@ -66,6 +68,15 @@ struct Check {
     host: Option<String>,
     status: Option<String>,
     port: Option<u16>,
+    /// `type:`, if it is none of those by `http` and `tls`.
+    kind: Option<&'static str>,
+    /// Further keys, as our files have them.
+    more: Vec<String>,
+}
+
+/// A text as a value in our files.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Settings of a backend or of all; periods in our notation.

@@ -226,6 +226,11 @@ const CASES: &[Case] = &[
         "6:38: 10ms in services[0].agent_check.inter is out of bounds: write 100ms to 1h",
         "6:53: 224.0.0.1 in services[0].agent_check.address is a multicast address: ...",
     ]),
+    Case(&[(5, "    forward: dsr"), (6, "    check: {type: udp, via: vip, source: \"[2001:db8::5]:7\"}")], &[
+        "6:29: services[0].check.via needs something to expect: a refusal does not come from a VIP: ...",
+        "6:42: port 7 in services[0].check.source does not go with via: vip: leave the port out",
+        "6:42: 2001:db8::5 in services[0].check.source is IPv6, and the VIP 192.0.2.10, which is asked, is IPv4: ...",
+    ]),
     Case(&[(6, "    check: {type: tcp, via: vip}")], &[
         "6:29: services[0].check.via has no effect with forward: nat: remove it: clients' packets reach the backend's own address, too",
     ]),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period,
+    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period, quoted,
     words::{Line, lines},
     yaml,
 };
@@ -29,6 +29,8 @@ struct Section {
     by_source: bool,
     check: Check,
     has_check: bool,
+    /// Keys of `agent_check`, of the last server that has an agent.
+    agent: Vec<String>,
     defaults: Settings,
     servers: Vec<Server>,
 }
@@ -150,14 +152,21 @@ impl Reader {
             [
                 "option",
                 check @ ("mysql-check" | "pgsql-check" | "redis-check" | "smtpchk" | "ldap-check"
-                | "ssl-hello-chk"),
-                ..,
-            ] => {
-                section.has_check = true;
-                self.note(
-                    number,
-                    format!("`option {check}`: translated to a check of the TCP port"),
-                );
+                | "ssl-hello-chk" | "external-check"),
+                rest @ ..,
+            ] => self.option_check(section, number, check, rest),
+            ["external-check", "command", command] => {
+                section.check.more.push(format!("command: {}", quoted(command)));
+                self.note(number, "`external-check command`: the program gets no arguments, and finds LB_BACKEND_ADDRESS and the like in its environment");
+            }
+            ["external-check", ..] => {}
+            ["source", address, ..] => {
+                let host = address.parse::<IpAddr>().ok();
+                let host = host.or(address.parse().map(|at: std::net::SocketAddr| at.ip()).ok());
+                match host.filter(|host| !host.is_unspecified()) {
+                    Some(_) => section.check.more.push(format!("source: {}", quoted(address))),
+                    None => self.note(number, format!("`source {address}` has no equivalent")),
+                }
             }
             ["option", ..] => {}
             ["http-check", "send", rest @ ..] => {
@@ -169,21 +178,39 @@ impl Reader {
                         _ => {}
                     }
                 }
-                if let Some(at) = rest
-                    .windows(2)
-                    .position(|pair| pair[0] == "hdr" && pair[1].eq_ignore_ascii_case("host"))
-                {
-                    section.check.host = rest.get(at + 2).map(|host| (*host).to_owned());
+                let mut headers = Vec::new();
+                for three in rest.windows(3).filter(|three| three[0] == "hdr") {
+                    match three[1].eq_ignore_ascii_case("host") {
+                        true => section.check.host = Some(three[2].to_owned()),
+                        false => headers.push(quoted(&format!("{}: {}", three[1], three[2]))),
+                    }
+                }
+                if !headers.is_empty() {
+                    section.check.more.push(format!("headers: [{}]", headers.join(", ")));
                 }
             }
             ["http-check", "expect", "status", status] => {
                 section.check.status = Some((*status).to_owned())
             }
+            ["http-check", "expect", kind @ ("string" | "rstring"), text]
+            | ["tcp-check", "expect", kind @ ("string" | "rstring"), text]
+                if !section.check.more.iter().any(|key| key.starts_with("expect")) =>
+            {
+                let key = if *kind == "string" { "expect" } else { "expect_regex" };
+                section.check.more.push(format!("{key}: {}", quoted(text)));
+            }
+            ["tcp-check", "connect"] => {}
+            ["tcp-check", "send", text]
+                if !section.check.more.iter().any(|key| key.starts_with("send")) =>
+            {
+                let text = text.replace("\\r", "\r").replace("\\n", "\n");
+                section.check.more.push(format!("send: {}", quoted(&text)));
+            }
             ["http-check" | "tcp-check", ..] => {
                 self.note(
                     number,
                     format!(
-                        "`{}`: lb checks a status, a text in the answer or that the port opens: write that into `check:` by hand",
+                        "`{}`: lb's checks send one thing and look for one in the answer: write that into `check:` by hand",
                         line.words.join(" ")
                     ),
                 );
@@ -218,6 +245,26 @@ impl Reader {
                 if let Some(at) = parameters.iter().position(|word| *word == "check-sni") {
                     section.check.sni = parameters.get(at + 1).map(|name| (*name).to_owned());
                 }
+                let value = |key: &str| {
+                    let at = parameters.iter().position(|word| *word == key)?;
+                    parameters.get(at + 1).copied()
+                };
+                if let (true, Some(port)) = (flags.contains(&"agent-check"), value("agent-port")) {
+                    let mut agent = vec![format!("port: {port}")];
+                    let inter = value("agent-inter").and_then(milliseconds).map(period);
+                    agent.extend(inter.map(|inter| format!("inter: {inter}")));
+                    agent.extend(value("agent-addr").map(|at| format!("address: {}", quoted(at))));
+                    let send = value("agent-send").map(|text| text.replace("\\n", "\n"));
+                    agent.extend(send.map(|text| format!("send: {}", quoted(&text))));
+                    if !section.agent.is_empty() && section.agent != agent {
+                        self.note(number, format!("`{server}`: its agent is asked in another way than the one before; `agent_check` is for all backends ({{backend}} in `send` stands for the name)"));
+                    }
+                    section.agent = agent;
+                }
+                if value("check-alpn") == Some("h2") || value("check-proto") == Some("h2") {
+                    section.check.more.retain(|key| key != "version: h2");
+                    section.check.more.push("version: h2".to_owned());
+                }
                 if let Some(at) = parameters.iter().position(|word| *word == "port") {
                     section.check.port = parameters.get(at + 1).and_then(|port| port.parse().ok());
                 }
@@ -243,6 +290,28 @@ impl Reader {
         }
     }
 
+    /// `option mysql-check` and its like.
+    fn option_check(&mut self, section: &mut Section, line: usize, check: &str, rest: &[&str]) {
+        section.has_check = true;
+        let user = rest.windows(2).find(|pair| pair[0] == "user").map(|pair| quoted(pair[1]));
+        match check {
+            "mysql-check" | "pgsql-check" => {
+                section.check.kind =
+                    Some(if check == "mysql-check" { "mysql" } else { "postgres" });
+                section.check.more.extend(user.map(|user| format!("user: {user}")));
+                self.note(line, format!("`option {check}`: lb logs in for good: give the user a password, and the check a `password_file`, or let it in without"));
+            }
+            "redis-check" => section.check.kind = Some("redis"),
+            "ssl-hello-chk" => section.check.tls = true,
+            "smtpchk" => section.check.more.push("expect: \"220\"".to_owned()),
+            "external-check" => section.check.kind = Some("exec"),
+            _ => {
+                let text = format!("`option {check}`: translated to a check of the TCP port");
+                self.note(line, text);
+            }
+        }
+    }
+
     /// Settings and bare words of `server` and `default-server`.
     fn parameters<'w>(&mut self, line: usize, words: &[&'w str]) -> (Settings, Vec<&'w str>) {
         let mut settings = Settings::default();
@@ -261,10 +330,10 @@ impl Reader {
                 "port" | "maxconn" | "maxqueue" | "id" | "cookie" | "observe" | "error-limit"
                 | "on-error" | "resolvers" | "resolve-prefer" | "init-addr" | "verify"
                 | "ca-file" | "crt" | "sni" | "alpn" | "minconn" | "slowstart" | "on-marked-up"
-                | "track" | "source" | "agent-port" | "agent-inter" | "agent-addr" => {
+                | "track" | "source" | "agent-port" | "agent-inter" | "agent-addr"
+                | "agent-send" | "check-alpn" | "check-proto" | "check-sni" => {
                     words.next();
-                    if matches!(*word, "slowstart" | "observe" | "track" | "agent-port" | "maxconn")
-                    {
+                    if matches!(*word, "slowstart" | "observe" | "track" | "maxconn") {
                         self.note(line, format!("`{word}` has no equivalent yet"));
                     }
                 }
@@ -382,6 +451,7 @@ impl Reader {
         };
         let checked = pool.has_check || pool.servers.iter().any(|server| server.is_checked);
         service.check = checked.then(|| pool.check.clone());
+        service.agent.clone_from(&pool.agent);
         let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
         for server in &pool.servers {
             let Some(address) = address_of(&server.address, port) else {
@@ -455,7 +525,7 @@ fn merged(base: &Settings, over: Settings) -> Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, parse};
+    use crate::config::{Source, model, parse};
 
     const FILE: &str = "\
 global
@@ -595,5 +665,57 @@ listen postgres
         for end in 0..FILE.len() {
             import(&FILE[..end], &choices);
         }
+    }
+
+    /// The one service of a backend with these lines.
+    fn service_of(lines: &str) -> (model::Service, Vec<String>) {
+        let file = format!(
+            "listen db\n  bind 192.0.2.10:3306\n{lines}\n  server a 10.0.0.11:3306 check\n"
+        );
+        let imported = import(&file, &Choices::default());
+        let source = Source { path: "lb.yaml".into(), text: imported.yaml.clone() };
+        let config =
+            parse(&source).unwrap_or_else(|errors| panic!("{errors}\n{}", imported.yaml)).config;
+        (config.services.into_iter().next().unwrap(), imported.notes)
+    }
+
+    #[test]
+    fn checks_of_other_protocols_are_translated() {
+        let kind = |lines: &str| format!("{:?}", service_of(lines).0.check.unwrap());
+        for (lines, words) in [
+            ("option mysql-check user lb", vec!["Mysql", "\"lb\""]),
+            ("option pgsql-check user lb", vec!["Postgres", "\"lb\""]),
+            ("option redis-check", vec!["Redis"]),
+            ("option ssl-hello-chk", vec!["Tls("]),
+            ("option smtpchk", vec!["Tcp", "220"]),
+            (
+                "option external-check\n external-check command /usr/bin/true",
+                vec!["Exec", "/usr/bin/true"],
+            ),
+            (
+                "option tcp-check\n tcp-check send PING\\\\r\\\\n\n tcp-check expect string +PONG",
+                vec!["Text(\"+PONG\")"],
+            ),
+            (
+                "option httpchk GET /\n http-check send hdr X-A b\n http-check expect rstring ^ok$",
+                vec!["X-A", "Regex(\"^ok$\")"],
+            ),
+            ("source 10.0.0.5\n option tcp-check", vec!["10.0.0.5:0"]),
+        ] {
+            let kind = kind(lines);
+            assert!(words.iter().all(|word| kind.contains(word)), "{lines}: {kind}");
+        }
+        let (_, notes) = service_of("source 0.0.0.0 usesrc client");
+        assert!(notes.iter().any(|note| note.contains("0.0.0.0")), "{notes:?}");
+    }
+
+    #[test]
+    fn agents_are_translated() {
+        let agents = "server b 10.0.0.12:3306 check agent-check agent-port 8888 agent-inter 5s agent-send b\\\\n agent-addr 10.0.0.9";
+        let (service, _) = service_of(agents);
+        let agent = service.agent_check.unwrap();
+        assert_eq!((agent.port, agent.inter.as_secs()), (8888, 5));
+        assert_eq!(agent.address, Some("10.0.0.9".parse().unwrap()));
+        assert_eq!(agent.send.as_deref(), Some("b\n"));
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period,
+    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period, quoted,
     words::{Line, lines},
     yaml,
 };
@@ -127,10 +127,12 @@ impl Reader {
             ["TCP_CHECK"] => self.check(|_| {}),
             ["HTTP_GET"] => self.check(|check| check.http = true),
             ["SSL_GET"] => self.check(|check| (check.http, check.tls) = (true, true)),
-            [
-                "SMTP_CHECK" | "DNS_CHECK" | "MISC_CHECK" | "UDP_CHECK" | "PING_CHECK"
-                | "BFD_CHECK",
-            ] => {
+            ["DNS_CHECK"] => self.check_of("dns"),
+            ["MISC_CHECK"] => self.check_of("exec"),
+            ["UDP_CHECK"] => self.check_of("udp"),
+            ["PING_CHECK"] => self.check_of("icmp"),
+            ["SMTP_CHECK"] => self.check_key("expect", &quoted("220")),
+            ["BFD_CHECK"] => {
                 self.note(line, format!("{}: translated to a check of the TCP port", words[0]));
                 self.check(|_| {});
             }
@@ -149,7 +151,64 @@ impl Reader {
         }
     }
 
+    fn check_of(&mut self, kind: &'static str) {
+        self.check(|check| check.kind = Some(kind));
+    }
+
+    /// A further key of the check; each backend repeats them, and the first counts.
+    fn check_key(&mut self, key: &str, value: &str) {
+        self.check(|check| {
+            let lead = format!("{key}: ");
+            if !check.more.iter().any(|known| known.starts_with(&lead)) {
+                check.more.push(format!("{lead}{value}"));
+            }
+        });
+    }
+
+    /// What a block of a check says, by the check's name.
+    fn setting_of_check(&mut self, line: usize, words: &[&str]) -> bool {
+        let block = self.open.last().map(String::as_str).unwrap_or_default();
+        match (block, words) {
+            ("DNS_CHECK", ["name", name]) => self.check_key("query", &quoted(name)),
+            ("DNS_CHECK", ["type", kind]) => self.check_key("record", kind),
+            ("UDP_CHECK", ["payload", bytes @ ..]) => {
+                self.check_key("send_hex", &quoted(&bytes.concat()));
+            }
+            ("UDP_CHECK", ["require_reply", ..]) => {
+                self.note(line, "`require_reply`: write what the answer has to hold as `expect` or `expect_regex`");
+            }
+            ("MISC_CHECK", ["misc_path", command @ ..]) => {
+                let command = command.join(" ");
+                let mut words = command.split_whitespace();
+                if let Some(program) = words.next() {
+                    self.check_key("command", &quoted(program));
+                    let arguments: Vec<String> = words.map(quoted).collect();
+                    if !arguments.is_empty() {
+                        self.check_key("arguments", &format!("[{}]", arguments.join(", ")));
+                    }
+                }
+                self.note(line, "`misc_path`: one program for all backends; LB_BACKEND_ADDRESS and LB_BACKEND_PORT in its environment say which is meant");
+            }
+            ("MISC_CHECK", ["misc_timeout", time]) => {
+                if let (Some(service), Ok(seconds)) = (&mut self.service, time.parse::<u64>()) {
+                    service.defaults.timeout = Some(period(seconds * 1_000));
+                }
+            }
+            ("MISC_CHECK", ["misc_dynamic", ..]) => {
+                self.note(line, "`misc_dynamic`: an agent (`agent_check`) or a header of the answer (`weight_header`) can set weights");
+            }
+            (_, ["regex", expression]) => self.check_key("expect_regex", &quoted(expression)),
+            (_, ["bindto", address]) => self.check_key("source", &quoted(address)),
+            _ => return false,
+        }
+        true
+    }
+
     fn setting(&mut self, line: &Line) {
+        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        if self.service.is_some() && self.setting_of_check(line.number, &words) {
+            return;
+        }
         let Some(service) = &mut self.service else { return };
         let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
         let seconds =
@@ -294,5 +353,33 @@ virtual_server 192.0.2.10 53 {
             import(&FILE[..end], &Choices::default());
         }
         import("} } {", &Choices::default());
+    }
+
+    #[test]
+    fn checks_of_all_kinds_are_translated() {
+        for (block, words) in [
+            ("DNS_CHECK {\n type A\n name shop.example\n}", vec!["Dns(", "shop.example", "\"A\""]),
+            ("DNS_CHECK { }", vec!["Dns(", "\".\"", "SOA"]),
+            ("PING_CHECK { }", vec!["Icmp"]),
+            ("UDP_CHECK {\n payload 0a 0b\n}", vec!["Udp", "[10, 11]"]),
+            (
+                "MISC_CHECK {\n misc_path \"/bin/check -x 1\"\n misc_timeout 7\n}",
+                vec!["Exec", "/bin/check", "-x"],
+            ),
+            ("SMTP_CHECK { }", vec!["220"]),
+            ("TCP_CHECK {\n bindto 10.0.0.5\n}", vec!["10.0.0.5"]),
+            ("HTTP_GET {\n url {\n path /\n regex ^ok\n}\n}", vec!["Regex(\"^ok\")"]),
+        ] {
+            let file = format!(
+                "virtual_server 192.0.2.10 80 {{\n lvs_method DR\n real_server 10.0.0.11 80 {{\n {block}\n}}\n}}\n"
+            );
+            let imported = import(&file, &Choices::default());
+            let source = Source { path: "lb.yaml".into(), text: imported.yaml.clone() };
+            let config = parse(&source)
+                .unwrap_or_else(|errors| panic!("{errors}\n{}", imported.yaml))
+                .config;
+            let check = format!("{:?}", config.services[0].check);
+            assert!(words.iter().all(|word| check.contains(word)), "{block}: {check}");
+        }
     }
 }

@@ -43,6 +43,9 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
     if let Some(check) = &service.check {
         writeln!(out, "    check: {{{}}}", of_check(check))?;
     }
+    if !service.agent.is_empty() {
+        writeln!(out, "    agent_check: {{{}}}", service.agent.join(", "))?;
+    }
     let defaults = settings(&service.defaults);
     if !defaults.is_empty() {
         writeln!(out, "    backend_defaults: {{{}}}", defaults.join(", "))?;
@@ -58,11 +61,12 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
 }
 
 fn of_check(check: &Check) -> String {
-    let kind = match (check.http, check.tls) {
-        (true, false) => "http",
-        (true, true) => "https",
-        (false, true) => "tls",
-        (false, false) => "tcp",
+    let kind = match (check.kind, check.http, check.tls) {
+        (Some(kind), _, _) => kind,
+        (None, true, false) => "http",
+        (None, true, true) => "https",
+        (None, false, true) => "tls",
+        (None, false, false) => "tcp",
     };
     let mut keys = vec![format!("type: {kind}")];
     let texts = [
@@ -71,13 +75,19 @@ fn of_check(check: &Check) -> String {
         ("host", &check.host),
         ("status", &check.status),
     ];
-    for (key, value) in texts.into_iter().filter(|_| check.http) {
+    for (key, value) in texts.into_iter().filter(|_| check.http && check.kind.is_none()) {
         keys.extend(value.as_ref().map(|value| format!("{key}: {value:?}")));
     }
-    if let (true, Some(sni)) = (check.tls, &check.sni) {
+    if let (None, true, Some(sni)) = (check.kind, check.tls, &check.sni) {
         keys.push(format!("sni: {sni:?}"));
     }
-    keys.extend(check.port.map(|port| format!("port: {port}")));
+    let port = check.port.filter(|_| check.kind != Some("icmp"));
+    keys.extend(port.map(|port| format!("port: {port}")));
+    keys.extend(check.more.iter().cloned());
+    if check.kind == Some("dns") && !keys.iter().any(|key| key.starts_with("query: ")) {
+        // keepalived's default.
+        keys.push("query: \".\"".to_owned());
+    }
     keys.join(", ")
 }
 

@@ -102,12 +102,39 @@ fn source(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
 }
 
 fn via(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
+    if check.via == Via::Direct {
+        return;
+    }
     let path = subject.path("check.via");
-    if check.via == Via::Vip && subject.service.forward == Forward::Nat {
+    if subject.service.forward == Forward::Nat {
         findings.error(
             &path,
             format!("{path} has no effect with forward: nat"),
             "remove it: clients' packets reach the backend's own address, too",
+        );
+    }
+    let vip = subject.service.listen.address;
+    if let Some(source) = check.source {
+        let path = subject.path("check.source");
+        if source.port() != 0 {
+            let message = format!("port {} in {path} does not go with via: vip", source.port());
+            findings.error(&path, message, "leave the port out");
+        }
+        if family(source.ip()) != family(vip) {
+            let message = format!(
+                "{} in {path} is {}, and the VIP {vip}, which is asked, is {}",
+                source.ip(),
+                family(source.ip()),
+                family(vip)
+            );
+            findings.error(&path, message, "write an address of this host of the VIP's family");
+        }
+    }
+    if matches!(&check.kind, CheckKind::Udp { expect, .. } if expect.is_empty()) {
+        findings.error(
+            &path,
+            format!("{path} needs something to expect: a refusal does not come from a VIP"),
+            "add `expect:` or `expect_regex:`",
         );
     }
 }
