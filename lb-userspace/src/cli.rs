@@ -26,7 +26,9 @@ mod reload;
 mod replay;
 mod rollback;
 mod run;
+mod save;
 mod schema;
+mod set;
 mod stats;
 mod status;
 mod target;
@@ -65,6 +67,9 @@ enum Verb {
     Rollback(rollback::Rollback),
     History(history::History),
     Diff(diff::Diff),
+    Set(set::Set),
+    Unset(set::Unset),
+    Save(save::Save),
     Import(import::Import),
     Schema(schema::Schema),
     Status(status::Show),
@@ -113,6 +118,9 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Rollback(rollback) => rollback.execute(connection),
         Verb::History(history) => history.execute(connection),
         Verb::Diff(diff) => diff.execute(connection),
+        Verb::Set(set) => set.execute(connection),
+        Verb::Unset(unset) => unset.execute(connection),
+        Verb::Save(save) => save.execute(connection),
         Verb::Import(import) => import.execute(),
         Verb::Schema(schema) => schema.execute(),
         Verb::Status(show) => show.execute(connection),

@@ -12,6 +12,7 @@ mod check;
 mod corpus;
 pub mod diagnostic;
 mod document;
+pub mod edit;
 #[cfg(test)]
 mod effects;
 mod example;

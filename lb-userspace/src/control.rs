@@ -30,6 +30,7 @@ mod retire;
 mod revisions;
 mod seed;
 mod service_manager;
+mod settings;
 pub mod state;
 mod take_over;
 mod watch;
@@ -220,7 +221,16 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (commands, mut requests) = mpsc::channel(64);
 
     let trial_ended = saved.as_mut().and_then(|state| settle_trial(&options, state));
-    let (parsed, config_error) = first_config(&options, saved.as_ref())?;
+    let (file, config_error) = first_config(&options, saved.as_ref())?;
+    let text = file.source().text.clone();
+    let set = saved.as_ref().map(|state| state.settings.as_slice()).unwrap_or_default();
+    let (parsed, config_error) = match settings::overlay(file.clone(), set) {
+        Ok(parsed) => (parsed, config_error),
+        Err(errors) => {
+            tracing::error!("going on without what `lb set` has set:\n{errors}");
+            (file, Some(errors.to_string()))
+        }
+    };
     let mut node = Node::load(
         options,
         seed,
@@ -236,7 +246,6 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         node.adopt(&parsed.config);
     }
     node.check_host(&parsed)?;
-    let text = parsed.source().text.clone();
     node.apply_config(parsed.config, text, "start")?;
     node.finish_take_over()?;
     node.started = true;

@@ -32,6 +32,8 @@ pub enum Kind {
     ConfigConfirmed,
     /// A configuration on trial has been given up.
     ConfigRolledBack,
+    /// A setting was set beside the file, or is the file's again.
+    Set,
     /// A service has a usable backend again.
     ServiceUp,
     /// A service has no usable backend.
@@ -69,6 +71,7 @@ impl Kind {
         Self::ConfigRefused,
         Self::ConfigConfirmed,
         Self::ConfigRolledBack,
+        Self::Set,
         Self::ServiceUp,
         Self::ServiceDown,
         Self::BackendUp,
@@ -93,6 +96,7 @@ impl Kind {
             Self::ConfigRefused => "config_refused",
             Self::ConfigConfirmed => "config_confirmed",
             Self::ConfigRolledBack => "config_rolled_back",
+            Self::Set => "set",
             Self::ServiceUp => "service_up",
             Self::ServiceDown => "service_down",
             Self::BackendUp => "backend_up",

@@ -3,7 +3,7 @@
 use super::{
     Answer,
     peer::Peer,
-    types::{Applied, Apply, Done, RevisionText, Revisions, Rollback},
+    types::{Applied, Apply, Done, RevisionText, Revisions, Rollback, Save, Saved, Setting, Unset},
 };
 
 /// One of them, with the place for its answer.
@@ -33,6 +33,33 @@ pub enum Change {
         peer: Peer,
         /// The answer.
         reply: Answer<Applied>,
+    },
+    /// `POST /v1/set`
+    Set {
+        /// What.
+        setting: Setting,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
+    /// `POST /v1/unset`
+    Unset {
+        /// What.
+        unset: Unset,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
+    /// `POST /v1/save`
+    Save {
+        /// How.
+        save: Save,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Saved>,
     },
     /// `GET /v1/revisions`
     Revisions(Answer<Revisions>),

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 
 use super::types::{
     Applied, Apply, Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan,
-    RevisionText, Revisions, Rollback, SetBackend, Stats, Status, Why,
+    RevisionText, Revisions, Rollback, Save, Saved, SetBackend, Setting, Stats, Status, Unset, Why,
 };
 use crate::{
     capture::stream::{Record, decode},
@@ -183,6 +183,24 @@ impl Client {
     pub async fn rollback(&self, rollback: &Rollback) -> Result<Applied, ClientError> {
         let body = serde_json::to_vec(rollback).map_err(|error| self.protocol(error))?;
         self.send(Method::POST, "/v1/rollback", body.into()).await
+    }
+
+    /// Sets one value beside the file.
+    pub async fn set(&self, setting: &Setting) -> Result<Done, ClientError> {
+        let body = serde_json::to_vec(setting).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/set", body.into()).await
+    }
+
+    /// The file's value counts again.
+    pub async fn unset(&self, unset: &Unset) -> Result<Done, ClientError> {
+        let body = serde_json::to_vec(unset).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/unset", body.into()).await
+    }
+
+    /// Writes what was set into the file.
+    pub async fn save(&self, save: Save) -> Result<Saved, ClientError> {
+        let body = serde_json::to_vec(&save).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/save", body.into()).await
     }
 
     /// Which configurations were in force.

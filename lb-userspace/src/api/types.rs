@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 mod change;
 
-pub use self::change::{Applied, Apply, Revision, RevisionText, Revisions, Rollback, Trial};
+pub use self::change::{
+    Applied, Apply, Revision, RevisionText, Revisions, Rollback, Save, Saved, Setting, Trial, Unset,
+};
 pub use super::failure::FailureKind;
 
 /// `GET /v1/status`
@@ -27,6 +29,9 @@ pub struct Status {
     /// The configuration in force is on trial.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// What `lb set` has set beside the file.
+    #[serde(default)]
+    pub settings: Vec<Setting>,
     /// Fingerprint of the seed of the flow hash; the same on nodes of a cluster.
     pub seed_fingerprint: String,
     /// A new data plane whose first checks have not all been answered: not yet a node to send traffic to.

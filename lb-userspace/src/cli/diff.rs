@@ -14,7 +14,7 @@ use super::{
 };
 use crate::api::{
     client::{Client, ClientError},
-    types::{Draft, Plan, RevisionText},
+    types::{Draft, Plan, RevisionText, ServiceStatus, Status},
 };
 
 /// Lines around a change that are shown.
@@ -48,6 +48,8 @@ struct Compared {
     plan: Option<Plan>,
     /// Why it would be refused.
     problem: Option<String>,
+    /// What is set beside the file and stays so, one line each.
+    beside: Vec<String>,
 }
 
 impl Diff {
@@ -57,7 +59,8 @@ impl Diff {
         let compared = block_on(async {
             let running = client.revision(None).await?;
             let other = self.other(&client).await?;
-            compare(&client, &running, other).await
+            let beside = beside(&client.status().await?);
+            compare(&client, &running, other, beside).await
         })?;
         match self.json {
             true => output::print_json(&compared)?,
@@ -87,6 +90,7 @@ async fn compare(
     client: &Client,
     running: &RevisionText,
     other: Draft,
+    beside: Vec<String>,
 ) -> anyhow::Result<Compared> {
     let name = format!("revision {} (in force)", running.revision.number);
     let diff = unified(&name, &running.text, &other.path, &other.text);
@@ -95,10 +99,29 @@ async fn compare(
         Err(ClientError::Refused(failure)) => (None, Some(failure.error)),
         Err(error) => return Err(error.into()),
     };
-    Ok(Compared { diff, plan, problem })
+    Ok(Compared { diff, plan, problem, beside })
 }
 
-fn unified(old_name: &str, old: &str, new_name: &str, new: &str) -> String {
+/// What `lb set`, `lb weight`, `lb drain` and `lb maint` have set.
+fn beside(status: &Status) -> Vec<String> {
+    let set = status.settings.iter().map(|one| format!("{} {}={}", one.target, one.key, one.value));
+    let by_hand = |service: &ServiceStatus| {
+        let mut lines = Vec::new();
+        for backend in service.backends.iter().filter(|backend| backend.admin != "removed") {
+            let name = format!("{}/{}", service.name, backend.name);
+            if backend.weight != backend.configured_weight {
+                lines.push(format!("{name} weight={}", backend.weight));
+            }
+            if backend.admin != "ready" {
+                lines.push(format!("{name} is in {}", backend.admin));
+            }
+        }
+        lines
+    };
+    set.chain(status.services.iter().flat_map(by_hand)).collect()
+}
+
+pub(super) fn unified(old_name: &str, old: &str, new_name: &str, new: &str) -> String {
     let diff = TextDiff::from_lines(old, new);
     diff.unified_diff().context_radius(AROUND).header(old_name, new_name).to_string()
 }
@@ -116,6 +139,12 @@ fn render(compared: &Compared) -> String {
             text.push_str(&output::lines(problem));
         }
     }
+    if !compared.beside.is_empty() {
+        text.push_str("\nSet beside the file, whatever it says:\n");
+        for line in &compared.beside {
+            text.push_str(&format!("  {}\n", output::clean(line)));
+        }
+    }
     text
 }
 
@@ -126,13 +155,20 @@ mod tests {
     #[test]
     fn texts_and_meaning_are_compared() {
         let diff = unified("revision 3 (in force)", "a: 1\nb: 2\n", "new.yaml", "a: 1\nb: \x1b3\n");
-        let mut compared = Compared { diff, plan: Some(Plan::default()), problem: None };
+        let mut compared =
+            Compared { diff, plan: Some(Plan::default()), problem: None, beside: vec![] };
         assert_eq!(
             render(&compared),
             "--- revision 3 (in force)\n+++ new.yaml\n@@ -1,2 +1,2 @@\n a: 1\n-b: 2\n+b: \\u{1b}3\n\nnothing would change\n"
         );
-        compared = Compared { diff: String::new(), plan: None, problem: Some("x:1:1: no".into()) };
-        let expected = "the texts are the same\n\nit would be refused:\nx:1:1: no\n";
+        compared = Compared {
+            diff: String::new(),
+            plan: None,
+            problem: Some("x:1:1: no".into()),
+            beside: vec!["web/web1 is in drain".into()],
+        };
+        let expected = "the texts are the same\n\nit would be refused:\nx:1:1: no\n\n\
+                        Set beside the file, whatever it says:\n  web/web1 is in drain\n";
         assert_eq!(render(&compared), expected);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     output::{self, Style, clean, number_cell, table_text},
     units,
 };
-use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Status};
+use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Setting, Status};
 
 /// Show node, NICs, services and backends
 ///
@@ -67,6 +67,12 @@ fn render(status: &Status, style: Style) -> String {
         text.push_str("\nWarnings:\n");
         for warning in &status.warnings {
             text.push_str(&format!("  {}\n", output::clean_lines(warning).replace('\n', "\n  ")));
+        }
+    }
+    if !status.settings.is_empty() {
+        text.push_str("\nSet beside the file (`lb save` writes it, `lb unset` ends it):\n");
+        for Setting { target, key, value } in &status.settings {
+            text.push_str(&format!("  {} {}={}\n", clean(target), clean(key), clean(value)));
         }
     }
     text.push('\n');
@@ -231,6 +237,7 @@ mod tests {
             config: "/etc/lb/lb.yaml".into(),
             revision: 3,
             trial: None,
+            settings: vec![],
             config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
             seed_fingerprint: "a1b2c3d4".into(),
             starting: false,

@@ -44,7 +44,7 @@ impl Diagnostic {
     }
 
     /// About the file as a whole.
-    pub(super) fn of_file(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub fn of_file(message: impl Into<String>, help: impl Into<String>) -> Self {
         Self::at(Position::default(), "", message, help)
     }
 }

@@ -97,6 +97,15 @@ impl Node {
             Change::Rollback { rollback, peer, reply } => {
                 let _ = reply.send(self.rollback(&rollback, &format!("lb rollback by {peer}")));
             }
+            Change::Set { setting, peer, reply } => {
+                let _ = reply.send(self.set(setting, &peer));
+            }
+            Change::Unset { unset, peer, reply } => {
+                let _ = reply.send(self.unset(&unset, &peer));
+            }
+            Change::Save { save, peer, reply } => {
+                let _ = reply.send(self.save(save, &format!("lb save by {peer}")));
+            }
             Change::Revisions(reply) => {
                 let revisions = self.revisions.records().iter();
                 let revisions = revisions.map(|record| self.revision(record)).collect();
@@ -138,7 +147,7 @@ impl Node {
         self.put_in_force(&source, &cause, rollback.confirm_seconds)
     }
 
-    fn refuse_during_trial(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_during_trial(&self) -> Result<(), Failure> {
         let Some(trial) = self.trial() else { return Ok(()) };
         let error = format!(
             "revision {} is on trial for {} s more: first `lb confirm` or `lb rollback`",
@@ -450,7 +459,7 @@ impl Node {
 
     /// Reads and checks a text as it would be in force.
     pub(super) fn understand(&self, source: &Source) -> Result<Parsed, crate::config::Errors> {
-        crate::config::parse(source)
+        super::settings::overlay(crate::config::parse(source)?, &self.state.settings)
     }
 }
 

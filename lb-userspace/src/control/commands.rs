@@ -73,7 +73,7 @@ impl Node {
         self.forecast(&self.understand(&source)?)
     }
 
-    fn set_backend(
+    pub(super) fn set_backend(
         &mut self,
         service: &str,
         backend: &str,

@@ -45,8 +45,10 @@ impl Node {
             for warning in &parsed.warnings {
                 tracing::warn!("{warning}");
             }
+            let text = parsed.source().text.clone();
+            let parsed = super::settings::overlay(parsed, &self.state.settings)?;
             self.check_host(&parsed)?;
-            self.apply_config(parsed.config.clone(), parsed.source().text.clone(), cause)
+            self.apply_config(parsed.config, text, cause)
         });
         match &result {
             Ok(changes) if changes.is_empty() => self.measures.unchanged += 1,

@@ -43,6 +43,7 @@ impl Node {
             revision: self.state.revision,
             config_error: self.config_error.clone(),
             trial: self.trial(),
+            settings: self.state.settings.clone(),
             seed_fingerprint: self.seed.fingerprint(),
             starting: self.starting,
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),

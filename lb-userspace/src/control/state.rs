@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{change::Trial, history::History};
 pub use crate::plan::members::Admin;
 use crate::{
-    api::types::{Counters, Event},
+    api::types::{Counters, Event, Setting},
     health::{Health, agent::AgentHealth},
 };
 
@@ -32,6 +32,8 @@ pub struct State {
     pub config_text: String,
     /// What comes back if the configuration in force is not confirmed.
     pub trial: Option<Trial>,
+    /// What was set beside the file.
+    pub settings: Vec<Setting>,
     /// VIP addresses that lb has put on NICs.
     pub addresses: Vec<(String, IpAddr)>,
     /// Fingerprint of the seed that the loaded program hashes with.

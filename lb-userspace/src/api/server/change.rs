@@ -20,6 +20,9 @@ pub(super) fn routes() -> Router<mpsc::Sender<Command>> {
         .route("/v1/apply", post(apply))
         .route("/v1/confirm", post(confirm))
         .route("/v1/rollback", post(rollback))
+        .route("/v1/set", post(set))
+        .route("/v1/unset", post(unset))
+        .route("/v1/save", post(save))
         .route("/v1/revisions/{number}", get(revision))
 }
 
@@ -49,6 +52,36 @@ async fn rollback(
     let rollback = read(body, MAX_BODY).await?;
     let peer = caller.peer;
     ask(commands, |reply| Command::Change(Change::Rollback { rollback, peer, reply })).await
+}
+
+async fn set(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    body: Body,
+) -> Result<Response, Failure> {
+    let setting = read(body, MAX_BODY).await?;
+    let peer = caller.peer;
+    ask(commands, |reply| Command::Change(Change::Set { setting, peer, reply })).await
+}
+
+async fn unset(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    body: Body,
+) -> Result<Response, Failure> {
+    let unset = read(body, MAX_BODY).await?;
+    let peer = caller.peer;
+    ask(commands, |reply| Command::Change(Change::Unset { unset, peer, reply })).await
+}
+
+async fn save(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    body: Body,
+) -> Result<Response, Failure> {
+    let save = read(body, MAX_BODY).await?;
+    let peer = caller.peer;
+    ask(commands, |reply| Command::Change(Change::Save { save, peer, reply })).await
 }
 
 async fn revision(commands: Commands, Path(number): Path<String>) -> Result<Response, Failure> {

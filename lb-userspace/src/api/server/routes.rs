@@ -322,7 +322,7 @@ pub(super) async fn answer<T>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 17] = [
+    const PATHS: [&str; 20] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
@@ -338,6 +338,9 @@ async fn unknown_path(uri: Uri) -> Failure {
         "/v1/apply",
         "/v1/confirm",
         "/v1/rollback",
+        "/v1/set",
+        "/v1/unset",
+        "/v1/save",
         "/v1/revisions",
         "/v1/revisions/{number}",
     ];

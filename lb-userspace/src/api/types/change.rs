@@ -46,6 +46,52 @@ pub struct Trial {
     pub seconds_left: u64,
 }
 
+/// Body of `POST /v1/set`, and an element of [`Status`](super::Status).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// `SERVICE`, `SERVICE/BACKEND`, or `global`.
+    pub target: String,
+    /// A key of the YAML, `check.path` for one inside another.
+    pub key: String,
+    /// Its value, as in the YAML.
+    pub value: String,
+}
+
+/// Body of `POST /v1/unset`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unset {
+    /// As in [`Setting`].
+    pub target: String,
+    /// As in [`Setting`]; `None` = all of the target.
+    pub key: Option<String>,
+}
+
+/// Body of `POST /v1/save`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Save {
+    /// Only tell what would be written.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer of `POST /v1/save`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The text before.
+    pub before: String,
+    /// The text with everything that was set.
+    pub text: String,
+    /// What was set and is in the text, one line each.
+    pub written: Vec<String>,
+    /// What has no word in the YAML and stays beside it, one line each.
+    pub left: Vec<String>,
+    /// What came of writing it; `None` in a dry run, and if there was nothing to write.
+    pub applied: Option<Applied>,
+}
+
 /// `GET /v1/revisions`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revisions {
