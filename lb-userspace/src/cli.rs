@@ -11,6 +11,7 @@ mod decap;
 mod detach;
 mod diff;
 mod doctor;
+mod drain;
 mod events;
 mod exit;
 mod health;
@@ -75,7 +76,7 @@ enum Verb {
     Status(status::Show),
     Stats(stats::Show),
     Top(top::Top),
-    Drain(admin::Drain),
+    Drain(drain::Drain),
     Ready(admin::Ready),
     Maint(admin::Maint),
     Weight(weight::Weight),

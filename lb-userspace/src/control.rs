@@ -14,6 +14,7 @@ mod commands;
 mod config_file;
 mod connections;
 mod dashboard;
+mod drain;
 pub mod dry_run;
 mod forecast;
 mod history;

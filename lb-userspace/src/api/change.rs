@@ -3,7 +3,9 @@
 use super::{
     Answer,
     peer::Peer,
-    types::{Applied, Apply, Done, RevisionText, Revisions, Rollback, Save, Saved, Setting, Unset},
+    types::{
+        Applied, Apply, Done, Drain, RevisionText, Revisions, Rollback, Save, Saved, Setting, Unset,
+    },
 };
 
 /// One of them, with the place for its answer.
@@ -33,6 +35,26 @@ pub enum Change {
         peer: Peer,
         /// The answer.
         reply: Answer<Applied>,
+    },
+    /// `POST /v1/backends/{service}/{backend}/drain`
+    Drain {
+        /// Name of the service, not known to exist.
+        service: String,
+        /// Name of the backend, not known to exist.
+        backend: String,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Drain>,
+    },
+    /// `GET /v1/backends/{service}/{backend}`
+    Drained {
+        /// Name of the service, not known to exist.
+        service: String,
+        /// Name of the backend, not known to exist.
+        backend: String,
+        /// The answer.
+        reply: Answer<Drain>,
     },
     /// `POST /v1/set`
     Set {

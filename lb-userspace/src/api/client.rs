@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::types::{
-    Applied, Apply, Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan,
+    Applied, Apply, Done, Draft, Drain, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan,
     RevisionText, Revisions, Rollback, Save, Saved, SetBackend, Setting, Stats, Status, Unset, Why,
 };
 use crate::{
@@ -183,6 +183,19 @@ impl Client {
     pub async fn rollback(&self, rollback: &Rollback) -> Result<Applied, ClientError> {
         let body = serde_json::to_vec(rollback).map_err(|error| self.protocol(error))?;
         self.send(Method::POST, "/v1/rollback", body.into()).await
+    }
+
+    /// Drains a backend, and begins at once to look for what is left on it.
+    pub async fn drain(&self, service: &str, backend: &str) -> Result<Drain, ClientError> {
+        let (service, backend) = (percent_encode(service), percent_encode(backend));
+        let path = format!("/v1/backends/{service}/{backend}/drain");
+        self.send(Method::POST, &path, Bytes::new()).await
+    }
+
+    /// What is left on a backend.
+    pub async fn drained(&self, service: &str, backend: &str) -> Result<Drain, ClientError> {
+        let path = format!("/v1/backends/{}/{}", percent_encode(service), percent_encode(backend));
+        self.send(Method::GET, &path, Bytes::new()).await
     }
 
     /// Sets one value beside the file.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 mod change;
 
 pub use self::change::{
-    Applied, Apply, Revision, RevisionText, Revisions, Rollback, Save, Saved, Setting, Trial, Unset,
+    Applied, Apply, Drain, Revision, RevisionText, Revisions, Rollback, Save, Saved, Setting,
+    Trial, Unset,
 };
 pub use super::failure::FailureKind;
 

@@ -1,4 +1,4 @@
-//! `lb drain`, `lb ready`, `lb maint`
+//! `lb ready`, `lb maint`; `lb drain` without --wait
 
 use clap::Args;
 
@@ -8,21 +8,6 @@ use super::{
     target::Target,
 };
 use crate::api::types::SetBackend;
-
-/// Send a backend no new flows; its old ones stay
-///
-/// Connections that are open go on until they end; new ones go to other backends. `lb status` shows when the backend's
-/// slots are settled and no pin names it any more: then nothing is left on it. The state survives reloads and restarts
-/// of the daemon, until `lb ready`.
-#[derive(Debug, Args)]
-#[command(after_long_help = "\
-Examples:
-  lb drain web/web1
-  lb status                           its slots and pins: 0 when nothing is left on it")]
-pub struct Drain {
-    #[command(flatten)]
-    common: Common,
-}
 
 /// Let a backend take flows again, after drain or maint
 ///
@@ -60,13 +45,6 @@ struct Common {
     json: bool,
 }
 
-impl Drain {
-    /// Does it.
-    pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
-        set(connection, self.common, "drain")
-    }
-}
-
 impl Ready {
     /// Does it.
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
@@ -82,7 +60,16 @@ impl Maint {
 }
 
 fn set(connection: &Connection, common: Common, admin: &str) -> anyhow::Result<Exit> {
-    let Common { target, json } = common;
+    put(connection, &common.target, common.json, admin)
+}
+
+/// Sets an administrative state and prints what that changed.
+pub(super) fn put(
+    connection: &Connection,
+    target: &Target,
+    json: bool,
+    admin: &str,
+) -> anyhow::Result<Exit> {
     let set = SetBackend { admin: Some(admin.to_owned()), weight: None };
     let client = connection.client();
     let done =

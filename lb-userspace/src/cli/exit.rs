@@ -35,6 +35,8 @@ pub enum Exit {
     AlreadyRunning = 7,
     /// `lb doctor` has found something that needs attention.
     Findings = 8,
+    /// `lb drain --wait`: the deadline has passed, and something is left.
+    Deadline = 9,
 }
 
 /// For `lb --help`.
@@ -49,6 +51,7 @@ Exit codes:
   6  no such service or backend
   7  the daemon is running already
   8  lb doctor: there are warnings or errors
+  9  lb drain --wait: the deadline has passed, and something is left
 (`lb health` has its own: see `lb health --help`.)
 
 Colours are used on a terminal only, and not if NO_COLOR is set.";
@@ -173,13 +176,14 @@ mod tests {
             Exit::NotFound,
             Exit::AlreadyRunning,
             Exit::Findings,
+            Exit::Deadline,
         ];
-        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(codes.map(|exit| exit as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]
     fn help_names_every_code() {
-        for exit in 0..=Exit::Findings as u8 {
+        for exit in 0..=Exit::Deadline as u8 {
             assert!(HELP.contains(&format!("\n  {exit}  ")), "{exit}");
         }
     }

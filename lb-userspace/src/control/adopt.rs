@@ -144,6 +144,7 @@ impl Node {
                 removed: known.is_none(),
                 spec,
                 admin: Admin::Ready,
+                leaving: Default::default(),
                 weight: None,
                 checked: true,
                 health: None,

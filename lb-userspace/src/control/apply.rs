@@ -436,6 +436,7 @@ impl Node {
             spec: spec.clone(),
             removed: false,
             admin: Admin::Ready,
+            leaving: Default::default(),
             weight: None,
             checked: target(service, spec).is_none(),
             health: None,

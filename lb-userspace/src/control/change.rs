@@ -97,6 +97,12 @@ impl Node {
             Change::Rollback { rollback, peer, reply } => {
                 let _ = reply.send(self.rollback(&rollback, &format!("lb rollback by {peer}")));
             }
+            Change::Drain { service, backend, peer, reply } => {
+                let _ = reply.send(self.drain(&service, &backend, &peer));
+            }
+            Change::Drained { service, backend, reply } => {
+                let _ = reply.send(self.drained(&service, &backend));
+            }
             Change::Set { setting, peer, reply } => {
                 let _ = reply.send(self.set(setting, &peer));
             }

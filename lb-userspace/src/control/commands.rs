@@ -2,7 +2,12 @@
 
 use std::time::Instant;
 
-use super::{Node, change::refused, reload::ReloadError, state::Admin};
+use super::{
+    Node,
+    change::refused,
+    reload::ReloadError,
+    state::{Admin, Leaving},
+};
 use crate::api::{
     Command,
     peer::Peer,
@@ -109,6 +114,7 @@ impl Node {
         }
         if let Some(admin) = admin {
             target.admin = admin;
+            target.leaving = Leaving::default();
         }
         if let Some(weight) = set.weight {
             target.weight = Some(weight);

@@ -289,6 +289,7 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         spec: spec.clone(),
         removed: false,
         admin: Admin::Ready,
+        leaving: Default::default(),
         weight: None,
         checked: true,
         health: None,

@@ -6,11 +6,18 @@ use std::{
 };
 
 use lb_common::{
-    abi::{FlowKey, Pin, Reason},
+    abi::{BackendId, FlowKey, Pin, Reason},
     hash::{ring_hash, slot_of},
 };
 
-use super::{Node, apply::count_phase, loaded::Service, monotonic_seconds, retire::Retired};
+use super::{
+    Node,
+    apply::count_phase,
+    loaded::{Backend, Service},
+    monotonic_seconds,
+    retire::Retired,
+    state::Leaving,
+};
 use crate::{
     api::types::PhaseCount,
     events::{Happened, Kind},
@@ -37,7 +44,11 @@ impl Node {
         }
         let anything = self.pins_seen
             || !self.dying.is_empty()
-            || self.services.iter().any(|s| s.unsettled() || s.backends.iter().any(|b| b.removed));
+            || self.services.iter().any(|service| {
+                let leaves =
+                    |backend: &Backend| backend.removed || backend.leaving == Leaving::AtOnce;
+                service.unsettled() || service.backends.iter().any(leaves)
+            });
         if anything && Instant::now() >= self.sweep_due {
             self.sweep();
         }
@@ -58,10 +69,16 @@ impl Node {
         }
     }
 
-    fn advance(&mut self, index: usize, now: u64) {
+    pub(super) fn advance(&mut self, index: usize, now: u64) {
         let service = &self.services[index];
         let window = service.spec.window.as_secs();
         let harvest = service.idle_seconds();
+        let leaving: Vec<BackendId> = service
+            .backends
+            .iter()
+            .filter(|backend| backend.leaving == Leaving::AtOnce)
+            .map(|backend| backend.id)
+            .collect();
         let refused =
             service.refused.1.is_some_and(|at| at.elapsed() < Duration::from_secs(harvest));
         let mut count = PhaseCount::default();
@@ -71,6 +88,10 @@ impl Node {
             let place = service.ring.offset + number;
             let old = arena.slot(place);
             let new = phases::advance(old, now, window, harvest, refused);
+            let new = match leaving.contains(&new.base()) {
+                true => phases::harvest_at_once(new, now),
+                false => new,
+            };
             if new != old {
                 arena.set_slot(place, new);
             }
@@ -151,6 +172,7 @@ impl Node {
         }
         self.settle(&census);
         self.drop_drained(|id| census.pins_of(id) > 0);
+        self.note_emptied(|id| census.pins_of(id) > 0);
         self.bury(|id| census.pins_of(id) > 0);
         self.census = census;
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::abi::BackendId;
 
-use super::{alloc::Span, history::History};
+use super::{alloc::Span, history::History, state::Leaving};
 use crate::{
     api::types::{Counters, PhaseCount},
     config::model,
@@ -161,6 +161,8 @@ pub struct Backend {
     pub removed: bool,
     /// Set by hand.
     pub admin: Admin,
+    /// How far a drain has come.
+    pub leaving: Leaving,
     /// Weight set by hand.
     pub weight: Option<u16>,
     /// Its probe has answered at least once, or it has none.

@@ -7,7 +7,7 @@ use super::{
     apply::ApplyError,
     host,
     loaded::{Backend, ListenKey, target},
-    state::{BackendState, ServiceState, State},
+    state::{BackendState, Leaving, ServiceState, State},
 };
 use crate::{
     config::{self, Parsed, model},
@@ -383,6 +383,11 @@ impl Node {
             return;
         };
         backend.admin = known.admin;
+        // Whether it is still empty is looked at once more.
+        backend.leaving = match known.leaving {
+            Leaving::Empty => Leaving::AtOnce,
+            leaving => leaving,
+        };
         backend.weight = known.weight;
         if target(&self.services[index].spec, &backend.spec).is_some() {
             backend.health = known.health.clone();
@@ -429,6 +434,7 @@ impl Node {
                     BackendState {
                         name: backend.spec.name.clone(),
                         admin: backend.admin,
+                        leaving: backend.leaving,
                         weight: backend.weight,
                         health: backend.health.clone(),
                         agent: backend.agent.clone(),

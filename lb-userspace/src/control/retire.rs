@@ -130,7 +130,7 @@ impl Node {
         }
     }
 
-    fn slot_names(&self, index: usize, id: BackendId) -> bool {
+    pub(super) fn slot_names(&self, index: usize, id: BackendId) -> bool {
         let service = &self.services[index];
         [Some(service.ring), service.old_ring].into_iter().flatten().any(|ring| {
             (0..ring.slots).any(|number| {

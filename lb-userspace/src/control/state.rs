@@ -74,6 +74,19 @@ pub struct ServiceState {
     pub backends: BTreeMap<String, BackendState>,
 }
 
+/// How far a drain with an end (`lb drain --wait`) has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// There is none: slots take their time.
+    #[default]
+    No,
+    /// What is left is looked for at once.
+    AtOnce,
+    /// Nothing is left.
+    Empty,
+}
+
 /// One backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -82,6 +95,8 @@ pub struct BackendState {
     pub name: String,
     /// Set by hand.
     pub admin: Admin,
+    /// How far a drain has come.
+    pub leaving: Leaving,
     /// Weight set by hand.
     pub weight: Option<u16>,
     /// Last known health.

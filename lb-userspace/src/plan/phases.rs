@@ -58,6 +58,26 @@ pub fn advance(
     }
 }
 
+/// The slot without the rest of its window: who is left on its base is looked for at once. A window only spares the pins of
+/// flows that end within it, so it may end at any time.
+pub fn harvest_at_once(slot: Slot, now: u64) -> Slot {
+    match slot.phase() {
+        Phase::Window => Slot::new(slot.owner(), slot.base(), Phase::Harvest, now),
+        _ => slot,
+    }
+}
+
+/// For how many seconds at most a slot may still have flows of its base that no pin names.
+pub fn seconds_to_pinned(slot: Slot, now: u64, window_seconds: u64, harvest_seconds: u64) -> u64 {
+    let elapsed = elapsed_seconds(slot.since(), now);
+    // Each phase may last a second longer.
+    match slot.phase() {
+        Phase::Window => (window_seconds + 1).saturating_sub(elapsed) + harvest_seconds + 1,
+        Phase::Harvest => (harvest_seconds + 1).saturating_sub(elapsed),
+        Phase::Pinned | Phase::Settled => 0,
+    }
+}
+
 /// The slot after its pins were counted: PINNED without pins is SETTLED. See [`super::sweep::Census`] for how a count can
 /// be relied on.
 pub fn settle(slot: Slot, has_pins: bool) -> Slot {
@@ -109,6 +129,19 @@ mod tests {
 
     fn slot(owner: BackendId, base: BackendId, phase: Phase, since: u64) -> Slot {
         Slot::new(owner, base, phase, since)
+    }
+
+    #[test]
+    fn a_window_may_end_at_once_and_nothing_else_does() {
+        let window = slot(B, A, Phase::Window, 100);
+        let harvest = slot(B, A, Phase::Harvest, 130);
+        assert_eq!(harvest_at_once(window, 130), harvest);
+        assert_eq!(harvest_at_once(harvest, 150), harvest);
+        assert_eq!(harvest_at_once(Slot::settled(A), 150), Slot::settled(A));
+        assert_eq!(seconds_to_pinned(window, 110, 30, 60), 21 + 61);
+        assert_eq!(seconds_to_pinned(harvest, 150, 30, 60), 41);
+        assert_eq!(seconds_to_pinned(harvest, 999, 30, 60), 0);
+        assert_eq!(seconds_to_pinned(Slot::settled(A), 110, 30, 60), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use axum::{
     Extension, Router,
     body::Body,
-    extract::Path,
+    extract::{Path, rejection::PathRejection},
     response::Response,
     routing::{get, post},
 };
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<mpsc::Sender<Command>> {
         .route("/v1/apply", post(apply))
         .route("/v1/confirm", post(confirm))
         .route("/v1/rollback", post(rollback))
+        .route("/v1/backends/{service}/{backend}/drain", post(drain))
         .route("/v1/set", post(set))
         .route("/v1/unset", post(unset))
         .route("/v1/save", post(save))
@@ -52,6 +53,25 @@ async fn rollback(
     let rollback = read(body, MAX_BODY).await?;
     let peer = caller.peer;
     ask(commands, |reply| Command::Change(Change::Rollback { rollback, peer, reply })).await
+}
+
+/// For everybody who may look.
+pub(super) async fn drained(
+    commands: Commands,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path((service, backend)) = path.map_err(|error| invalid(error.body_text()))?;
+    ask(commands, |reply| Command::Change(Change::Drained { service, backend, reply })).await
+}
+
+async fn drain(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Failure> {
+    let Path((service, backend)) = path.map_err(|error| invalid(error.body_text()))?;
+    let peer = caller.peer;
+    ask(commands, |reply| Command::Change(Change::Drain { service, backend, peer, reply })).await
 }
 
 async fn set(

@@ -53,6 +53,7 @@ pub fn router(commands: mpsc::Sender<Command>) -> Router {
             }),
         )
         .route("/v1/replay", post(replay))
+        .route("/v1/backends/{service}/{backend}", get(super::change::drained))
         .merge(changes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -322,7 +323,7 @@ pub(super) async fn answer<T>(
 }
 
 async fn unknown_path(uri: Uri) -> Failure {
-    const PATHS: [&str; 20] = [
+    const PATHS: [&str; 21] = [
         "/v1/status",
         "/v1/stats",
         "/v1/lookup",
@@ -331,6 +332,7 @@ async fn unknown_path(uri: Uri) -> Failure {
         "/v1/plan",
         "/v1/replay",
         "/v1/backends/{service}/{backend}",
+        "/v1/backends/{service}/{backend}/drain",
         "/v1/reload",
         "/v1/detach",
         "/v1/log",
@@ -348,7 +350,7 @@ async fn unknown_path(uri: Uri) -> Failure {
 }
 
 async fn wrong_method() -> Response {
-    let error = "this path knows another method: GET status, stats, lookup, why, events, revisions and capture, POST the others";
+    let error = "this path knows another method: GET status, stats, lookup, why, events, revisions, capture and one backend, POST the others";
     (StatusCode::METHOD_NOT_ALLOWED, Json(invalid(error))).into_response()
 }
 

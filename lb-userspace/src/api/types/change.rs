@@ -46,6 +46,27 @@ pub struct Trial {
     pub seconds_left: u64,
 }
 
+/// `GET /v1/backends/{service}/{backend}`, and the answer of `POST /v1/backends/{service}/{backend}/drain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Its name.
+    pub name: String,
+    /// As in [`BackendStatus`](super::BackendStatus).
+    pub admin: String,
+    /// Nothing is left on it: no slot names it, and no pin. Only ever said after `.../drain`.
+    pub empty: bool,
+    /// Slots that it still owns, as there is nobody to give them to.
+    pub slots: u32,
+    /// Slots whose older flows are its: some may be silent, and not be pinned yet.
+    pub older_slots: u32,
+    /// For so many seconds at most.
+    pub older_seconds: u64,
+    /// Pins that name it, at the last sweep.
+    pub pins: u64,
+    /// Connections that are open, of services with `count_connections`; `None` = not known.
+    pub connections: Option<super::Connections>,
+}
+
 /// Body of `POST /v1/set`, and an element of [`Status`](super::Status).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
