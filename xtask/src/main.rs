@@ -9,6 +9,7 @@ mod lab;
 mod other_versions;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -53,6 +54,19 @@ enum Verb {
     Test {
         /// Run only the tests whose name contains this (and no format or lint checks)
         filter: Option<String>,
+    },
+    /// Run the long forms of tests, which take hours, and report; goes on where it was interrupted
+    #[command(after_long_help = soak::HELP)]
+    Soak {
+        /// Only these runs
+        #[arg(value_name = "RUN")]
+        runs: Vec<String>,
+        /// Also what has passed already
+        #[arg(long)]
+        again: bool,
+        /// Only show which runs there are
+        #[arg(long)]
+        list: bool,
     },
     /// Measure what the program costs per packet; needs root and BPF
     Bench {
@@ -102,6 +116,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Run(args) => run::run(&args),
         Verb::Lab { lab } => lab::run(&lab),
         Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Soak { runs, again, list } => soak::run(&runs, again, list),
         Verb::Bench { quick, json } => bench::run(quick, json),
     }
 }
