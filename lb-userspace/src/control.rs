@@ -217,7 +217,8 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut saved = State::load(&options.run_dir)
         .with_context(|| format!("cannot read {}", options.run_dir.join(state::FILE).display()))?;
     let (net, mut snapshots) = Net::start().await?;
-    let snapshot = snapshots.borrow_and_update().clone();
+    // Its first snapshot is read here, and is no change.
+    snapshots.mark_unchanged();
     let (events, mut inbox) = mpsc::unbounded_channel();
     let (commands, mut requests) = mpsc::channel(64);
 
@@ -238,7 +239,6 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         saved.unwrap_or_default(),
         &parsed.config,
         net,
-        snapshot,
         snapshots.clone(),
         (events.clone(), commands.clone()),
     )?;
@@ -395,10 +395,10 @@ impl Node {
         mut state: State,
         config: &Config,
         net: Net,
-        snapshot: Arc<Snapshot>,
         network: watching::Receiver<Arc<Snapshot>>,
         (events, commands): (mpsc::UnboundedSender<Event>, mpsc::Sender<api::Command>),
     ) -> anyhow::Result<Self> {
+        let snapshot = network.borrow().clone();
         let keys = seed.keys();
         let interfaces =
             if options.interfaces.is_empty() { &config.interfaces } else { &options.interfaces };
