@@ -25,6 +25,7 @@ mod rules;
 mod schema;
 mod shape;
 mod spec;
+mod tracks;
 pub(crate) mod value;
 mod words;
 

@@ -574,6 +574,7 @@ impl Node {
     }
 
     fn health_changed(&mut self, event: &HealthEvent) {
+        let now = monotonic_milliseconds();
         for service in &mut self.services {
             for backend in &mut service.backends {
                 if backend.removed
@@ -584,7 +585,10 @@ impl Node {
                 let (before, said) = (backend.healthy(), backend.says());
                 backend.checked = true;
                 backend.health = Some(event.health.clone());
-                if backend.healthy() != before
+                // Even a state that nobody waits for: who is found DOWN now may start slowly later.
+                let step = backend.look(now);
+                if step
+                    || backend.healthy() != before
                     || backend.says() != said
                     || service.starting_until.is_some()
                 {
@@ -636,6 +640,7 @@ impl Node {
             }
         }
         self.mind_trial();
+        self.start_slowly();
         self.apply_health();
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
@@ -649,6 +654,18 @@ impl Node {
             self.follow_next_hops();
             self.follow_metrics();
             self.follow_dashboard();
+        }
+    }
+
+    /// The next step of those that come back.
+    fn start_slowly(&mut self) {
+        let now = monotonic_milliseconds();
+        for service in &mut self.services {
+            for backend in service.backends.iter_mut().filter(|backend| backend.ramp < 100) {
+                if backend.look(now) {
+                    self.dirty.insert(service.id);
+                }
+            }
         }
     }
 
@@ -736,6 +753,11 @@ fn unix_seconds() -> u64 {
 
 /// Seconds of CLOCK_MONOTONIC, the time of slots.
 fn monotonic_seconds() -> u64 {
+    monotonic_milliseconds() / 1_000
+}
+
+/// Milliseconds of CLOCK_MONOTONIC.
+fn monotonic_milliseconds() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |time| time.tv_sec() as u64)
+        .map_or(0, |time| std::time::Duration::from(time).as_millis() as u64)
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     ServiceUp,
     /// A service has no usable backend.
     ServiceDown,
+    /// Other backends of a service do its work: those of another tier, or too few.
+    ServiceMode,
     /// A backend's checks say UP.
     BackendUp,
     /// A backend's checks say DOWN.
@@ -74,6 +76,7 @@ impl Kind {
         Self::Set,
         Self::ServiceUp,
         Self::ServiceDown,
+        Self::ServiceMode,
         Self::BackendUp,
         Self::BackendDown,
         Self::Agent,
@@ -99,6 +102,7 @@ impl Kind {
             Self::Set => "set",
             Self::ServiceUp => "service_up",
             Self::ServiceDown => "service_down",
+            Self::ServiceMode => "service_mode",
             Self::BackendUp => "backend_up",
             Self::BackendDown => "backend_down",
             Self::Agent => "agent",
@@ -116,7 +120,7 @@ impl Kind {
     const fn level(self) -> tracing::Level {
         match self {
             Self::ConfigRefused | Self::ServiceDown => tracing::Level::ERROR,
-            Self::BackendDown | Self::ConfigRolledBack => tracing::Level::WARN,
+            Self::BackendDown | Self::ServiceMode | Self::ConfigRolledBack => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }
     }

@@ -50,6 +50,8 @@ struct Service {
     forward: Forward,
     by_source: bool,
     allow_fail_open: bool,
+    quorum: Option<u32>,
+    hysteresis: Option<u32>,
     check: Option<Check>,
     /// Keys of `agent_check`.
     agent: Vec<String>,
@@ -89,6 +91,7 @@ struct Settings {
     rise: Option<u16>,
     fall: Option<u16>,
     timeout: Option<String>,
+    slowstart: Option<String>,
 }
 
 /// A backend.
@@ -97,6 +100,10 @@ struct Backend {
     name: String,
     address: String,
     settings: Settings,
+    is_backup: bool,
+    is_sorry: bool,
+    /// Whose health it has; in our notation.
+    track: Option<String>,
 }
 
 /// A name as our files want it: other characters become `-`.

@@ -5,6 +5,7 @@ pub mod members;
 pub mod moves;
 pub mod phases;
 pub mod ring;
+pub mod slow_start;
 pub mod sweep;
 
 #[cfg(test)]

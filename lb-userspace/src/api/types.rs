@@ -99,8 +99,12 @@ pub struct ServiceStatus {
     pub listen: String,
     /// `nat`, `dsr` or `tunnel`.
     pub forward: String,
-    /// `UP`, `DOWN` (no usable backend) or `FAIL-OPEN`.
+    /// Who serves: `UP` (the first tier), `BACKUP` (with another tier), `UNDER-QUORUM` (those that are left), `PANIC` and
+    /// `FAIL-OPEN` (all, whatever their health), `SORRY` (the sorry backend) or `DOWN` (nobody).
     pub state: String,
+    /// Why, in words; empty = `UP`.
+    #[serde(default)]
+    pub state_reason: String,
     /// Digest of who owns which slot; the same on nodes whose rings are.
     #[serde(default)]
     pub ring: String,
@@ -159,6 +163,18 @@ pub struct BackendStatus {
     /// Share of the weight that the backend asks for, by its agent or its check's answers, percent; `None` = it does not.
     #[serde(default)]
     pub weight_percent: Option<u16>,
+    /// How far its slow start has come, percent; `None` = it does not start slowly now.
+    #[serde(default)]
+    pub throttle: Option<u8>,
+    /// 0 = first; the backends of other tiers step in for those before them.
+    #[serde(default)]
+    pub tier: u8,
+    /// Only for when nobody else is left.
+    #[serde(default)]
+    pub sorry: bool,
+    /// The backend whose health it has, `SERVICE/BACKEND`.
+    #[serde(default)]
+    pub tracks: Option<String>,
     /// Slots it owns.
     pub slots: u32,
     /// Pins that name it, at the last sweep.
@@ -348,7 +364,8 @@ pub struct PlanService {
 pub struct PlanBackend {
     /// Its name in the file.
     pub name: String,
-    /// `added`, `removed`, `back` (removed, and there again), `weight`, `renamed` or `none`.
+    /// `added`, `removed`, `back` (removed, and there again), `weight`, `role` (tier, sorry, track, slowstart), `renamed` or
+    /// `none`.
     pub change: String,
     /// What reaches it now.
     pub share_before: f64,

@@ -208,9 +208,13 @@ pub enum Tone {
 pub fn tone_of(word: &str) -> Option<Tone> {
     Some(match word {
         "UP" | "NOLB" | "native" | "up" | "running" | "ok" => Tone::Good,
-        "DOWN" | "FAIL-OPEN" | "detached" | "unresolved" | "down" | "error" => Tone::Bad,
+        "DOWN" | "FAIL-OPEN" | "PANIC" | "SORRY" | "detached" | "unresolved" | "down" | "error" => {
+            Tone::Bad
+        }
         "ready" => return None,
-        "drain" | "maint" | "removed" | "generic" | "warning" => Tone::Changing,
+        "drain" | "maint" | "removed" | "generic" | "warning" | "BACKUP" | "UNDER-QUORUM" => {
+            Tone::Changing
+        }
         // `UP 1/3`, `DOWN 1/2`: on the way.
         _ if word.starts_with("UP ") || word.starts_with("DOWN ") => Tone::Changing,
         _ => return None,

@@ -106,7 +106,7 @@ fn interfaces(status: &Status, style: Style) -> String {
 
 fn render_service(service: &ServiceStatus, style: Style) -> String {
     let mut text = format!(
-        "{}  {}  {}  {}  ring {}{}{}\n",
+        "{}  {}  {}  {}  ring {}{}{}{}\n",
         clean(&service.name),
         clean(&service.listen),
         clean(&service.forward),
@@ -114,15 +114,24 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
         clean(&service.ring),
         if service.vip_on_host { "  VIP on this host" } else { "" },
         unsettled(service.slots),
+        match service.state_reason.as_str() {
+            "" => String::new(),
+            reason => format!("\n  {}", clean(reason)),
+        },
     );
     let headings = [
-        "BACKEND", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE", "CHECK",
-        "NEXT HOP",
+        "BACKEND", "ROLE", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE",
+        "CHECK", "NEXT HOP",
     ];
-    let mut table = style.table(&headings);
+    // Where there is but one tier, nobody asks for it.
+    let roles = service.backends.iter().any(|backend| backend.sorry || backend.tier > 0);
+    let shown = |column: &usize| roles || headings[*column] != "ROLE";
+    let columns: Vec<usize> = (0..headings.len()).filter(shown).collect();
+    let mut table = style.table(&columns.iter().map(|i| headings[*i]).collect::<Vec<_>>());
     for backend in &service.backends {
-        table.add_row([
+        let cells = [
             clean(&backend.name).into(),
+            role(backend).into(),
             clean(&backend.address).into(),
             style.state_cell(&backend.state),
             style.state_cell(&backend.admin),
@@ -132,7 +141,9 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
             number_cell(units::age(backend.last_change_seconds)),
             check(backend).into(),
             style.state_cell(&backend.next_hop),
-        ]);
+        ];
+        let kept = cells.into_iter().enumerate().filter(|(index, _)| columns.contains(index));
+        table.add_row(kept.map(|(_, cell)| cell).collect::<Vec<comfy_table::Cell>>());
     }
     text.push_str(&table_text(&table, "  "));
     text
@@ -154,20 +165,36 @@ fn unsettled(slots: PhaseCount) -> String {
     format!("  slots: {} of {all}", counts.join(", "))
 }
 
-/// The weight in force; that of the file beside it if it is another.
-fn weight(backend: &BackendStatus) -> String {
-    let (now, file) = (backend.weight, backend.configured_weight);
-    let share = match backend.weight_percent {
-        None | Some(100) => String::new(),
-        Some(percent) => format!(" at {percent}%"),
-    };
-    if now == file { format!("{now}{share}") } else { format!("{now}{share} (file {file})") }
+fn role(backend: &BackendStatus) -> String {
+    if backend.sorry { "sorry".to_owned() } else { format!("tier {}", backend.tier) }
 }
 
-/// `L7STS 503 in 1.2ms`, in HAProxy's order: code, what it said, how long it took.
+/// The weight in force; beside it that of the file if it is another, the share of it that the backend asks for, and how far
+/// a slow start has come.
+fn weight(backend: &BackendStatus) -> String {
+    let (now, file) = (backend.weight, backend.configured_weight);
+    let mut text = now.to_string();
+    if now != file {
+        text.push_str(&format!(" (file {file})"));
+    }
+    match backend.weight_percent {
+        None | Some(100) => {}
+        Some(percent) => text.push_str(&format!(" at {percent}%")),
+    }
+    if let Some(throttle) = backend.throttle {
+        text.push_str(&format!(" starting {throttle}%"));
+    }
+    text
+}
+
+/// `L7STS 503 in 1.2ms`, in HAProxy's order: code, what it said, how long it took; before it whose check it is, if it is
+/// another backend's.
 fn check(backend: &BackendStatus) -> String {
     const LONGEST: usize = 60;
     let mut text = clean(&backend.check);
+    if let Some(tracked) = &backend.tracks {
+        text = format!("via {} {text}", clean(tracked));
+    }
     if !backend.check_output.is_empty() {
         let output = clean(&backend.check_output);
         let cut: String = output.chars().take(LONGEST).collect();
@@ -208,9 +235,7 @@ mod tests {
             check_output: "200".into(),
             check_milliseconds: Some(1.25),
             last_change_seconds: 7380,
-            agent: None,
-            weight_percent: None,
-            checks: None,
+            ..BackendStatus::default()
         };
         let down = BackendStatus {
             name: "web2".into(),
@@ -226,9 +251,7 @@ mod tests {
             check_output: "503 \x1b[31mgone\x1b[0m".into(),
             check_milliseconds: None,
             last_change_seconds: 5,
-            agent: None,
-            weight_percent: None,
-            checks: None,
+            ..BackendStatus::default()
         };
         Status {
             version: "0.1.0".into(),
@@ -293,6 +316,27 @@ web  192.0.2.10:80/tcp  nat  UP  ring 0a1b2c3d  VIP on this host  slots: 20 WIND
 ";
         let text = render(&sample(), Style::PLAIN);
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn tiers_and_modes_are_shown_where_there_are_any() {
+        let mut status = sample();
+        let service = &mut status.services[0];
+        service.state = "BACKUP".into();
+        service.state_reason = "nobody in the tiers before is usable: tier 1 is used".into();
+        service.backends[0].tier = 1;
+        service.backends[0].throttle = Some(35);
+        service.backends[1].sorry = true;
+        service.backends[1].tracks = Some("api/api1".into());
+        let text = render(&status, Style::PLAIN);
+        for line in [
+            "  nobody in the tiers before is usable: tier 1 is used\n",
+            "  web1     tier 1  10.0.0.11:80  UP        ready  50 (file 100) starting 35%  ",
+            "  web2     sorry   10.0.0.12:80  DOWN 1/2  drain  ",
+            "via api/api1 L7STS 503",
+        ] {
+            assert!(text.contains(line), "{line:?} in\n{text}");
+        }
     }
 
     #[test]

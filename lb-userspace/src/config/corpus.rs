@@ -58,8 +58,42 @@ const CASES: &[Case] = &[
     Case(&[(5, "    forward: nat\n    persistence: {by: source}")], &[
         "6:5: unknown key `persistence` in services[0]: persistence with a time-out is not built; `balance: source` keeps a client at its backend",
     ]),
-    Case(&[(8, "      - {name: web1, address: 10.0.0.11, slowstart: 30s}")], &[
-        "8:42: unknown key `slowstart` in services[0].backends[0]: slow start is not built: remove the key",
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, send_proxy: true}")], &[
+        "8:42: unknown key `send_proxy` in services[0].backends[0]: the PROXY protocol is not built: remove the key",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, slowstart: 2h}")], &[
+        "8:53: 2h in services[0].backends[0].slowstart is out of bounds: write 0s to 1h",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, backup: true, tier: 2}")], &[
+        "8:50: services[0].backends[0].backup and tier say the same thing in two ways: remove one of them: `backup: true` is `tier: 1`",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, sorry: true, tier: 2}")], &[
+        "8:61: services[0].backends[0].tier has no meaning for a sorry backend: it is used when all tiers have failed, and is not checked: remove the key",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, track: web2}")], &[
+        "8:49: `web2` in services[0].backends[0].track is not a backend: write SERVICE/BACKEND, such as web/web1",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, track: web/web9}")], &[
+        "8:49: `web/web9` in services[0].backends[0].track is no backend: write SERVICE/BACKEND with names of this file",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, track: web/web1}")], &[
+        "8:49: services[0].backends[0].track runs in a circle: web/web1 -> web/web1: let one of them be checked itself: remove its `track`",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, track: web/web2}"), (6, "    on_all_down: drop")], &[
+        "8:49: services[0].backends[0].track leads to `web/web2`, which has no check: give its service a `check:`, or remove `track`",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, track: web/web2}"), (9, "      - {name: web2, address: 10.0.0.12, track: web/web1}")], &[
+        "8:49: services[0].backends[0].track runs in a circle: web/web2 -> web/web1 -> web/web2: let one of them be checked itself: remove its `track`",
+        "9:49: services[0].backends[1].track runs in a circle: web/web1 -> web/web2 -> web/web1: let one of them be checked itself: remove its `track`",
+    ]),
+    Case(&[(5, "    forward: nat\n    quorum: 2\n    hysteresis: 2")], &[
+        "7:17: 2 in services[0].hysteresis is not less than the quorum 2: write a smaller hysteresis, or a larger quorum",
+    ]),
+    Case(&[(5, "    forward: nat\n    sorry_server: 10.0.0.13")], &[
+        "6:5: unknown key `sorry_server` in services[0]: list the server under `backends:`, with `sorry: true`",
+    ]),
+    Case(&[(5, "    forward: nat\n    panic_threshold: 101")], &[
+        "6:22: 101 in services[0].panic_threshold is out of bounds: write a number from 0 to 100",
     ]),
     Case(&[(8, "      - {name: web1, address: 10.0.0.11, port: 80}")], &[
         "8:42: unknown key `port` in services[0].backends[0]: write it with the address: `address: 10.0.0.11:443`",
@@ -360,7 +394,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(5, "    forward: nat\n    timeouts: {tcp: 3h, udp: 0s}")], &[
         "6:21: 3h in services[0].timeouts.tcp is out of bounds: write whole seconds from 1s to 8000s",
-        "6:30: 0ms in services[0].timeouts.udp is out of bounds: write whole seconds from 1s to 8000s",
+        "6:30: 0s in services[0].timeouts.udp is out of bounds: write whole seconds from 1s to 8000s",
     ]),
     Case(&[(5, "    forward: nat\n    allow: [\"2001:db8::/32\"]")], &[
         "6:13: 2001:db8::/32 in services[0].allow[0] can never match: the VIP 192.0.2.10 is IPv4: write IPv4 prefixes",

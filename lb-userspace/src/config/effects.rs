@@ -47,6 +47,11 @@ const EXEC_CHECK: &[(&str, &str)] =
 const AGENT: &[(&str, &str)] = &[("services[].agent_check.port", "8888")];
 const DSR: &[(&str, &str)] = &[("services[].forward", "dsr")];
 const DATABASE_CHECK: &[(&str, &str)] = &[("services[].check.type", "mysql")];
+const QUORUM: &[(&str, &str)] = &[("services[].quorum", "3")];
+const THREE: &[(&str, &str)] = &[(
+    "services[].backends",
+    "[{name: web1, address: 10.0.0.11}, {name: web2, address: 10.0.0.12}, {name: web3, address: 10.0.0.13}]",
+)];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -77,6 +82,7 @@ const ROWS: &[Row] = &[
     ("backend_defaults.fall", &[], Differs("5", "6")),
     ("backend_defaults.timeout", &[], Differs("5s", "6s")),
     ("backend_defaults.init_state", &[], Differs("up", "down")),
+    ("backend_defaults.slowstart", &[], Differs("5s", "6s")),
     (
         "services",
         &[],
@@ -102,6 +108,9 @@ const ROWS: &[Row] = &[
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
     ("services[].balance", &[], Differs("maglev", "source")),
     ("services[].on_all_down", &[], Differs("reject", "drop")),
+    ("services[].quorum", &[], Differs("1", "2")),
+    ("services[].hysteresis", QUORUM, Differs("1", "2")),
+    ("services[].panic_threshold", &[], Differs("40", "50")),
     ("services[].fragments", &[], Differs("all", "drop")),
     ("services[].count_connections", &[], Differs("true", "false")),
     ("services[].on_marked_down", &[], Differs("move", "keep")),
@@ -157,6 +166,7 @@ const ROWS: &[Row] = &[
     ("services[].backend_defaults.fall", &[], Differs("5", "6")),
     ("services[].backend_defaults.timeout", &[], Differs("5s", "6s")),
     ("services[].backend_defaults.init_state", &[], Differs("up", "down")),
+    ("services[].backend_defaults.slowstart", &[], Differs("5s", "6s")),
     (
         "services[].backends",
         &[],
@@ -164,6 +174,10 @@ const ROWS: &[Row] = &[
     ),
     ("services[].backends[].name", &[], Differs("a", "b")),
     ("services[].backends[].address", &[], Differs("10.0.0.1:5", "10.0.0.1:6")),
+    ("services[].backends[].tier", &[], Differs("1", "2")),
+    ("services[].backends[].backup", &[], Differs("false", "true")),
+    ("services[].backends[].sorry", &[], Differs("false", "true")),
+    ("services[].backends[].track", THREE, Differs("web/web2", "web/web3")),
     ("services[].backends[].weight", &[], Differs("5", "6")),
     ("services[].backends[].inter", &[], Differs("5s", "6s")),
     ("services[].backends[].fastinter", &[], Differs("5s", "6s")),
@@ -172,6 +186,7 @@ const ROWS: &[Row] = &[
     ("services[].backends[].fall", &[], Differs("5", "6")),
     ("services[].backends[].timeout", &[], Differs("5s", "6s")),
     ("services[].backends[].init_state", &[], Differs("up", "down")),
+    ("services[].backends[].slowstart", &[], Differs("5s", "6s")),
 ];
 
 #[test]

@@ -12,6 +12,9 @@ const HEAD: &str = "\
 # your own file with minimal.yaml. `lb check FILE` judges a file, `lb schema` prints a JSON Schema for editors.
 ";
 
+/// Keys that this one file cannot have, as comments: there is no other backend to name.
+const COMMENTS: [&str; 1] = ["services[].backends[].track"];
+
 /// Longest line.
 const WIDTH: usize = 120;
 
@@ -56,6 +59,9 @@ fn write_key(text: &mut String, key: &Key, indent: usize, first_of_item: bool) {
         _ => {
             let value = key.shape.example.as_ref().or(key.shape.default.as_ref());
             let value = value.unwrap_or_else(|| panic!("{} needs an example", key.name));
+            let comment = COMMENTS.iter().any(|path| path.ends_with(&format!("[].{}", key.name)));
+            let mark = if comment { "# " } else { "" };
+            let head = format!("{}{lead}{mark}{}:", " ".repeat(at), key.name);
             *text += &format!("{head} {}\n", flow(value));
         }
     }
@@ -174,6 +180,11 @@ mod tests {
 
         let mut written = BTreeSet::new();
         collect("", &Document::read(&text).unwrap().root, &mut written);
+        for path in COMMENTS {
+            let key = path.rsplit('.').next().unwrap();
+            assert!(text.contains(&format!(" # {key}: ")), "{key} is missing");
+            written.insert(path.to_owned());
+        }
         let known: BTreeSet<String> =
             shape::all_keys().iter().map(|(path, key)| shape::join(path, &key.name)).collect();
         // Keys of other checks than the one that is shown.

@@ -124,6 +124,12 @@ pub struct Service {
     pub allow: Vec<IpNet>,
     /// What happens when all backends are DOWN.
     pub on_all_down: OnAllDown,
+    /// Usable backends that are enough; at least 1.
+    pub quorum: u32,
+    /// Less than `quorum`.
+    pub hysteresis: u32,
+    /// Percent of the backends below which health is not believed, 0..=100; 0 = never.
+    pub panic_threshold: u8,
     /// Which packets in fragments are taken.
     pub fragments: Fragments,
     /// Connections are counted (nat, TCP).
@@ -328,6 +334,44 @@ pub struct Backend {
     pub weight: u16,
     /// Probe timing.
     pub timing: Timing,
+    /// Time over which it comes back; 0 = at once.
+    pub slowstart: Duration,
+    /// 0 = first, up to 15.
+    pub tier: u8,
+    /// Only for when nobody else is left; has tier 0 and no check. Not all backends of a service are.
+    pub sorry: bool,
+    /// Whose health it has instead of its own.
+    pub track: Option<Tracked>,
+}
+
+/// `track:`, followed to the backend that is checked.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Tracked {
+    /// As written: `SERVICE/BACKEND`.
+    pub name: String,
+    /// What is checked; there is one in a valid configuration.
+    pub probe: Option<Probe>,
+}
+
+/// A check of an address.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Probe {
+    /// Whose check it is.
+    pub address: IpAddr,
+    /// Its port, which the check may replace.
+    pub port: u16,
+    /// The check.
+    pub check: Check,
+    /// Its times.
+    pub timing: Timing,
+    /// The service's name.
+    pub service: String,
+    /// The backend's.
+    pub backend: String,
+    /// VIP and port of the service.
+    pub vip: SocketAddr,
+    /// How packets of the service reach the backend.
+    pub forward: Forward,
 }
 
 /// HAProxy's check timing.

@@ -5,8 +5,11 @@ mod check;
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    model::{Backend, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts, Timing},
+    model::{
+        Backend, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts, Timing, Tracked,
+    },
     spec::{self, BackendSettings},
+    tracks,
     value::Period,
 };
 
@@ -20,11 +23,15 @@ pub const BUILT_IN: BackendSettings = BackendSettings {
     fall: Some(3),
     timeout: Some(Period(Duration::from_secs(1))),
     init_state: Some(super::model::InitState::Down),
+    slowstart: Some(Period(Duration::ZERO)),
 };
 
 /// The model of a file.
 pub fn config(file: &spec::File) -> Config {
     let limits = &file.limits;
+    let mut services: Vec<Service> =
+        file.services.iter().map(|one| service(one, &file.backend_defaults)).collect();
+    tracks::follow(&mut services);
     Config {
         interfaces: file.interfaces.iter().map(|name| name.0.clone()).collect(),
         xdp_mode: file.xdp_mode,
@@ -42,7 +49,7 @@ pub fn config(file: &spec::File) -> Config {
             connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
         },
-        services: file.services.iter().map(|one| service(one, &file.backend_defaults)).collect(),
+        services,
     }
 }
 
@@ -78,6 +85,9 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         allow: service.allow.iter().map(|prefix| prefix.0).collect(),
         balance: service.balance,
         on_all_down: service.on_all_down,
+        quorum: service.quorum,
+        hysteresis: service.hysteresis,
+        panic_threshold: service.panic_threshold,
         fragments: service.fragments,
         count_connections: service.count_connections,
         on_marked_down: service.on_marked_down,
@@ -116,6 +126,10 @@ fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) ->
             timeout: first(levels, |level| level.timeout).0,
             init_state: first(levels, |level| level.init_state),
         },
+        slowstart: first(levels, |level| level.slowstart).0,
+        tier: if backend.backup { 1 } else { backend.tier },
+        sorry: backend.sorry,
+        track: backend.track.as_ref().map(|path| Tracked { name: path.to_string(), probe: None }),
     }
 }
 
@@ -142,6 +156,7 @@ mod tests {
             "fall": BUILT_IN.fall,
             "timeout": BUILT_IN.timeout,
             "init_state": BUILT_IN.init_state,
+            "slowstart": BUILT_IN.slowstart,
         });
         let keys = shape::all_keys().into_iter().filter(|(path, _)| path == "backend_defaults");
         let documented: serde_json::Map<_, _> =

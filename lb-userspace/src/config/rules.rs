@@ -6,6 +6,7 @@ mod checks;
 mod dashboard;
 mod limits;
 mod listen;
+mod roles;
 mod services;
 mod timing;
 
@@ -73,6 +74,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     listen::judge(context, findings);
     dashboard::judge(context, findings);
     backends::judge(context, findings);
+    roles::judge(context, findings);
     timing::judge(context, findings);
     limits::judge(context, findings);
 }

@@ -14,7 +14,9 @@ use super::{
     model::{
         Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, XdpMode,
     },
-    value::{Endpoint, FilePath, GroupName, HostName, InterfaceName, Name, Period, Prefix},
+    value::{
+        BackendPath, Endpoint, FilePath, GroupName, HostName, InterfaceName, Name, Period, Prefix,
+    },
 };
 
 pub use self::check::*;
@@ -169,6 +171,11 @@ pub struct BackendSettings {
     /// State before the first check has an answer; the first answer alone can change it.
     #[schemars(extend("default" = "down"))]
     pub init_state: Option<InitState>,
+    /// Time over which a backend that was down, in maintenance or ejected comes back: its share of new flows grows in
+    /// steps of 5 % of what will be its own, and nobody else's flows move. Not for backends that start with lb or are
+    /// new in the file. Up to 1h.
+    #[schemars(extend("default" = "0s"), example = &"30s")]
+    pub slowstart: Option<Period>,
 }
 
 /// One virtual address, port and protocol, and the backends behind it.
@@ -197,10 +204,28 @@ pub struct Service {
     #[serde(default)]
     #[schemars(example = ["198.51.100.0/24", "203.0.113.7"])]
     pub allow: Vec<Prefix>,
-    /// What clients meet while all backends are down: `fail_open` = the backends anyway, `reject` = a TCP reset or
-    /// ICMP port unreachable, `drop` = nothing. Backends in drain or maint never count as a way out.
+    /// What clients meet while all backends of all tiers are down and there is no sorry backend: `fail_open` = the backends
+    /// anyway, `reject` = a TCP reset or ICMP port unreachable, `drop` = nothing. Backends in drain or maint never count
+    /// as a way out.
     #[serde(default)]
     pub on_all_down: OnAllDown,
+    /// So many backends have to be usable (UP, ready, with a weight). If fewer of the first tier are, those of the next
+    /// tier join them, and so on; if fewer are in all tiers, new flows go to the sorry backend, or, without one, to those
+    /// that are left.
+    #[serde(default = "quorum_default")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub quorum: u32,
+    /// Backends below and above `quorum` between which nothing changes, as in keepalived: what had the quorum loses it
+    /// with fewer than `quorum - hysteresis`, and has it again with `quorum + hysteresis`.
+    #[serde(default)]
+    #[schemars(range(max = 65_534))]
+    pub hysteresis: u32,
+    /// Percent of the backends that are not taken out by hand. With fewer of them usable in all tiers, the checks are not
+    /// believed: all of them get traffic, DOWN or not, as in Envoy. A sorry backend comes before that if fewer than
+    /// `quorum` are usable. 0 = never.
+    #[serde(default)]
+    #[schemars(range(max = 100), example = 50)]
+    pub panic_threshold: u8,
     /// Which packets are balanced that come in fragments: `udp` = datagrams, `all` = TCP segments, too, `drop` = none. What comes
     /// before its first fragment is dropped.
     #[serde(default)]
@@ -234,6 +259,10 @@ pub struct Service {
     /// The servers that do the work.
     #[schemars(length(min = 1))]
     pub backends: Vec<Backend>,
+}
+
+fn quorum_default() -> u32 {
+    1
 }
 
 fn window_default() -> Period {
@@ -315,6 +344,21 @@ pub struct Backend {
     /// Its address, with a port if that is not the service's. Only `nat` can change the port.
     #[schemars(example = "10.0.0.11")]
     pub address: Endpoint,
+    /// Used when the backends of lower tiers have nobody who is usable, or fewer than `quorum`. All backends of a tier
+    /// are used together (HAProxy: `option allbackups`); give each a tier of its own to use one after the other.
+    #[serde(default)]
+    #[schemars(range(max = 15), example = 1)]
+    pub tier: u8,
+    /// `backup: true` is `tier: 1`.
+    #[serde(default)]
+    pub backup: bool,
+    /// Used alone, and only while fewer than `quorum` backends of all tiers are usable: such as a page that says sorry
+    /// (keepalived's `sorry_server`). It is not checked.
+    #[serde(default)]
+    pub sorry: bool,
+    /// Has no check of its own but the health of this backend, of any service: `SERVICE/BACKEND`.
+    #[schemars(example = &"web/web1")]
+    pub track: Option<BackendPath>,
     /// What it has of its own. (serde cannot deny unknown keys here; `shape` does.)
     #[serde(flatten)]
     pub settings: BackendSettings,

@@ -61,7 +61,7 @@ pub use self::{
     address::{Endpoint, Prefix},
     dns::{DnsName, RecordType, ResponseCode, dns_code},
     http::{HttpHeader, HttpHost, HttpMethod, HttpPath, StatusCodes},
-    name::{GroupName, HostName, InterfaceName, Name},
+    name::{BackendPath, GroupName, HostName, InterfaceName, Name},
     period::Period,
     text::{FilePath, HexBytes, Pattern, Phrase, UserName},
 };
@@ -95,6 +95,7 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         Endpoint::FORMAT => Endpoint::from_str(text).err(),
         Prefix::FORMAT => Prefix::from_str(text).err(),
         Name::FORMAT => Name::from_str(text).err(),
+        BackendPath::FORMAT => BackendPath::from_str(text).err(),
         InterfaceName::FORMAT => InterfaceName::from_str(text).err(),
         HostName::FORMAT => HostName::from_str(text).err(),
         GroupName::FORMAT => GroupName::from_str(text).err(),
@@ -184,7 +185,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
-            for format in ["ip", Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
+            for format in ["ip", BackendPath::FORMAT, Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
                 HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT,
                 HttpHeader::FORMAT, DnsName::FORMAT, RecordType::FORMAT, ResponseCode::FORMAT, HexBytes::FORMAT,

@@ -84,7 +84,6 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
 /// Keys that this version does not have, with what to do.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("<<", "YAML merge keys are not supported: use backend_defaults, or repeat the keys"),
-    ("backup", "backup backends are not built: remove the key"),
     ("deny", "lists of denied clients are not built: list those that may in under `allow`"),
     ("direct", "not built: remove the key"),
     ("hash_balance_factor", "bounded load is not built: remove the key"),
@@ -93,20 +92,15 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "hash_seed",
         "the seed is in a file of its own that lb makes, never in this one: remove the key",
     ),
-    ("hysteresis", "not built: remove the key"),
     ("maxconn", "limits of connections are not built: remove the key"),
     ("observe", "passive checks are not built: remove the key"),
-    ("panic_threshold", "not built: remove the key; see on_all_down"),
     (
         "persistence",
         "persistence with a time-out is not built; `balance: source` keeps a client at its backend",
     ),
-    ("quorum", "not built: remove the key; see on_all_down"),
     ("rate_limit", "rate limits are not built: remove the key"),
     ("send_proxy", "the PROXY protocol is not built: remove the key"),
-    ("slowstart", "slow start is not built: remove the key"),
-    ("sorry_server", "not built: remove the key; see on_all_down"),
-    ("track", "the classic flow table is not built: remove the key"),
+    ("sorry_server", "list the server under `backends:`, with `sorry: true`"),
 ];
 
 /// Keys that belong elsewhere in a way that only words can tell: place, key, help.

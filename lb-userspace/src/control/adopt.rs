@@ -1,6 +1,6 @@
 //! Start: what is in the maps already becomes what the controller knows, so that a crash or an upgrade loses nothing.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use lb_common::abi::{BackendId, ServiceRow, key_kind, service_flag};
 
@@ -11,7 +11,10 @@ use super::{
     state::{Admin, ServiceState},
 };
 use crate::{
-    api::types::PhaseCount, config::model, health::agent::AgentHealth, plan::members::Mode,
+    api::types::PhaseCount,
+    config::model,
+    health::agent::AgentHealth,
+    plan::{members::Mode, slow_start::SlowStart},
 };
 
 impl Node {
@@ -138,6 +141,10 @@ impl Node {
                 port,
                 weight: 0,
                 timing: default_timing(),
+                slowstart: Duration::ZERO,
+                tier: 0,
+                sorry: false,
+                track: None,
             });
             let mut backend = Backend {
                 id: BackendId(id),
@@ -150,6 +157,7 @@ impl Node {
                 health: None,
                 agent: AgentHealth::default(),
                 ejected: false,
+                slow_start: SlowStart::default(),
                 ramp: 100,
                 pins: 0,
                 slots: 0,
@@ -177,16 +185,16 @@ impl Node {
 
     fn restore_counters(&mut self, index: usize) {
         let key = self.services[index].key.to_string();
-        if let Some(ServiceState { retired, history, .. }) = self.state.services.get(&key) {
+        if let Some(ServiceState { retired, history, short, .. }) = self.state.services.get(&key) {
             self.services[index].retired = *retired;
             self.services[index].history = *history;
+            self.services[index].short = *short;
         }
     }
 }
 
 /// A service in the maps that the configuration does not know: it is about to be removed.
 fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
-    use std::time::Duration;
     model::Service {
         name: key.to_string(),
         listen: model::Listen {
@@ -212,6 +220,9 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
             _ => model::Balance::Source,
         },
         on_all_down: model::OnAllDown::default(),
+        quorum: 1,
+        hysteresis: 0,
+        panic_threshold: 0,
         fragments: if row.flags & service_flag::FRAGMENTS != 0 {
             model::Fragments::All
         } else {
@@ -233,7 +244,6 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
 }
 
 fn default_timing() -> model::Timing {
-    use std::time::Duration;
     model::Timing {
         inter: Duration::from_secs(2),
         fastinter: Duration::from_millis(500),

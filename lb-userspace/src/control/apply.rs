@@ -23,7 +23,7 @@ use super::{
     Node,
     alloc::Span,
     loaded::{Backend, ListenKey, Service, target},
-    monotonic_seconds,
+    monotonic_milliseconds, monotonic_seconds,
     retire::Retired,
     state::Admin,
     unix_seconds,
@@ -33,9 +33,10 @@ use crate::{
     config::model,
     events::{Happened, Kind},
     plan::{
-        members::{Decision, Mode},
+        members::{Decision, Mode, is_up},
         phases::{self, OldRing},
         ring::{self, BaseRing},
+        slow_start::SlowStart,
     },
 };
 
@@ -66,6 +67,10 @@ impl Node {
     /// number of slots that changed their owner.
     pub(super) fn reconcile(&mut self, index: usize) -> Result<u32, ApplyError> {
         // First: which backends count as DOWN depends on it.
+        let now = monotonic_milliseconds();
+        for backend in &mut self.services[index].backends {
+            backend.look(now);
+        }
         let decision = self.services[index].decide();
         self.services[index].take(&decision);
         self.publish_backends(index)?;
@@ -91,7 +96,11 @@ impl Node {
         if before.is_empty() || before == state {
             return;
         }
-        let kind = if service.mode.is_up() { Kind::ServiceUp } else { Kind::ServiceDown };
+        let kind = match (is_up(before), service.mode.is_up()) {
+            (true, true) => Kind::ServiceMode,
+            (_, true) => Kind::ServiceUp,
+            (_, false) => Kind::ServiceDown,
+        };
         let usable = service.backends.iter().filter(|b| b.candidate().usable()).count();
         let cause = match service.mode_reason.as_str() {
             "" => format!("{usable} of {} backends are usable", service.backends.len()),
@@ -442,6 +451,7 @@ impl Node {
             health: None,
             agent: Default::default(),
             ejected: false,
+            slow_start: SlowStart::default(),
             ramp: 100,
             pins: 0,
             slots: 0,

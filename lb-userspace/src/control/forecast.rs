@@ -5,7 +5,7 @@ use lb_common::abi::BackendId;
 use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
-    reload::{ReloadError, same},
+    reload::{ReloadError, roles, same},
     state::Admin,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         members::{Decision, Mode},
         moves::{Moves, Share, moves},
         ring,
+        slow_start::SlowStart,
     },
 };
 
@@ -268,6 +269,9 @@ fn backends(service: &Service, spec: &model::Service, changes: &mut Vec<Change>)
                 format!("backend {name}: weight {} -> {}{kept}", known.spec.weight, wanted.weight);
             note(known.id, "weight", text);
         }
+        for text in roles(&known.spec, wanted) {
+            note(known.id, "role", text);
+        }
         if known.spec.name != *name {
             note(known.id, "renamed", format!("backend {} is called {name}", known.spec.name));
         }
@@ -295,6 +299,7 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         health: None,
         agent: Default::default(),
         ejected: false,
+        slow_start: SlowStart::default(),
         ramp: 100,
         pins: 0,
         slots: 0,

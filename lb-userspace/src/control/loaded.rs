@@ -20,6 +20,7 @@ use crate::{
     plan::{
         members::{Admin, Agent, Mode},
         ring::BaseRing,
+        slow_start::SlowStart,
     },
 };
 
@@ -173,7 +174,9 @@ pub struct Backend {
     pub agent: AgentHealth,
     /// Ejected by passive checks.
     pub ejected: bool,
-    /// How far its slow start has come, percent.
+    /// Its way back after it was DOWN.
+    pub slow_start: SlowStart,
+    /// How far that has come, percent.
     pub ramp: u8,
     /// Pins that name it, at the last sweep.
     pub pins: u64,
@@ -193,6 +196,20 @@ impl Backend {
             Some(health) => health.up,
             None => self.checked || self.spec.timing.init_state == model::InitState::Up,
         }
+    }
+
+    /// Timing of its checks, or of those of the backend that it tracks.
+    pub fn timing(&self) -> &model::Timing {
+        let tracked = self.spec.track.as_ref().and_then(|tracked| tracked.probe.as_ref());
+        tracked.map_or(&self.spec.timing, |probe| &probe.timing)
+    }
+
+    /// Takes in what is known now; `milliseconds` of CLOCK_MONOTONIC. Whether its share of the ring changes.
+    pub fn look(&mut self, milliseconds: u64) -> bool {
+        let (candidate, length) = (self.candidate(), self.spec.slowstart);
+        self.slow_start.look(&candidate, self.checked, length, milliseconds);
+        let ramp = self.slow_start.percent(length, milliseconds);
+        std::mem::replace(&mut self.ramp, ramp) != ramp
     }
 
     /// `UP 1/3` and the like.
@@ -246,23 +263,28 @@ pub fn agent(service: &model::Service, backend: &model::Backend) -> Option<Agent
     })
 }
 
-/// The probe of a backend, if its service has a check.
+/// The probe of a backend: that of its service's check, or of the backend that it tracks.
 pub fn target(service: &model::Service, backend: &model::Backend) -> Option<TargetKey> {
-    let check = service.check.clone()?;
+    if backend.sorry {
+        return None;
+    }
+    let model::Probe { address, port, check, timing, service, backend, vip, forward } =
+        match &backend.track {
+            Some(tracked) => tracked.probe.clone()?,
+            None => model::Probe {
+                address: backend.address,
+                port: backend.port,
+                check: service.check.clone()?,
+                timing: backend.timing,
+                service: service.name.clone(),
+                backend: backend.name.clone(),
+                vip: SocketAddr::new(service.listen.address, service.listen.port),
+                forward: service.forward,
+            },
+        };
     // What is asked of the same backend for several services is asked once, unless the question names the service.
     let is_particular =
         check.via == model::Via::Vip || matches!(check.kind, model::CheckKind::Exec { .. });
-    let served = is_particular.then(|| Served {
-        service: service.name.clone(),
-        backend: backend.name.clone(),
-        vip: SocketAddr::new(service.listen.address, service.listen.port),
-        forward: service.forward,
-    });
-    Some(TargetKey {
-        address: backend.address,
-        port: check.port.unwrap_or(backend.port),
-        check,
-        timing: backend.timing,
-        served,
-    })
+    let served = is_particular.then_some(Served { service, backend, vip, forward });
+    Some(TargetKey { address, port: check.port.unwrap_or(port), check, timing, served })
 }

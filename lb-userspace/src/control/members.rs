@@ -18,8 +18,8 @@ impl Backend {
             agent: self.says(),
             ejected: self.ejected,
             ramp: self.ramp,
-            tier: 0,
-            sorry: false,
+            tier: self.spec.tier,
+            sorry: self.spec.sorry,
         }
     }
 }
@@ -28,7 +28,12 @@ impl Service {
     /// Who would serve now.
     pub fn decide(&self) -> Decision {
         let candidates: Vec<Candidate> = self.backends.iter().map(Backend::candidate).collect();
-        let rules = Rules { on_all_down: self.spec.on_all_down, ..Rules::default() };
+        let rules = Rules {
+            on_all_down: self.spec.on_all_down,
+            quorum: self.spec.quorum,
+            hysteresis: self.spec.hysteresis,
+            panic_threshold: self.spec.panic_threshold,
+        };
         decide(&rules, &candidates, Before { short: self.short, new_ring: self.ring.slots == 0 })
     }
 

@@ -13,7 +13,7 @@ use crate::{
     config::{self, Parsed, model},
     events::{Happened, Kind},
     health::Target,
-    plan::ring,
+    plan::{ring, slow_start::SlowStart},
 };
 
 /// Why a configuration is not in force.
@@ -268,6 +268,7 @@ impl Node {
                             wanted.name, backend.spec.weight, wanted.weight
                         ));
                     }
+                    lines.extend(roles(&backend.spec, wanted));
                     backend.spec = wanted.clone();
                     match target(spec, wanted) {
                         None => {
@@ -389,6 +390,7 @@ impl Node {
             leaving => leaving,
         };
         backend.weight = known.weight;
+        backend.slow_start = SlowStart::resume(known.slow_start);
         if target(&self.services[index].spec, &backend.spec).is_some() {
             backend.health = known.health.clone();
             backend.checked = known.health.is_some();
@@ -426,6 +428,7 @@ impl Node {
                 retired: service.retired,
                 retired_ids: service.retired_ids.clone(),
                 history: service.history,
+                short: service.short,
                 ..ServiceState::default()
             };
             for backend in &service.backends {
@@ -438,6 +441,7 @@ impl Node {
                         weight: backend.weight,
                         health: backend.health.clone(),
                         agent: backend.agent.clone(),
+                        slow_start: backend.slow_start.since(),
                     },
                 );
             }
@@ -462,6 +466,29 @@ impl Node {
             }
         }
     }
+}
+
+/// What changes of a backend beside its weight and its checks' times.
+pub(super) fn roles(before: &model::Backend, after: &model::Backend) -> Vec<String> {
+    let role = |backend: &model::Backend| match (backend.sorry, backend.tier) {
+        (true, _) => "sorry".to_owned(),
+        (false, tier) => format!("tier {tier}"),
+    };
+    let tracked = |backend: &model::Backend| match &backend.track {
+        None => "none".to_owned(),
+        Some(tracked) => tracked.name.clone(),
+    };
+    let slowstart = |backend: &model::Backend| format!("{:?}", backend.slowstart);
+    let name = &after.name;
+    [
+        ("role", role(before), role(after)),
+        ("track", tracked(before), tracked(after)),
+        ("slowstart", slowstart(before), slowstart(after)),
+    ]
+    .into_iter()
+    .filter(|(_, before, after)| before != after)
+    .map(|(key, before, after)| format!("backend {name}: {key} {before} -> {after}"))
+    .collect()
 }
 
 /// `address:port`, what makes a backend the same one across reloads.

@@ -139,6 +139,7 @@ impl Node {
             listen: service.key.to_string(),
             forward: forward_name(service.spec.forward).to_owned(),
             state: service.state().to_owned(),
+            state_reason: service.mode_reason.clone(),
             ring: format!("{:08x}", service.ring_digest),
             vip_on_host: self.snapshot.is_local(service.key.address),
             slots: service.phases,
@@ -154,8 +155,7 @@ impl Node {
     fn backend_status(&self, service: &Service, backend: &Backend) -> BackendStatus {
         let row = self.dataplane.backends().get(backend.id.0);
         let unix = unix_seconds();
-        let checks =
-            backend.health.as_ref().map(|health| checks(health, &backend.spec.timing, unix));
+        let checks = backend.health.as_ref().map(|health| checks(health, backend.timing(), unix));
         let health = backend.health.clone().unwrap_or_default();
         BackendStatus {
             name: backend.spec.name.clone(),
@@ -166,6 +166,10 @@ impl Node {
             configured_weight: backend.spec.weight,
             weight_percent: backend.says().percent,
             agent: service.spec.agent_check.is_some().then(|| agent_status(&backend.agent)),
+            throttle: (backend.ramp < 100).then_some(backend.ramp),
+            tier: backend.spec.tier,
+            sorry: backend.spec.sorry,
+            tracks: backend.spec.track.as_ref().map(|tracked| tracked.name.clone()),
             slots: backend.slots,
             pins: backend.pins,
             next_hop: self.next_hop_text(service, backend.spec.address, &row),

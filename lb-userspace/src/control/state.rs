@@ -70,6 +70,8 @@ pub struct ServiceState {
     pub retired_ids: Vec<u32>,
     /// What has happened to it.
     pub history: History,
+    /// How many tiers have lost the quorum: which side of the hysteresis it is on.
+    pub short: u8,
     /// By `address:port`.
     pub backends: BTreeMap<String, BackendState>,
 }
@@ -103,6 +105,8 @@ pub struct BackendState {
     pub health: Option<Health>,
     /// What its agent has said.
     pub agent: AgentHealth,
+    /// When it came back, while it starts slowly; milliseconds of CLOCK_MONOTONIC.
+    pub slow_start: Option<u64>,
 }
 
 impl State {

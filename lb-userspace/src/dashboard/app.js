@@ -124,7 +124,7 @@ function drawAge() {
 
 /// A change while the page is open: said aloud, and shown for some seconds.
 function announce(events) {
-  const worth = events.filter((event) => ["backend_down", "backend_up", "service_down", "service_up", "config_refused"].includes(event.kind));
+  const worth = events.filter((event) => ["backend_down", "backend_up", "service_down", "service_up", "service_mode", "config_refused"].includes(event.kind));
   for (const event of worth.slice(-4)) {
     const where = event.service ? (event.backend ? backendLink(event.service, event.backend) : serviceLink(event.service)) : "#/events";
     const kind = event.kind.endsWith("_up") ? "up" : "down";

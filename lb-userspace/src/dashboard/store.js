@@ -22,6 +22,8 @@ class History {
   }
 }
 
+// Modes in which usable backends serve, if not those that should.
+const SERVES = new Set(["BACKUP", "UNDER-QUORUM"]);
 const MEASURES = ["packets", "packetsOut", "bits", "bitsOut", "flows", "resets", "drops", "check", "slowest"];
 
 class Series {
@@ -139,7 +141,7 @@ function takeBackends(service, old, at, repeated) {
   const all = [...service.backends.values()];
   service.usable = all.filter((backend) => backend.kind === "up" || backend.kind === "falling").length;
   service.down = all.filter((backend) => backend.kind === "down" || backend.kind === "rising").length;
-  service.kind = service.status.state === "UP" ? (service.down > 0 ? "falling" : "up") : "down";
+  service.kind = service.status.state === "UP" ? (service.down > 0 ? "falling" : "up") : SERVES.has(service.status.state) ? "falling" : "down";
   service.search = `${service.name} ${service.status.listen} ${service.status.forward} ${service.status.state}`.toLowerCase();
 }
 

@@ -1,7 +1,10 @@
 //! The running daemon: whether it is there, and what it and the loaded program say.
 
 use super::{Finding, Severity, advice, command, counted, facts::Facts, shell_word};
-use crate::api::types::{ServiceStatus, Status};
+use crate::{
+    api::types::{ServiceStatus, Status},
+    plan::members::is_up,
+};
 
 pub(super) const GROUP: &str = "daemon";
 
@@ -98,12 +101,12 @@ fn running(status: &Status) -> Finding {
 
 fn service(service: &ServiceStatus) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if matches!(service.state.as_str(), "DOWN" | "FAIL-OPEN") {
+    if !is_up(&service.state) && !service.state.is_empty() {
         findings.push(Finding::bad(
             Severity::Error,
             GROUP,
             "service",
-            format!("{} has no usable backend ({})", service.name, service.state),
+            format!("{} is {}: {}", service.name, service.state, service.state_reason),
             "clients are refused, or sent to backends that do not answer",
             command("lb status"),
         ));

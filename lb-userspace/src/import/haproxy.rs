@@ -27,6 +27,7 @@ struct Section {
     default_backend: Option<String>,
     is_http: bool,
     by_source: bool,
+    all_backups: bool,
     check: Check,
     has_check: bool,
     /// Keys of `agent_check`, of the last server that has an agent.
@@ -42,6 +43,9 @@ struct Server {
     address: String,
     settings: Settings,
     is_checked: bool,
+    is_backup: bool,
+    /// `BACKEND/SERVER` or `SERVER`.
+    track: Option<String>,
 }
 
 #[derive(Default)]
@@ -149,6 +153,7 @@ impl Reader {
                 }
             }
             ["option", "tcp-check"] => section.has_check = true,
+            ["option", "allbackups"] => section.all_backups = true,
             [
                 "option",
                 check @ ("mysql-check" | "pgsql-check" | "redis-check" | "smtpchk" | "ldap-check"
@@ -225,13 +230,6 @@ impl Reader {
             }
             ["server", server, address, parameters @ ..] => {
                 let (settings, flags) = self.parameters(number, parameters);
-                if flags.contains(&"backup") {
-                    self.note(
-                        number,
-                        format!("`{server}` is a backup, which lb does not have: left out"),
-                    );
-                    return;
-                }
                 if flags.contains(&"disabled") {
                     self.note(
                         number,
@@ -274,6 +272,8 @@ impl Reader {
                     address: (*address).to_owned(),
                     settings,
                     is_checked: flags.contains(&"check"),
+                    is_backup: flags.contains(&"backup"),
+                    track: after(parameters, "track").map(str::to_owned),
                 });
             }
             ["server-template", ..] => self.note(number, "`server-template`: name each backend"),
@@ -327,13 +327,14 @@ impl Reader {
                 "rise" => settings.rise = count(words.next()),
                 "fall" => settings.fall = count(words.next()),
                 "weight" => settings.weight = count(words.next()),
+                "slowstart" => settings.slowstart = time(words.next()),
                 "port" | "maxconn" | "maxqueue" | "id" | "cookie" | "observe" | "error-limit"
                 | "on-error" | "resolvers" | "resolve-prefer" | "init-addr" | "verify"
-                | "ca-file" | "crt" | "sni" | "alpn" | "minconn" | "slowstart" | "on-marked-up"
-                | "track" | "source" | "agent-port" | "agent-inter" | "agent-addr"
-                | "agent-send" | "check-alpn" | "check-proto" | "check-sni" => {
+                | "ca-file" | "crt" | "sni" | "alpn" | "minconn" | "on-marked-up" | "track"
+                | "source" | "agent-port" | "agent-inter" | "agent-addr" | "agent-send"
+                | "check-alpn" | "check-proto" | "check-sni" => {
                     words.next();
-                    if matches!(*word, "slowstart" | "observe" | "track" | "maxconn") {
+                    if matches!(*word, "observe" | "maxconn") {
                         self.note(line, format!("`{word}` has no equivalent yet"));
                     }
                 }
@@ -361,6 +362,8 @@ impl Reader {
     fn finish(mut self, choices: &Choices) -> Imported {
         let sections = std::mem::take(&mut self.sections);
         let mut services: Vec<Service> = Vec::new();
+        // HAProxy's names of pools, by service.
+        let mut pools: Vec<String> = Vec::new();
         for section in sections
             .iter()
             .filter(|section| ["frontend", "listen"].contains(&section.kind.as_str()))
@@ -381,8 +384,10 @@ impl Reader {
             if section.is_http {
                 self.note(section.line, format!("`{}` is in mode http: lb forwards its TCP connections, whatever they carry", section.name));
             }
+            self.note_backups(pool);
             for (line, bind) in &section.binds {
                 let service = self.service(section, pool, *line, bind, choices);
+                pools.extend(service.iter().map(|_| pool.name.clone()));
                 services.extend(service);
             }
         }
@@ -394,6 +399,7 @@ impl Reader {
                 service.name = format!("{}-{}", service.name, service.port);
             }
         }
+        self.name_tracked(&mut services, &pools);
         self.note_shared(&services);
         let notes = self.notes.into_keys().map(|(line, text)| match line {
             0 => text,
@@ -401,6 +407,49 @@ impl Reader {
         });
         let notes = notes.collect();
         yaml::write("a file of HAProxy", &services, notes)
+    }
+
+    /// HAProxy uses one backup after the other, unless it is told otherwise.
+    fn note_backups(&mut self, pool: &Section) {
+        let mut backups = pool.servers.iter().filter(|server| server.is_backup);
+        if let (Some(_), Some(second)) = (backups.next(), backups.next())
+            && !pool.all_backups
+        {
+            self.note(
+                second.line,
+                "more than one `backup`: lb uses all of a tier together; give them `tier: 1`, `tier: 2`... for one after the other",
+            );
+        }
+    }
+
+    /// `track` names HAProxy's backend; ours names the service that it became.
+    fn name_tracked(&mut self, services: &mut [Service], pools: &[String]) {
+        let known: Vec<(String, Vec<String>)> = services
+            .iter()
+            .map(|service| {
+                (service.name.clone(), service.backends.iter().map(|b| b.name.clone()).collect())
+            })
+            .collect();
+        for (index, service) in services.iter_mut().enumerate() {
+            for backend in &mut service.backends {
+                let Some(wanted) = backend.track.take() else { continue };
+                let (pool, server) = wanted.split_once('/').unwrap_or((&pools[index], &wanted));
+                let server = name(server);
+                // Its own service first: several may have the same pool.
+                let mut places = std::iter::once(index).chain(0..known.len());
+                let found = places.find(|at| pools[*at] == pool && known[*at].1.contains(&server));
+                match found {
+                    Some(at) => backend.track = Some(format!("{}/{server}", known[at].0)),
+                    None => self.note(
+                        0,
+                        format!(
+                            "`{}` tracks `{wanted}`, which is in no service: left out",
+                            backend.name
+                        ),
+                    ),
+                }
+            }
+        }
     }
 
     /// A proxy may use a server for as many frontends as it likes; nat tells answers apart by the server's address and port.
@@ -469,7 +518,14 @@ impl Reader {
                 // HAProxy's default; ours is another, and weights are relative.
                 settings.weight.get_or_insert(1);
             }
-            service.backends.push(Backend { name: name(&server.name), address, settings });
+            service.backends.push(Backend {
+                name: name(&server.name),
+                address,
+                settings,
+                is_backup: server.is_backup,
+                track: server.track.clone(),
+                ..Backend::default()
+            });
         }
         if service.backends.is_empty() {
             self.note(line, format!("`{}` has no backend left: left out", section.name));
@@ -477,6 +533,12 @@ impl Reader {
         }
         Some(service)
     }
+}
+
+/// The value behind a parameter.
+fn after<'w>(words: &[&'w str], parameter: &str) -> Option<&'w str> {
+    let at = words.iter().position(|word| *word == parameter)?;
+    words.get(at + 1).copied()
 }
 
 /// `10.0.0.1:80`, `10.0.0.1` (the bind's port), `[2001:db8::1]:80`, `2001:db8::1:80`.
@@ -519,6 +581,7 @@ fn merged(base: &Settings, over: Settings) -> Settings {
         rise: over.rise.or(base.rise),
         fall: over.fall.or(base.fall),
         timeout: over.timeout.or_else(|| base.timeout.clone()),
+        slowstart: over.slowstart.or_else(|| base.slowstart.clone()),
     }
 }
 
@@ -547,11 +610,12 @@ backend servers
     stick on src
     server web1 10.0.0.11:8080 check weight 3
     server web2 10.0.0.12:8080 check fastinter 250ms
-    server old 10.0.0.13:8080 check backup
+    server old 10.0.0.13:8080 check backup slowstart 30s
     server named app.example:8080 check
 listen tls
     bind :443 ssl crt /etc/x.pem
-    server web1 10.0.0.11:8443
+    server web1 10.0.0.11:8443 track servers/web1
+    server web2 10.0.0.12:8443 track gone/web9
 listen postgres
     bind 192.0.2.20:5432
     option pgsql-check user lb
@@ -592,8 +656,16 @@ listen postgres
             .collect();
         assert_eq!(
             backends,
-            ["web1 10.0.0.11:8080 3 1s 500ms 2", "web2 10.0.0.12:8080 1 1s 250ms 2"]
+            [
+                "web1 10.0.0.11:8080 3 1s 500ms 2",
+                "web2 10.0.0.12:8080 1 1s 250ms 2",
+                "old 10.0.0.13:8080 1 1s 500ms 2"
+            ]
         );
+        assert_eq!((web.backends[2].tier, web.backends[2].slowstart.as_secs()), (1, 30));
+        let tracked = |index: usize| config.services[1].backends[index].track.clone();
+        assert_eq!(tracked(0).map(|tracked| tracked.name), Some("www/web1".to_owned()));
+        assert_eq!(tracked(1), None);
         assert_eq!(web.backends[0].timing.timeout.as_millis(), 800);
         assert_eq!(web.balance, crate::config::model::Balance::Source);
         let check = format!("{:?}", web.check);
@@ -604,10 +676,9 @@ listen postgres
             (11, "use_backend"),
             (14, "leastconn"),
             (17, "balance: source"),
-            (20, "backup"),
             (21, "app.example"),
             (23, "TLS"),
-            (27, "pgsql-check"),
+            (28, "pgsql-check"),
         ] {
             let expected = format!("line {line}: ");
             let found = imported

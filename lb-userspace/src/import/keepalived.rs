@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Backend, Check, Choices, Forward, Imported, Service, Settings, name, period, quoted,
+    Backend, Check, Choices, Forward, Imported, Service, name, period, quoted,
     words::{Line, lines},
     yaml,
 };
@@ -69,13 +69,13 @@ impl Reader {
                 if closed.as_deref() == Some("virtual_server")
                     && let Some(service) = self.service.take()
                 {
-                    if service.backends.is_empty() {
+                    if service.backends.iter().all(|backend| backend.is_sorry) {
                         self.note(
                             line.number,
                             format!("{} has no real_server: left out", service.name),
                         );
                     } else {
-                        self.services.push(service);
+                        self.finish_service(line.number, service);
                     }
                 }
             }
@@ -85,6 +85,33 @@ impl Reader {
                 self.setting(line);
             }
         }
+    }
+
+    /// keepalived's quorum counts weights (1 unless written), ours counts backends.
+    fn finish_service(&mut self, line: usize, mut service: Service) {
+        let weight = |backend: &Backend| backend.settings.weight.unwrap_or(1);
+        let mut weights: Vec<u16> =
+            service.backends.iter().filter(|backend| !backend.is_sorry).map(weight).collect();
+        weights.dedup();
+        let counted = |count: u32| count.div_ceil(u32::from(weights[0]).max(1));
+        if service.quorum.is_some() || service.hysteresis.is_some() {
+            if weights.len() == 1 {
+                service.quorum = service.quorum.map(counted);
+                service.hysteresis = service
+                    .hysteresis
+                    .map(|count| counted(count).min(service.quorum.unwrap_or(1) - 1));
+            } else {
+                service.quorum = None;
+                service.hysteresis = None;
+                let text = format!(
+                    "the quorum of {} counts weights, which differ; lb's counts backends: left out",
+                    service.name
+                );
+                self.note(line, text);
+            }
+        }
+        service.backends.sort_by_key(|backend| backend.is_sorry);
+        self.services.push(service);
     }
 
     fn begin(&mut self, line: usize, head: &[String]) {
@@ -122,7 +149,7 @@ impl Reader {
                 let port = port.parse().unwrap_or(service.port);
                 let address = std::net::SocketAddr::new(address, port).to_string();
                 let name = format!("rs{}", service.backends.len() + 1);
-                service.backends.push(Backend { name, address, settings: Settings::default() });
+                service.backends.push(Backend { name, address, ..Backend::default() });
             }
             ["TCP_CHECK"] => self.check(|_| {}),
             ["HTTP_GET"] => self.check(|check| check.http = true),
@@ -262,11 +289,24 @@ impl Reader {
                 let host = (*host).to_owned();
                 self.check(|check| check.host = Some(host));
             }
-            [
-                keyword @ ("sorry_server" | "quorum" | "ops" | "ha_suspend" | "alpha"
-                | "inhibit_on_failure"),
-                ..,
-            ] => {
+            ["sorry_server", address, port] => {
+                let (Ok(address), Ok(port)) = (address.parse::<IpAddr>(), port.parse()) else {
+                    return self
+                        .note(line.number, format!("sorry_server {address} {port}: left out"));
+                };
+                let address = std::net::SocketAddr::new(address, port).to_string();
+                let sorry = Backend {
+                    name: "sorry".to_owned(),
+                    address,
+                    is_sorry: true,
+                    ..Backend::default()
+                };
+                // Blocks about real servers have the last backend in mind.
+                service.backends.insert(0, sorry);
+            }
+            ["quorum", count] => service.quorum = count.parse().ok(),
+            ["hysteresis", count] => service.hysteresis = count.parse().ok(),
+            [keyword @ ("ops" | "ha_suspend" | "alpha" | "inhibit_on_failure"), ..] => {
                 self.note(line.number, format!("`{keyword}` has no equivalent yet"));
             }
             _ => {}
@@ -315,6 +355,20 @@ virtual_server 192.0.2.10 80 {
         TCP_CHECK { connect_timeout 3 }
     }
 }
+virtual_server 192.0.2.11 80 {
+    lb_kind NAT
+    quorum 4
+    hysteresis 2
+    sorry_server 10.0.0.30 80
+    real_server 10.0.0.31 80 { weight 2 }
+    real_server 10.0.0.32 80 { weight 2 }
+}
+virtual_server 192.0.2.12 80 {
+    lb_kind NAT
+    quorum 4
+    real_server 10.0.0.41 80 { weight 2 }
+    real_server 10.0.0.42 80 { weight 3 }
+}
 virtual_server fwmark 5 {
     real_server 10.0.0.13 80 { }
 }
@@ -331,14 +385,19 @@ virtual_server 192.0.2.10 53 {
         let source = Source { path: "lb.yaml".into(), text: imported.yaml.clone() };
         let config =
             parse(&source).unwrap_or_else(|errors| panic!("{errors}\n{}", imported.yaml)).config;
-        assert_eq!(config.services.len(), 2, "{}", imported.yaml);
+        assert_eq!(config.services.len(), 4, "{}", imported.yaml);
+        let quorum =
+            |index: usize| (config.services[index].quorum, config.services[index].hysteresis);
+        assert_eq!((quorum(1), quorum(2)), ((2, 1), (1, 0)), "{}", imported.yaml);
+        let sorry: Vec<bool> = config.services[1].backends.iter().map(|b| b.sorry).collect();
+        assert_eq!(sorry, [false, false, true]);
         let web = &config.services[0];
         assert_eq!((web.forward, web.backends.len()), (model::Forward::Dsr, 2));
         assert_eq!(web.balance, model::Balance::Source);
         assert_eq!(web.backends[0].timing.inter.as_secs(), 6);
         assert_eq!((web.backends[0].weight, web.backends[1].weight), (100, 50));
-        assert_eq!(config.services[1].listen.protocol, model::Protocol::Udp);
-        for word in ["wlc", "persistence_timeout", "fwmark"] {
+        assert_eq!(config.services[3].listen.protocol, model::Protocol::Udp);
+        for word in ["quorum", "wlc", "persistence_timeout", "fwmark"] {
             assert!(
                 imported.notes.iter().any(|note| note.contains(word)),
                 "{word}: {:#?}",

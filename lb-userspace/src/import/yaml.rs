@@ -40,6 +40,11 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
         // Proxies refuse connections when no server is left.
         writeln!(out, "    on_all_down: reject")?;
     }
+    for (key, value) in [("quorum", service.quorum), ("hysteresis", service.hysteresis)] {
+        if let Some(value) = value {
+            writeln!(out, "    {key}: {value}")?;
+        }
+    }
     if let Some(check) = &service.check {
         writeln!(out, "    check: {{{}}}", of_check(check))?;
     }
@@ -54,6 +59,9 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
     for backend in &service.backends {
         let mut keys =
             vec![format!("name: {}", backend.name), format!("address: \"{}\"", backend.address)];
+        let roles = [("backup", backend.is_backup), ("sorry", backend.is_sorry)];
+        keys.extend(roles.iter().filter(|(_, is)| *is).map(|(key, _)| format!("{key}: true")));
+        keys.extend(backend.track.as_ref().map(|name| format!("track: {name}")));
         keys.extend(settings(&backend.settings));
         writeln!(out, "      - {{{}}}", keys.join(", "))?;
     }
@@ -99,6 +107,7 @@ fn settings(settings: &Settings) -> Vec<String> {
         ("fastinter", &settings.fastinter),
         ("downinter", &settings.downinter),
         ("timeout", &settings.timeout),
+        ("slowstart", &settings.slowstart),
     ];
     for (key, value) in periods {
         keys.extend(value.as_ref().map(|value| format!("{key}: {value}")));

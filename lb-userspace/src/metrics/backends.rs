@@ -19,7 +19,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
 
 fn states(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
     type Value = fn(&BackendStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Value); 7] = [
+    let gauges: [(&str, &str, Value); 8] = [
         ("lb_backend_up", "1 if the backend's checks say UP, or it has none.", |backend| {
             Some(flag(backend.state.starts_with("UP") || backend.state == "NOLB"))
         }),
@@ -33,6 +33,11 @@ fn states(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
             "lb_backend_weight_ratio",
             "Share of the weight that the backend asks for by its agent or its check's answers, 1 = all of it.",
             |backend| Some(f64::from(backend.weight_percent?) / 100.0),
+        ),
+        (
+            "lb_backend_throttle_percent",
+            "How far the backend's slow start has come, percent; 100 if it is through.",
+            |backend| Some(backend.throttle.unwrap_or(100).into()),
         ),
         ("lb_backend_slots", "Slots of the ring that the backend owns.", |backend| {
             Some(backend.slots.into())

@@ -9,14 +9,25 @@ use super::{
     Snapshot,
     family::{counter, flag, gauge},
 };
-use crate::api::types::{ServiceStats, ServiceStatus};
+use crate::{
+    api::types::{ServiceStats, ServiceStatus},
+    plan::members::{Mode, is_up},
+};
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Error> {
     let services = &all.status.services;
     let mut up = gauge(encoder, "lb_service_up", "1 if the service has a usable backend.")?;
     for service in services {
         let labels = [("service", service.name.as_str()), ("listen", &service.listen)];
-        up.sample(&labels, flag(service.state == "UP"))?;
+        up.sample(&labels, flag(is_up(&service.state)))?;
+    }
+    let help = "1 for the mode that the service is in: who serves.";
+    let mut modes = gauge(encoder, "lb_service_mode", help)?;
+    for service in services {
+        for mode in Mode::NAMES {
+            let labels = [("service", service.name.as_str()), ("mode", mode)];
+            modes.sample(&labels, flag(service.state == mode))?;
+        }
     }
     let mut slots = gauge(encoder, "lb_service_slots", "Slots of the ring by phase.")?;
     for service in services {

@@ -205,6 +205,10 @@ impl Mode {
         }
     }
 
+    /// The words of all modes, the best first.
+    pub const NAMES: [&str; 7] =
+        ["UP", "BACKUP", "UNDER-QUORUM", "PANIC", "FAIL-OPEN", "SORRY", "DOWN"];
+
     /// Usable backends do the service's work.
     pub const fn is_up(self) -> bool {
         matches!(self, Self::Normal | Self::Backup(_) | Self::UnderQuorum)
@@ -214,6 +218,11 @@ impl Mode {
     pub const fn ignores_health(self) -> bool {
         matches!(self, Self::Panic | Self::FailOpen)
     }
+}
+
+/// [`Mode::is_up`] of a mode's word.
+pub fn is_up(name: &str) -> bool {
+    matches!(name, "UP" | "BACKUP" | "UNDER-QUORUM")
 }
 
 /// A backend's part in the ring.

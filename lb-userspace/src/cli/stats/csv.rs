@@ -100,8 +100,12 @@ impl Service<'_> {
         row.set("status", if up { "UP" } else { "DOWN" });
         let used = self.service.backends.iter().filter(|backend| backend.share > 0.0);
         let weight: u32 = used.clone().map(|backend| u32::from(backend.weight)).sum();
-        row.set("act", used.count());
-        row.set("bck", 0);
+        let waits = |backend: &&BackendStats| {
+            let known = self.known.and_then(|s| s.backends.iter().find(|b| b.name == backend.name));
+            known.is_some_and(|known| known.tier > 0 || known.sorry)
+        };
+        row.set("act", used.clone().filter(|backend| !waits(backend)).count());
+        row.set("bck", used.filter(waits).count());
         row.set("weight", weight);
         row.set("uweight", weight);
         row.set("lbtot", self.service.total.flows);
@@ -194,6 +198,15 @@ impl Row {
         self.set("lb_slots", known.slots);
         self.set("lb_pins", known.pins);
         self.set("lb_next_hop", &known.next_hop);
+        let waits = known.tier > 0 || known.sorry;
+        self.set("act", u8::from(!waits));
+        self.set("bck", u8::from(waits));
+        if let Some(throttle) = known.throttle {
+            self.set("throttle", throttle);
+        }
+        if let Some(tracked) = &known.tracks {
+            self.set("tracked", tracked);
+        }
         self.set("check_status", &known.check);
         self.set("check_desc", sentence(&known.check));
         self.set("last_chk", &known.check_output);

@@ -116,9 +116,10 @@ impl Sort {
 /// How much a row needs to be looked at.
 fn badness(row: &Row<'_>) -> u8 {
     match (row.state, row.admin) {
-        ("DOWN" | "FAIL-OPEN", "" | "ready") => 4,
+        ("DOWN" | "FAIL-OPEN" | "PANIC" | "SORRY", "" | "ready") => 4,
         (state, "" | "ready") if state.starts_with("DOWN") => 3,
         (_, "drain" | "maint" | "removed") => 2,
+        ("BACKUP" | "UNDER-QUORUM", _) => 1,
         (state, _) if state.contains('/') => 1,
         _ => 0,
     }

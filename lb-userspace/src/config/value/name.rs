@@ -24,6 +24,20 @@ written_as_text!(GroupName, "group-name", "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$");
 pub struct HostName(pub String);
 written_as_text!(HostName, "host-name", "^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?$");
 
+/// A backend of any service: `SERVICE/BACKEND`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendPath {
+    /// The service.
+    pub service: String,
+    /// The backend.
+    pub backend: String,
+}
+written_as_text!(
+    BackendPath,
+    "lb-backend",
+    "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
+);
+
 displayed_as_text!(Name GroupName HostName InterfaceName);
 
 impl FromStr for Name {
@@ -37,6 +51,25 @@ impl FromStr for Name {
             "is not a name",
             "write 1 to 64 letters, digits, `_`, `.` and `-`, beginning with a letter, digit or `_`",
         ))
+    }
+}
+
+impl std::fmt::Display for BackendPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.service, self.backend)
+    }
+}
+
+impl FromStr for BackendPath {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        match text.split_once('/') {
+            Some((service, backend)) if word(service, 64) && word(backend, 64) => {
+                Ok(Self { service: service.to_owned(), backend: backend.to_owned() })
+            }
+            _ => Err(Wrong::new("is not a backend", "write SERVICE/BACKEND, such as web/web1")),
+        }
     }
 }
 

@@ -44,6 +44,9 @@ impl fmt::Display for Period {
                 return write!(f, "{}{unit}", milliseconds / length);
             }
         }
-        write!(f, "{milliseconds}ms")
+        match milliseconds {
+            0 => f.write_str("0s"),
+            _ => write!(f, "{milliseconds}ms"),
+        }
     }
 }

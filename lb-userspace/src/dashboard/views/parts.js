@@ -31,7 +31,7 @@ export function backendLabel({ kind, status }) {
 
 export function serviceLabel({ status, usable }) {
   if (status.state === "UP" && usable < status.backends.length) return "UP";
-  return status.state === "FAIL-OPEN" ? "fail open" : status.state;
+  return status.state === "FAIL-OPEN" ? "fail open" : status.state === "UNDER-QUORUM" ? "under quorum" : status.state;
 }
 
 /// A number with its line. draw(value, history)
@@ -70,7 +70,7 @@ export function heading(title, label, changed) {
   return { element, field, count: (shown) => text(number, shown) };
 }
 
-const ALARMS = { backend_down: "down", service_down: "down", config_refused: "down", backend_up: "up", service_up: "up", admin: "maint", weight: "maint" };
+const ALARMS = { backend_down: "down", service_down: "down", config_refused: "down", backend_up: "up", service_up: "up", service_mode: "falling", admin: "maint", weight: "maint" };
 
 /// Events, the newest first. draw(list)
 export function eventList(empty) {

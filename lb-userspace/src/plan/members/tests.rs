@@ -84,6 +84,14 @@ fn each_line_of_the_table() {
 }
 
 #[test]
+fn words_tell_which_modes_are_up() {
+    use Mode::{Backup, Down, FailOpen, Normal, Panic, Sorry, UnderQuorum};
+    let all = [Normal, Backup(1), UnderQuorum, Panic, FailOpen, Sorry, Down];
+    assert_eq!(all.map(Mode::name), Mode::NAMES);
+    assert!(all.into_iter().all(|mode| is_up(mode.name()) == mode.is_up()));
+}
+
+#[test]
 fn hysteresis_on_both_sides_of_the_quorum() {
     let rules = Rules { quorum: 3, hysteresis: 1, ..Rules::default() };
     let mut short = 0;
