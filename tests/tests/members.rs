@@ -153,6 +153,7 @@ fn a_lost_quorum_calls_the_next_tier_and_hysteresis_outlives_the_daemon() {
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &text).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["UP"]);
+    wait_mode(&daemon, "UP", &["web1", "web2", "web3"]);
     let mut flows = Flows::default();
     flows.open(&lab, "while all was well");
     set_health(&lab, &[2, 3], false);

@@ -41,7 +41,10 @@ impl Service {
     pub fn take(&mut self, decision: &Decision) {
         self.mode = decision.mode;
         self.mode_reason.clone_from(&decision.reason);
-        self.short = decision.short;
+        // What is not known yet is no lost quorum.
+        if self.starting_until.is_none() {
+            self.short = decision.short;
+        }
     }
 
     /// Length of its ring, if nothing is in its way.
