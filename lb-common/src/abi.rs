@@ -14,6 +14,7 @@ mod flow;
 mod fragment;
 mod handshake;
 mod nexthop;
+mod observe;
 mod pin;
 mod presence;
 mod reason;
@@ -34,6 +35,9 @@ pub use nexthop::{
     AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
     NextHopRow, RouteKey, nexthop_flag,
 };
+pub use observe::{
+    ObservedCounters, ObservedFailure, Opening, OpeningBucket, ProvenSource, failure_kind,
+};
 pub use pin::{Pin, pin_flag};
 pub use presence::{PRESENCE_BITS, Presence};
 pub use reason::{REASONS, Reason};
@@ -47,8 +51,8 @@ pub use trace::{
     trace_flag,
 };
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v3`).
-pub const ABI_VERSION: u32 = 3;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v4`).
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
@@ -70,6 +74,14 @@ pub mod map {
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `Array<HandshakeTimes>`, indexed by backend id (nat only).
     pub const HANDSHAKE_TIMES: &str = "HANDSHAKE_TIMES";
+    /// `Array<OpeningBucket>`: SYNs of observed services that wait for their answer, see [`crate::observe`].
+    pub const OPENINGS: &str = "OPENINGS";
+    /// `Array<ProvenSource>`: who has lately completed a handshake.
+    pub const PROVEN_SOURCES: &str = "PROVEN_SOURCES";
+    /// `Array<ObservedCounters>`, MMAPABLE, indexed by backend id.
+    pub const OBSERVED: &str = "OBSERVED";
+    /// `RingBuf` of [`super::ObservedFailure`]s.
+    pub const FAILURES: &str = "FAILURES";
     /// `HashMap<FlowKey, Connection>`: connections of services that count them.
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `PerCpuArray<BackendCounters>`, indexed by backend id; id 0 counts what belongs to no backend.
@@ -136,6 +148,8 @@ pub mod global {
     pub const HAVE_NAT: &str = "HAVE_NAT";
     /// `u32`: 1 if IPv6 is to be parsed at all.
     pub const HAVE_V6: &str = "HAVE_V6";
+    /// `u32`: 1 if any service observes its backends.
+    pub const OBSERVE: &str = "OBSERVE";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }
@@ -168,7 +182,10 @@ mod pod {
         NeighbourRow,
         NeighbourWanted,
         NextHopRow,
+        ObservedCounters,
+        OpeningBucket,
         Pin,
+        ProvenSource,
         ReplyRow,
         RouteKey,
         ServiceBucket,

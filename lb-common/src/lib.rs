@@ -17,6 +17,7 @@ pub mod ip;
 pub mod limit;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
+pub mod observe;
 pub mod parse;
 pub mod quote;
 pub mod rewrite;

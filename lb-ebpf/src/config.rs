@@ -28,6 +28,10 @@ pub static HAVE_NAT: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static HAVE_V6: Global<u32> = Global::new(1);
 
+/// 1 if any service observes its backends.
+#[unsafe(no_mangle)]
+pub static OBSERVE: Global<u32> = Global::new(0);
+
 /// One of [`mode`].
 #[unsafe(no_mangle)]
 pub static MODE: Global<u32> = Global::new(mode::PLAIN);

@@ -16,6 +16,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use crate::{
     connection, count, handshake, maps,
     nexthop::{self, Hop},
+    observe::{self, Way},
     packet::XdpFrame,
     trace,
     verdict::{Answer, Verdict},
@@ -32,6 +33,10 @@ pub fn packet<F: Family>(
 ) -> Result<Verdict, Verdict> {
     if service.flags & service_flag::COUNT_CONNECTIONS != 0 {
         connection::request::<F>(frame.context());
+    }
+    if observe::wanted(service.flags) {
+        let sees_replies = service.forward == Forward::Nat as u8;
+        observe::request::<F>(frame.context(), &Way { service: service.id, backend, sees_replies });
     }
     send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
 }

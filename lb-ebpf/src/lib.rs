@@ -21,6 +21,7 @@ pub mod limit;
 pub mod lpm;
 pub mod maps;
 pub mod nexthop;
+pub mod observe;
 pub mod options;
 pub mod packet;
 pub mod pin;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated;
 use lb_common::{
-    abi::{Address, REASONS},
+    abi::{Address, BackendId, REASONS},
     limit::Limit,
 };
 
@@ -16,9 +16,13 @@ const WANTED: Limit = Limit { interval: 100_000_000, burst: 2 };
 /// Samples of drops for one reason: ten a second.
 const SAMPLES: Limit = Limit { interval: 100_000_000, burst: 3 };
 
+/// Failures of backends of one class: a hundred a second. A backend that stays in the ring takes no more than its class.
+const FAILURES: Limit = Limit { interval: 10_000_000, burst: 50 };
+
 const WANTED_CLASSES: u32 = 64;
-/// Length of the map: ICMP, then the classes, then the reasons.
-pub const LIMITS: u32 = 1 + WANTED_CLASSES + REASONS;
+const FAILURE_CLASSES: u32 = 64;
+/// Length of the map: ICMP, then the classes of neighbours, then the reasons, then the classes of backends.
+pub const LIMITS: u32 = 1 + WANTED_CLASSES + REASONS + FAILURE_CLASSES;
 
 /// Whether an ICMP error may be sent now.
 #[inline(always)]
@@ -39,6 +43,12 @@ pub fn may_want(neighbour: &Address) -> bool {
     let [a, b, c, d] = neighbour.words.map(|word| word.raw());
     let class = (a ^ b ^ c ^ d).wrapping_mul(0x9E37_79B9) >> 26;
     admit(1 + (class & (WANTED_CLASSES - 1)), &WANTED)
+}
+
+/// Whether the controller may be told now of a failure of `backend`.
+#[inline(always)]
+pub fn may_tell_failure(backend: BackendId) -> bool {
+    admit(1 + WANTED_CLASSES + REASONS + (backend.0 & (FAILURE_CLASSES - 1)), &FAILURES)
 }
 
 #[inline(always)]

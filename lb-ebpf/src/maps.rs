@@ -9,8 +9,9 @@ use aya_ebpf::{
 use lb_common::abi::{
     Address, AllowKey, BackendCounters, BackendId, BackendRow, CaptureRecord, CaptureRule,
     CaptureState, Clock, Connection, FewTables, FlowKey, FragmentKey, FragmentRow, HandshakeTimes,
-    NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, REASONS, ReplyRow,
-    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot, Trace,
+    NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket, PRESENCE_BITS, Pin,
+    Presence, ProvenSource, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket,
+    ServiceRow, Slot, Trace,
 };
 
 use crate::lpm::longest_match;
@@ -82,6 +83,20 @@ pub static HANDSHAKE_TIMES: Array<HandshakeTimes> = Array::with_max_entries(1_02
 #[map]
 pub static CONNECTIONS: HashMap<FlowKey, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// SYNs of observed services that wait for their answer.
+#[map]
+pub static OPENINGS: Array<OpeningBucket> =
+    Array::with_max_entries(lb_common::observe::OPENING_BUCKETS, 0);
+/// Who has lately completed a handshake with an observed service.
+#[map]
+pub static PROVEN_SOURCES: Array<ProvenSource> =
+    Array::with_max_entries(lb_common::observe::SOURCES, 0);
+/// What was observed of backends, by id.
+#[map]
+pub static OBSERVED: Array<ObservedCounters> = Array::with_max_entries(1_024, BPF_F_MMAPABLE);
+/// Failures that proven sources have met.
+#[map]
+pub static FAILURES: RingBuf = RingBuf::with_byte_size(65_536, 0);
 /// Relates jiffies to nanoseconds.
 #[map]
 pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);

@@ -10,8 +10,9 @@ use lb_common::{
 };
 
 use crate::{
-    connection, count, handshake, maps,
+    config, connection, count, handshake, maps,
     nexthop::{self, Hop},
+    observe,
     packet::{Context, XdpFrame},
     pin, select, service,
     verdict::{Answer, Verdict},
@@ -54,6 +55,9 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     }
     if packet.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0 {
         connection::reply::<F>(frame.context(), reply, backend);
+        if config::OBSERVE.load() != 0 {
+            observe::reply::<F>(frame.context(), reply, backend);
+        }
         if is_syn_ack(&packet) {
             note_syn_ack::<F>(frame.context(), reply, backend);
         }

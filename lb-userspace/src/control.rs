@@ -25,6 +25,7 @@ mod measures;
 mod members;
 mod network;
 pub mod options;
+mod passive;
 mod reload;
 mod report;
 mod retire;
@@ -48,7 +49,7 @@ use std::{
 
 use anyhow::Context as _;
 use lb_common::{
-    abi::{DroppedSample, NeighbourWanted},
+    abi::{DroppedSample, NeighbourWanted, ObservedFailure},
     hash::HashKeys,
 };
 use tokio::{
@@ -115,6 +116,8 @@ enum Event {
     CaptureOver(u64),
     /// A packet was dropped.
     Dropped(Box<DroppedSample>),
+    /// A client did not get through to an observed backend.
+    Failed(ObservedFailure),
 }
 
 /// Everything one lb knows.
@@ -266,6 +269,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     node.dataplane.spawn_logger();
     let wanted = node.dataplane.wanted()?;
     tokio::spawn(forward_wanted(wanted, events.clone()));
+    tokio::spawn(forward_failures(node.dataplane.failures()?, events.clone()));
     tokio::spawn(forward_dropped(node.dataplane.samples()?, events.clone()));
     let mut manager = ServiceManager::new();
     manager.ready(node.services.len());
@@ -383,6 +387,17 @@ async fn forward_dropped(
 ) {
     while let Some(sample) = samples.next().await {
         if events.send(Event::Dropped(Box::new(sample))).is_err() {
+            return;
+        }
+    }
+}
+
+async fn forward_failures(
+    mut failures: crate::dataplane::Failures,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    while let Some(failure) = failures.next().await {
+        if events.send(Event::Failed(failure)).is_err() {
             return;
         }
     }
@@ -558,6 +573,7 @@ impl Node {
             Event::CaptureLoaded(loaded) => self.capture_loaded(*loaded),
             Event::CaptureOver(number) => self.capture_over(number),
             Event::Dropped(sample) => self.samples.add(*sample),
+            Event::Failed(failure) => self.backend_failed(&failure),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
                 let _ = self.reload(cause);
@@ -634,6 +650,7 @@ impl Node {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.end_ejections();
         for service in &self.services {
             if service.starting_until.is_some_and(|until| until <= now) {
                 self.dirty.insert(service.id);
@@ -741,6 +758,7 @@ fn dataplane_options(
         single_nic: nics == 1,
         have_nat: config.services.iter().any(|service| service.forward == Forward::Nat),
         take_over: false,
+        observe: config.services.iter().any(|service| service.observe.is_some()),
         have_v6: true,
         log_level: options.packet_log,
     }

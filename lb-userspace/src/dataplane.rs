@@ -15,6 +15,7 @@ pub mod decap;
 mod detach;
 mod dry_run;
 mod error;
+mod failures;
 mod few_routes;
 mod fill;
 mod foreign;
@@ -55,7 +56,7 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         Address, BackendCounters, BackendRow, Clock, Connection, FlowKey, HandshakeTimes,
-        NextHopRow, Pin, REASONS, ReplyRow, ServiceRow,
+        NextHopRow, ObservedCounters, Pin, REASONS, ReplyRow, ServiceRow,
     },
     be::Be16,
 };
@@ -75,6 +76,7 @@ pub use self::{
     detach::detach_all,
     dry_run::{DryRun, LARGEST_FRAME, Overlay},
     error::LoadError,
+    failures::Failures,
     foreign::{OnNic, program_on},
     grace::grace,
     load::Recipe,
@@ -112,6 +114,7 @@ pub struct Dataplane {
     pins: Pins,
     pins_new: Pins,
     connections: Connections,
+    observed: Table<ObservedCounters>,
     counters: Counters,
     routes: Routes,
     neighbours: Neighbours,
@@ -231,6 +234,11 @@ impl Dataplane {
         if confirmed { &self.pins } else { &self.pins_new }
     }
 
+    /// What was observed of a backend: all zero unless its service observes it.
+    pub fn observed(&self, backend: u32) -> ObservedCounters {
+        self.observed.get(backend)
+    }
+
     /// All connections that are counted.
     pub fn dump_connections(&self) -> io::Result<Vec<(FlowKey, Connection)>> {
         self.connections.dump()
@@ -265,6 +273,7 @@ impl Dataplane {
     pub fn clear_backend(&mut self, id: u32) -> Result<(), MapError> {
         self.backends.set(id, &BackendRow::default());
         self.replies.set(id, &ReplyRow::default());
+        self.observed.set(id, &ObservedCounters::default());
         self.counters.clear_backend(id)
     }
 
@@ -316,6 +325,11 @@ impl Dataplane {
         load::samples(&mut self.ebpf)
     }
 
+    /// Failures that clients have met at observed backends; once per load.
+    pub fn failures(&mut self) -> anyhow::Result<Failures> {
+        load::failures(&mut self.ebpf)
+    }
+
     /// Prints what the packet path logs, if its level is not 0. Needs a tokio runtime.
     pub fn spawn_logger(&mut self) {
         let level = self.options.log_level;
@@ -329,6 +343,7 @@ impl Dataplane {
     pub fn has_features(&self, options: &Options) -> bool {
         let loaded = &self.options;
         (loaded.have_nat || !options.have_nat)
+            && loaded.observe == options.observe
             && (loaded.have_v6 || !options.have_v6)
             && (!loaded.single_nic || options.single_nic)
     }

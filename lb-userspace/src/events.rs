@@ -46,6 +46,12 @@ pub enum Kind {
     BackendDown,
     /// A backend's agent wants it up or down, ready, drained or out.
     Agent,
+    /// A backend is out of the ring for a while, for what clients have met there.
+    Ejected,
+    /// A backend is no longer ejected.
+    Returned,
+    /// Clients did not get through to a backend, which is asked, or cannot be ejected.
+    Suspected,
     /// A backend was told to be ready, to drain, or to be out.
     Admin,
     /// A backend's weight was set.
@@ -66,7 +72,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -80,6 +86,9 @@ impl Kind {
         Self::BackendUp,
         Self::BackendDown,
         Self::Agent,
+        Self::Ejected,
+        Self::Returned,
+        Self::Suspected,
         Self::Admin,
         Self::Weight,
         Self::Drained,
@@ -106,6 +115,9 @@ impl Kind {
             Self::BackendUp => "backend_up",
             Self::BackendDown => "backend_down",
             Self::Agent => "agent",
+            Self::Ejected => "ejected",
+            Self::Returned => "returned",
+            Self::Suspected => "suspected",
             Self::Admin => "admin",
             Self::Weight => "weight",
             Self::Drained => "drained",
@@ -120,7 +132,9 @@ impl Kind {
     const fn level(self) -> tracing::Level {
         match self {
             Self::ConfigRefused | Self::ServiceDown => tracing::Level::ERROR,
-            Self::BackendDown | Self::ServiceMode | Self::ConfigRolledBack => tracing::Level::WARN,
+            Self::BackendDown | Self::Ejected | Self::ServiceMode | Self::ConfigRolledBack => {
+                tracing::Level::WARN
+            }
             _ => tracing::Level::INFO,
         }
     }

@@ -5,6 +5,7 @@ pub mod agent;
 mod checker;
 mod machine;
 mod outcome;
+pub mod passive;
 mod probe;
 mod stall;
 mod tally;
@@ -14,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    checker::Checker,
+    checker::{Checker, Suspicion},
     machine::Machine,
     outcome::{CheckCode, Outcome},
     tally::Tally,

@@ -140,7 +140,7 @@ pub fn answers_by_port(
     in_thread(machine, move || async move {
         let mut answers = BTreeMap::new();
         for port in ports {
-            match request_from(target, Some(port)).await {
+            match request_from(target, Some(SocketAddr::new(any_address(target), port))).await {
                 Ok(name) => drop(answers.insert(port, name)),
                 Err(error) => {
                     let _ = answer.send(Err(error.context(format!("port {port}"))));
@@ -179,11 +179,7 @@ pub fn datagrams(machine: &Machine, target: SocketAddr, count: usize) -> Tally {
 }
 
 async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    let socket = UdpSocket::bind(SocketAddr::new(any_address(target), 0)).await?;
     socket.connect(target).await?;
     let question = format!("datagram {number}");
     let mut reply = [0u8; 256];
@@ -199,21 +195,29 @@ async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
     bail!("no answer")
 }
 
+/// The unspecified address of the target's family.
+fn any_address(target: SocketAddr) -> IpAddr {
+    match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// One request over a new connection. A failure tells how far it came, and from which port, so that its packets can be
 /// found.
 pub async fn request(target: SocketAddr) -> anyhow::Result<String> {
     request_from(target, None).await
 }
 
-async fn request_from(target: SocketAddr, port: Option<u16>) -> anyhow::Result<String> {
+/// The same, from one of the machine's addresses; port 0 = any.
+pub async fn request_from(
+    target: SocketAddr,
+    source: Option<SocketAddr>,
+) -> anyhow::Result<String> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(port) = port {
-        let any: IpAddr = match target {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
+    if let Some(source) = source {
         socket.set_reuseaddr(true)?;
-        socket.bind(SocketAddr::new(any, port))?;
+        socket.bind(source).context("bind")?;
     }
     let mut step = "connecting".to_owned();
     let work = async {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_userspace::api::types::{BackendStatus, ServiceStatus, Stats, Status};
+use lb_userspace::api::types::{BackendStatus, Event, Events, ServiceStatus, Stats, Status};
 use serde::de::DeserializeOwned;
 
 use crate::{client::wait_for, machine::Machine};
@@ -244,6 +244,15 @@ impl<'a> Daemon<'a> {
     pub fn lookup(&self, source: &str, destination: &str) -> lb_userspace::api::types::Lookup {
         self.try_json(&["lookup", source, destination])
             .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()))
+    }
+
+    /// `lb events`: all that are remembered.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Event> {
+        let all: Events = self
+            .try_json(&["events"])
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.log_tail()));
+        all.events
     }
 
     /// Waits until the status is as wanted.

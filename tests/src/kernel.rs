@@ -66,11 +66,13 @@ pub struct Options {
     pub backends: u32,
     /// Entries of each pin table.
     pub pins: u32,
+    /// Services may observe their backends.
+    pub observe: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { single_nic: false, arena: 1 << 18, backends: 1024, pins: 1 << 16 }
+        Self { single_nic: false, arena: 1 << 18, backends: 1024, pins: 1 << 16, observe: false }
     }
 }
 
@@ -111,9 +113,14 @@ impl Kernel {
     /// The one balancer of this test binary (loading takes long), for one test at a time. The test's thread moves into
     /// a network namespace of its own, where only what the test makes can be found.
     pub fn shared() -> MutexGuard<'static, Kernel> {
+        Self::shared_with(Options::default())
+    }
+
+    /// The same, loaded in another way: every test of a binary has to want the same.
+    pub fn shared_with(options: Options) -> MutexGuard<'static, Kernel> {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
         static KERNEL: OnceLock<Result<Mutex<Kernel>, String>> = OnceLock::new();
-        let loaded = KERNEL.get_or_init(|| match Kernel::load(Options::default()) {
+        let loaded = KERNEL.get_or_init(|| match Kernel::load(options) {
             Ok(kernel) => Ok(Mutex::new(kernel)),
             Err(error) => Err(format!("{error:#}")),
         });
@@ -128,11 +135,13 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         let keys = hash_keys();
         let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
+        let observe = u32::from(options.observe);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
             .override_global(global::SINGLE_NIC, &single, true)
             .override_global(global::HAVE_NAT, &1u32, true)
+            .override_global(global::OBSERVE, &observe, true)
             .override_global(global::HAVE_V6, &1u32, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
             .map_max_entries(map::SERVICES, SERVICES)
@@ -140,6 +149,7 @@ impl Kernel {
             .map_max_entries(map::BACKENDS, options.backends)
             .map_max_entries(map::REPLIES, options.backends)
             .map_max_entries(map::COUNTERS, options.backends)
+            .map_max_entries(map::OBSERVED, options.backends)
             .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
             .map_max_entries(map::PINS, options.pins)
             .map_max_entries(map::PINS_NEW, options.pins);

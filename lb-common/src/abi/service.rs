@@ -115,6 +115,8 @@ pub mod service_flag {
     pub const OLD_BY_SOURCE: u32 = 128;
     /// Connections are counted.
     pub const COUNT_CONNECTIONS: u32 = 256;
+    /// What packets tell of backends is noted ([`crate::observe`]).
+    pub const OBSERVE: u32 = 512;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 
@@ -130,6 +132,7 @@ pub mod service_flag {
             BY_SOURCE,
             OLD_BY_SOURCE,
             COUNT_CONNECTIONS,
+            OBSERVE,
         ];
         let (mut seen, mut index) = (0, 0);
         while index < all.len() {

@@ -152,7 +152,7 @@ pub struct BackendStatus {
     pub name: String,
     /// `10.0.0.11:80`
     pub address: String,
-    /// `UP`, `DOWN`, `UP 1/3`, `DOWN 1/2`, `NOLB` (no check).
+    /// `UP`, `DOWN`, `UP 1/3`, `DOWN 1/2`, `NOLB` (no check), `EJECTED 12s` (time left).
     pub state: String,
     /// `ready`, `drain`, `maint`, or `removed` (gone from the file, draining); ` (agent)` behind it where its agent wants that.
     pub admin: String,
@@ -195,6 +195,28 @@ pub struct BackendStatus {
     /// All checks so far; `None` without check.
     #[serde(default)]
     pub checks: Option<Checks>,
+    /// What clients' own connections tell of it; `None` = its service does not observe.
+    #[serde(default)]
+    pub observed: Option<Observed>,
+}
+
+/// What clients' own connections tell of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// SYNs that it answered.
+    pub answered: u64,
+    /// SYNs of clients known to exist that it did not answer.
+    pub unanswered: u64,
+    /// SYNs of clients known to exist that it refused (nat only).
+    pub refused: u64,
+    /// Times it was ejected.
+    pub ejections: u64,
+    /// Seconds left of its ejection; `None` = it is not ejected.
+    pub ejected_seconds: Option<u64>,
+    /// Back from an ejection, on trial.
+    pub half_open: bool,
+    /// Why it was last ejected; empty = never.
+    pub cause: String,
 }
 
 /// A backend's agent.
@@ -395,6 +417,9 @@ pub struct WhyService {
     pub listen: String,
     /// Drops first, then the most frequent.
     pub reasons: Vec<WhyReason>,
+    /// Backends that clients did not get through to, in words.
+    #[serde(default)]
+    pub backends: Vec<String>,
 }
 
 /// One reason that has been counted.

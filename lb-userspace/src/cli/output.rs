@@ -216,6 +216,7 @@ pub fn tone_of(word: &str) -> Option<Tone> {
             Tone::Changing
         }
         // `UP 1/3`, `DOWN 1/2`: on the way.
+        _ if word.starts_with("EJECTED ") => Tone::Bad,
         _ if word.starts_with("UP ") || word.starts_with("DOWN ") => Tone::Changing,
         _ => return None,
     })

@@ -47,6 +47,9 @@ fn render(why: &types::Why) -> String {
     for service in &why.services {
         text.push_str(&format!("{}  {}\n", clean(&service.name), clean(&service.listen)));
         text.push_str(&reasons(&service.reasons));
+        for backend in &service.backends {
+            text.push_str(&format!("  {}\n", clean(backend)));
+        }
         text.push('\n');
     }
     text.push_str("no service\n");
@@ -104,6 +107,7 @@ mod tests {
             name: "web".into(),
             listen: "192.0.2.10:80/tcp".into(),
             reasons: vec![reason],
+            backends: vec!["web1 EJECTED 9s: 10 SYNs unanswered\u{7}".into()],
         };
         let expected = "\
 web  192.0.2.10:80/tcp
@@ -111,6 +115,7 @@ web  192.0.2.10:80/tcp
     The client is not allowed.
     Allow it.
       3s ago on eth0, 74 bytes: 192.0.2.7:1 > 192.0.2.10:80 TCP SYN, ttl 63
+  web1 EJECTED 9s: 10 SYNs unanswered\\u{7}
 
 no service
   nothing dropped, nothing answered

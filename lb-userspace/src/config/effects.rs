@@ -52,6 +52,8 @@ const THREE: &[(&str, &str)] = &[(
     "services[].backends",
     "[{name: web1, address: 10.0.0.11}, {name: web2, address: 10.0.0.12}, {name: web3, address: 10.0.0.13}]",
 )];
+const OBSERVE: &[(&str, &str)] = &[("services[].observe.mode", "layer4")];
+const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -113,6 +115,15 @@ const ROWS: &[Row] = &[
     ("services[].panic_threshold", &[], Differs("40", "50")),
     ("services[].fragments", &[], Differs("all", "drop")),
     ("services[].count_connections", &[], Differs("true", "false")),
+    ("services[].observe", &[], Differs("layer4", "{mode: layer4, error_limit: 5}")),
+    ("services[].observe.mode", LIMIT, Needed("layer4")),
+    ("services[].observe.error_limit", OBSERVE, Differs("5", "6")),
+    ("services[].observe.min_sources", OBSERVE, Differs("5", "6")),
+    ("services[].observe.interval", OBSERVE, Differs("5s", "6s")),
+    ("services[].observe.on_error", OBSERVE, Differs("fastinter", "fail_check")),
+    ("services[].observe.base_ejection", OBSERVE, Differs("5s", "6s")),
+    ("services[].observe.max_ejection", OBSERVE, Differs("50s", "60s")),
+    ("services[].observe.max_ejection_percent", OBSERVE, Differs("5", "6")),
     ("services[].on_marked_down", &[], Differs("move", "keep")),
     ("services[].window", &[], Differs("5s", "6s")),
     ("services[].timeouts", &[], Differs("{}", "{tcp: 7s}")),

@@ -134,6 +134,8 @@ pub struct Service {
     pub fragments: Fragments,
     /// Connections are counted (nat, TCP).
     pub count_connections: bool,
+    /// What clients' own connections tell of backends; TCP only.
+    pub observe: Option<Observe>,
     /// What happens to flows of a backend that goes DOWN.
     pub on_marked_down: OnMarkedDown,
     /// Length of a slot's WINDOW; whole seconds, 1..=8000.
@@ -287,6 +289,53 @@ pub enum Fragments {
     All,
     /// None.
     Drop,
+}
+
+/// `observe:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Observe {
+    /// What is looked at.
+    pub mode: ObserveMode,
+    /// Failures in a row that are too many, 1..=1000.
+    pub error_limit: u16,
+    /// Clients that it takes to reach the limit, 1..=1000.
+    pub min_sources: u16,
+    /// A failure counts for so long.
+    pub interval: Duration,
+    /// What happens at the limit.
+    pub on_error: OnError,
+    /// The first ejection's length.
+    pub base_ejection: Duration,
+    /// The longest ejection; not less than the first.
+    pub max_ejection: Duration,
+    /// Share of the backends that may be ejected at a time, 1..=100.
+    pub max_ejection_percent: u8,
+}
+
+/// `mode:` of `observe:`
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ObserveMode {
+    /// Whether TCP connections are accepted.
+    Layer4,
+}
+
+/// `on_error:`, HAProxy's words.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The next check comes sooner.
+    Fastinter,
+    /// Counts as a failed check, and the next one comes sooner.
+    FailCheck,
+    /// The next check comes sooner, and is the last if it fails.
+    SuddenDeath,
+    /// Out of the ring for a while.
+    MarkDown,
 }
 
 /// `on_marked_down:`

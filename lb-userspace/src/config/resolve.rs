@@ -6,7 +6,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     model::{
-        Backend, Config, Dashboard, Forward, Limits, Listen, Service, Timeouts, Timing, Tracked,
+        Backend, Config, Dashboard, Forward, Limits, Listen, Observe, OnError, Service, Timeouts,
+        Timing, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
@@ -90,6 +91,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         panic_threshold: service.panic_threshold,
         fragments: service.fragments,
         count_connections: service.count_connections,
+        observe: service.observe.as_ref().map(|one| observe(one, service.forward)),
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {
@@ -108,6 +110,22 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
                 backend(one, levels, listen.port.get())
             })
             .collect(),
+    }
+}
+
+fn observe(observe: &spec::Observe, forward: spec::Forward) -> Observe {
+    Observe {
+        mode: observe.mode,
+        error_limit: observe.error_limit,
+        min_sources: observe.min_sources,
+        interval: observe.interval.0,
+        on_error: observe.on_error.unwrap_or(match forward {
+            spec::Forward::Nat => OnError::MarkDown,
+            spec::Forward::Dsr | spec::Forward::Tunnel => OnError::SuddenDeath,
+        }),
+        base_ejection: observe.base_ejection.0,
+        max_ejection: observe.max_ejection.0,
+        max_ejection_percent: observe.max_ejection_percent,
     }
 }
 

@@ -12,7 +12,8 @@ use super::{
     check::Checked,
     diagnostic::Diagnostic,
     model::{
-        Balance, Fragments, InitState, OnAllDown, OnMarkedDown, Protocol, SocketLevel, XdpMode,
+        Balance, Fragments, InitState, ObserveMode, OnAllDown, OnError, OnMarkedDown, Protocol,
+        SocketLevel, XdpMode,
     },
     value::{
         BackendPath, Endpoint, FilePath, GroupName, HostName, InterfaceName, Name, Period, Prefix,
@@ -234,6 +235,11 @@ pub struct Service {
     /// packet from a client. Connections that are open already, here or on another node, are not counted.
     #[serde(default)]
     pub count_connections: bool,
+    /// What clients' own connections tell of backends (TCP only): a mapping, or `layer4` alone. Backends that do not answer
+    /// SYNs, or refuse them (seen in nat), are taken out without waiting for a check. Only clients that have lately completed
+    /// a handshake with the service count, so that a flood of made-up addresses says nothing. Costs a look-up for each
+    /// packet from a client of this service.
+    pub observe: Option<Observe>,
     /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
     #[serde(default)]
     pub on_marked_down: OnMarkedDown,
@@ -267,6 +273,69 @@ fn quorum_default() -> u32 {
 
 fn window_default() -> Period {
     Period(std::time::Duration::from_secs(300))
+}
+
+/// `observe:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = super::schema::or_first_key)]
+pub struct Observe {
+    /// What is looked at: `layer4` = whether TCP connections are accepted.
+    #[schemars(example = ObserveMode::Layer4)]
+    pub mode: ObserveMode,
+    /// Failures in a row, with no connection accepted in between, that are too many.
+    #[serde(default = "error_limit_default")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub error_limit: u16,
+    /// Clients (IPv6: /64 networks) that it takes to reach the limit, so that no single one can: each counts for its share of
+    /// `error_limit` at most.
+    #[serde(default = "min_sources_default")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub min_sources: u16,
+    /// A failure counts for so long.
+    #[serde(default = "interval_default")]
+    pub interval: Period,
+    /// What happens at the limit, in HAProxy's words: `fastinter` = the next check comes sooner; `sudden_death` = so it does,
+    /// and if it fails the backend is down; `fail_check` = the failures count as a failed check, and the next one comes sooner;
+    /// `mark_down` = the backend is ejected for a while. Without it: `mark_down` in nat, and `sudden_death` in dsr and tunnel,
+    /// where answers are not seen, so that the evidence could be made up and is always checked.
+    #[schemars(example = OnError::SuddenDeath)]
+    pub on_error: Option<OnError>,
+    /// With `mark_down`: time out of the ring at the first ejection. Each further one takes twice as long; each time of this
+    /// length without one takes a doubling back.
+    #[serde(default = "base_ejection_default")]
+    pub base_ejection: Period,
+    /// The longest ejection.
+    #[serde(default = "max_ejection_default")]
+    pub max_ejection: Period,
+    /// Percent of the service's backends that may be ejected at a time; one always may, as long as another one is left.
+    #[serde(default = "max_ejection_percent_default")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_ejection_percent: u8,
+}
+
+fn error_limit_default() -> u16 {
+    10
+}
+
+fn min_sources_default() -> u16 {
+    3
+}
+
+fn interval_default() -> Period {
+    Period(std::time::Duration::from_secs(10))
+}
+
+fn base_ejection_default() -> Period {
+    Period(std::time::Duration::from_secs(30))
+}
+
+fn max_ejection_default() -> Period {
+    Period(std::time::Duration::from_secs(300))
+}
+
+fn max_ejection_percent_default() -> u8 {
+    30
 }
 
 /// Where clients connect to.

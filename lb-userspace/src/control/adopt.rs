@@ -156,9 +156,9 @@ impl Node {
                 checked: true,
                 health: None,
                 agent: AgentHealth::default(),
-                ejected: false,
                 slow_start: SlowStart::default(),
                 ramp: 100,
+                passive: Default::default(),
                 pins: 0,
                 slots: 0,
             };
@@ -229,6 +229,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
             model::Fragments::Drop
         },
         count_connections: row.flags & service_flag::COUNT_CONNECTIONS != 0,
+        observe: None,
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {

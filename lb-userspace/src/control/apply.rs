@@ -450,9 +450,9 @@ impl Node {
             checked: target(service, spec).is_none(),
             health: None,
             agent: Default::default(),
-            ejected: false,
             slow_start: SlowStart::default(),
             ramp: 100,
+            passive: Default::default(),
             pins: 0,
             slots: 0,
         })
@@ -484,6 +484,9 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     }
     if service.spec.count_connections {
         flags |= service_flag::COUNT_CONNECTIONS;
+    }
+    if service.spec.observe.is_some() {
+        flags |= service_flag::OBSERVE;
     }
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {

@@ -115,6 +115,10 @@ impl Node {
         if let Some(admin) = admin {
             target.admin = admin;
             target.leaving = Leaving::default();
+            // Whoever says that it is ready knows better.
+            if admin == Admin::Ready {
+                target.passive.forgive();
+            }
         }
         if let Some(weight) = set.weight {
             target.weight = Some(weight);

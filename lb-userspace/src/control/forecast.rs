@@ -298,9 +298,9 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         checked: true,
         health: None,
         agent: Default::default(),
-        ejected: false,
         slow_start: SlowStart::default(),
         ramp: 100,
+        passive: Default::default(),
         pins: 0,
         slots: 0,
     }

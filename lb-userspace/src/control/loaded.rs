@@ -16,6 +16,7 @@ use crate::{
     health::{
         Health, Served, TargetKey,
         agent::{AgentHealth, AgentKey},
+        passive::Passive,
     },
     plan::{
         members::{Admin, Agent, Mode},
@@ -172,12 +173,12 @@ pub struct Backend {
     pub health: Option<Health>,
     /// What its agent says.
     pub agent: AgentHealth,
-    /// Ejected by passive checks.
-    pub ejected: bool,
     /// Its way back after it was DOWN.
     pub slow_start: SlowStart,
     /// How far that has come, percent.
     pub ramp: u8,
+    /// What clients' failures have come to.
+    pub passive: Passive,
     /// Pins that name it, at the last sweep.
     pub pins: u64,
     /// Slots it owns, at the last apply.
@@ -212,8 +213,13 @@ impl Backend {
         std::mem::replace(&mut self.ramp, ramp) != ramp
     }
 
-    /// `UP 1/3` and the like.
+    /// `UP 1/3`, `EJECTED 12s` and the like.
     pub fn state(&self) -> String {
+        if self.healthy()
+            && let Some(left) = self.passive.ejected_for(super::passive::monotonic())
+        {
+            return format!("EJECTED {}s", left.as_millis().div_ceil(1_000));
+        }
         match &self.health {
             _ if self.agent.says.down => "DOWN (agent)".to_owned(),
             Some(health) => health.display.clone(),

@@ -16,7 +16,7 @@ impl Backend {
             removed: self.removed,
             healthy: self.healthy(),
             agent: self.says(),
-            ejected: self.ejected,
+            ejected: self.passive.is_ejected(),
             ramp: self.ramp,
             tier: self.spec.tier,
             sorry: self.spec.sorry,
@@ -27,7 +27,17 @@ impl Backend {
 impl Service {
     /// Who would serve now.
     pub fn decide(&self) -> Decision {
-        let candidates: Vec<Candidate> = self.backends.iter().map(Backend::candidate).collect();
+        self.decide_among(self.backends.iter().map(Backend::candidate).collect())
+    }
+
+    /// Who would serve with this backend (by its place in the list) ejected.
+    pub fn decide_without(&self, ejected: usize) -> Decision {
+        let mut candidates: Vec<Candidate> = self.backends.iter().map(Backend::candidate).collect();
+        candidates[ejected].ejected = true;
+        self.decide_among(candidates)
+    }
+
+    fn decide_among(&self, candidates: Vec<Candidate>) -> Decision {
         let rules = Rules {
             on_all_down: self.spec.on_all_down,
             quorum: self.spec.quorum,

@@ -272,7 +272,8 @@ pub(super) fn takes_flows_away(service: &Service, backend: &Backend) -> bool {
     let candidate = backend.candidate();
     let stay = service.spec.on_marked_down == model::OnMarkedDown::Keep
         || service.mode.ignores_health()
-        || candidate.works();
+        // An ejected backend has failed to open connections: those that are open may be in full work.
+        || (candidate.healthy && !candidate.agent.down);
     candidate.is_out() || !stay
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{self, Parsed, model},
     events::{Happened, Kind},
-    health::Target,
+    health::{Target, passive::Passive},
     plan::{ring, slow_start::SlowStart},
 };
 
@@ -391,6 +391,7 @@ impl Node {
         };
         backend.weight = known.weight;
         backend.slow_start = SlowStart::resume(known.slow_start);
+        backend.passive = Passive::restored(known.passive.clone());
         if target(&self.services[index].spec, &backend.spec).is_some() {
             backend.health = known.health.clone();
             backend.checked = known.health.is_some();
@@ -442,6 +443,7 @@ impl Node {
                         health: backend.health.clone(),
                         agent: backend.agent.clone(),
                         slow_start: backend.slow_start.since(),
+                        passive: backend.passive.kept(),
                     },
                 );
             }

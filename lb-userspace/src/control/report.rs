@@ -20,7 +20,8 @@ use super::{
 };
 use crate::api::types::{
     AgentStatus, BackendStats, BackendStatus, Checks, Counters, Failure, FailureKind, Histogram,
-    InterfaceStatus, Lookup, PinStatus, ServiceStats, ServiceStatus, Stats, Status, TableStatus,
+    InterfaceStatus, Lookup, Observed, PinStatus, ServiceStats, ServiceStatus, Stats, Status,
+    TableStatus,
 };
 use crate::{
     config::model,
@@ -181,6 +182,23 @@ impl Node {
             check_output: health.output,
             check_milliseconds: health.milliseconds,
             checks,
+            observed: service.spec.observe.map(|_| self.observed(backend)),
+        }
+    }
+
+    pub(super) fn observed(&self, backend: &Backend) -> Observed {
+        let counters = self.dataplane.observed(backend.id.0);
+        let passive = &backend.passive;
+        let left = passive.ejected_for(super::passive::monotonic());
+        let kept = passive.kept();
+        Observed {
+            answered: counters.answered,
+            unanswered: counters.unanswered,
+            refused: counters.refused,
+            ejections: kept.ejections,
+            ejected_seconds: left.map(|left| left.as_millis().div_ceil(1_000) as u64),
+            half_open: passive.is_half_open(),
+            cause: kept.cause,
         }
     }
 

@@ -16,7 +16,7 @@ use super::{change::Trial, history::History};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event, Setting},
-    health::{Health, agent::AgentHealth},
+    health::{Health, agent::AgentHealth, passive::Kept},
 };
 
 /// The file in the run directory.
@@ -107,6 +107,8 @@ pub struct BackendState {
     pub agent: AgentHealth,
     /// When it came back, while it starts slowly; milliseconds of CLOCK_MONOTONIC.
     pub slow_start: Option<u64>,
+    /// Ejections.
+    pub passive: Kept,
 }
 
 impl State {

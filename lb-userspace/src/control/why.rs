@@ -68,11 +68,35 @@ impl Node {
                         name: service.spec.name.clone(),
                         listen: service.key.to_string(),
                         reasons: reasons(service.id)?,
+                        backends: self.why_backends(service),
                     })
                 })
                 .collect::<Result<_, Failure>>()?,
             node: reasons(0)?,
         })
+    }
+
+    fn why_backends(&self, service: &super::Service) -> Vec<String> {
+        let failing = |backend: &super::loaded::Backend| {
+            let observed = self.observed(backend);
+            let failures = observed.unanswered + observed.refused;
+            (failures + observed.ejections > 0).then(|| {
+                let cause =
+                    if observed.cause.is_empty() { "never ejected" } else { &observed.cause };
+                format!(
+                    "{} {}: {} SYNs unanswered and {} refused, ejected {} times; {cause}",
+                    backend.spec.name,
+                    backend.state(),
+                    observed.unanswered,
+                    observed.refused,
+                    observed.ejections
+                )
+            })
+        };
+        match service.spec.observe {
+            Some(_) => service.backends.iter().filter_map(failing).collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Drops first, then the most frequent.

@@ -13,7 +13,7 @@ use aya::{
 use lb_common::abi::{REASONS, global, map, mode, program};
 
 use super::{
-    Dataplane, LoadError, Options, Samples, Sizes, Wanted,
+    Dataplane, Failures, LoadError, Options, Samples, Sizes, Wanted,
     allow::Allow,
     bpffs::PinDirectory,
     connections::Connections,
@@ -60,6 +60,7 @@ impl Dataplane {
             pins: pins(&mut ebpf, map::PINS)?,
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
             connections: connections(&mut ebpf)?,
+            observed: mapped(&mut ebpf, map::OBSERVED)?,
             counters: counters(&mut ebpf)?,
             routes,
             neighbours,
@@ -151,6 +152,7 @@ fn load_object(
     let flag = |on: bool| u32::from(on);
     let (single_nic, have_nat, have_v6) =
         (flag(options.single_nic), flag(options.have_nat), flag(options.have_v6));
+    let observe = flag(options.observe);
     let level = options.log_level;
     let mut loader = EbpfLoader::new();
     loader
@@ -159,6 +161,7 @@ fn load_object(
         .override_global(global::SINGLE_NIC, &single_nic, true)
         .override_global(global::HAVE_NAT, &have_nat, true)
         .override_global(global::HAVE_V6, &have_v6, true)
+        .override_global(global::OBSERVE, &observe, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);
     for (wanted, path) in wanted.iter().zip(&paths) {
@@ -272,6 +275,12 @@ pub(super) fn wanted(ebpf: &mut Ebpf) -> anyhow::Result<Wanted> {
 pub(super) fn samples(ebpf: &mut Ebpf) -> anyhow::Result<Samples> {
     let ring: RingBuf<MapData> = take(ebpf, map::SAMPLES)?;
     Ok(Samples::new(ring)?)
+}
+
+/// See [`Dataplane::failures`].
+pub(super) fn failures(ebpf: &mut Ebpf) -> anyhow::Result<Failures> {
+    let ring: RingBuf<MapData> = take(ebpf, map::FAILURES)?;
+    Ok(Failures::new(ring)?)
 }
 
 /// See [`Dataplane::spawn_logger`].

@@ -14,8 +14,8 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendRow, CaptureRule, FewTables, NextHopRow, ReplyRow, ServiceBucket, ServiceRow, Slot,
-    Trace,
+    BackendRow, CaptureRule, FewTables, NextHopRow, ObservedCounters, ReplyRow, ServiceBucket,
+    ServiceRow, Slot, Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -93,6 +93,10 @@ impl Row for FewTables {
 
 impl Row for NextHopRow {
     const LAST: usize = offset_of!(NextHopRow, flags) / 8;
+}
+
+impl Row for ObservedCounters {
+    const LAST: usize = size_of::<ObservedCounters>() / 8 - 1;
 }
 
 impl Row for ReplyRow {

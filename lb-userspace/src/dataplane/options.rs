@@ -77,6 +77,8 @@ pub struct Options {
     pub have_nat: bool,
     /// What another version of lb has left is taken over, instead of refused.
     pub take_over: bool,
+    /// Some service observes its backends.
+    pub observe: bool,
     /// IPv6 is parsed.
     pub have_v6: bool,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.

@@ -26,12 +26,31 @@ const PROGRAMS_AT_A_TIME: usize = 32;
 /// How often in a row a probe is repeated because of our own sleep; a machine that is always asleep must find a backend
 /// DOWN some time.
 const REPEATS: u32 = 3;
+/// What clients say of a target while its probe is under way: more is not heard.
+const SUSPICIONS: usize = 4;
+
+/// What clients' failures have a probe do (`on_error:`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// The next probe comes at once, or `fastinter` after the last one.
+    Hurry,
+    /// So it does, and if it fails the target is DOWN.
+    Fatal,
+    /// The failures count as a failed probe, and the next one comes sooner.
+    Failed,
+}
 
 /// The running probes.
 pub struct Checker {
     shared: Shared,
-    running: HashMap<TargetKey, JoinHandle<()>>,
+    running: HashMap<TargetKey, Running>,
     heart: JoinHandle<()>,
+}
+
+/// One target's loop.
+struct Running {
+    task: JoinHandle<()>,
+    suspicion: mpsc::Sender<Suspicion>,
 }
 
 /// What all loops share.
@@ -71,15 +90,24 @@ impl Checker {
         self.running.retain(|key, task| {
             let keep = wanted.contains_key(key);
             if !keep {
-                task.abort();
+                task.task.abort();
             }
             keep
         });
         for (key, restored) in wanted {
             if !self.running.contains_key(&key) {
-                let task = tokio::spawn(watch(key.clone(), restored, self.shared.clone()));
-                self.running.insert(key, task);
+                let (suspicion, suspected) = mpsc::channel(SUSPICIONS);
+                let task = follow(key.clone(), restored, self.shared.clone(), suspected);
+                self.running.insert(key, Running { task: tokio::spawn(task), suspicion });
             }
+        }
+    }
+
+    /// Clients say that a target does not work. All that share its probe learn what comes of it.
+    pub fn suspect(&self, key: &TargetKey, suspicion: Suspicion) {
+        if let Some(running) = self.running.get(key) {
+            // Full, or the loop has ended: enough has been said.
+            let _ = running.suspicion.try_send(suspicion);
         }
     }
 }
@@ -87,13 +115,18 @@ impl Checker {
 impl Drop for Checker {
     fn drop(&mut self) {
         self.heart.abort();
-        for task in self.running.values() {
-            task.abort();
+        for running in self.running.values() {
+            running.task.abort();
         }
     }
 }
 
-async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
+async fn follow(
+    key: TargetKey,
+    restored: Option<Health>,
+    shared: Shared,
+    mut suspected: mpsc::Receiver<Suspicion>,
+) {
     // Whoever is not asked for his weight any more has all of it.
     let restored = restored.map(|mut health| {
         health.weight_percent = health.weight_percent.filter(|_| key.check.asks_weight());
@@ -103,13 +136,27 @@ async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
     let spread = spread(&key, restored.is_some());
     let mut due = Instant::now() + spread;
     let mut last = None;
+    let mut last_began: Option<Instant> = None;
     loop {
-        tokio::time::sleep_until(due).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            Some(suspicion) = suspected.recv() => {
+                let after = last_began.map_or_else(Instant::now, |at| at + key.timing.fastinter);
+                due = due.min(after.max(Instant::now()));
+                if let Some(health) = machine.on_suspicion(unix_seconds(), suspicion)
+                    && shared.events.send(HealthEvent { key: key.clone(), health }).is_err()
+                {
+                    return;
+                }
+                continue;
+            }
+        }
         if due.elapsed() > ASLEEP {
             // After a sleep all loops are late together: spread them again.
             tokio::time::sleep(spread.min(key.timing.fastinter)).await;
         }
         let began = Instant::now();
+        last_began = Some(began);
         let Some(outcome) = result(&key, &shared).await else { return };
         if outcome.code == CheckCode::SockErr && last != Some(CheckCode::SockErr) {
             tracing::warn!(
@@ -120,13 +167,16 @@ async fn watch(key: TargetKey, restored: Option<Health>, shared: Shared) {
             );
         }
         last = Some(outcome.code);
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let health = machine.on_result(unix.as_secs(), &outcome);
+        let health = machine.on_result(unix_seconds(), &outcome);
         if shared.events.send(HealthEvent { key: key.clone(), health }).is_err() {
             return;
         }
         due = began + machine.interval();
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A result that says something about the backend; `None` = the checker has ended.
@@ -266,9 +316,9 @@ mod tests {
             let event = inbox.recv().await.unwrap();
             up.extend(event.health.up.then_some(event.key.port));
         }
-        let before = checker.running[&target(port, None).key].id();
+        let before = checker.running[&target(port, None).key].task.id();
         checker.set_targets(vec![target(port, None)]);
-        assert_eq!(checker.running[&target(port, None).key].id(), before, "the same loop");
+        assert_eq!(checker.running[&target(port, None).key].task.id(), before, "the same loop");
         assert_eq!(checker.running.len(), 1);
         // What was on its way when the loop was stopped may still come; then only one target is left.
         let mut in_a_row = 0;

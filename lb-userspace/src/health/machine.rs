@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Health, Outcome, Tally};
+use super::{CheckCode, Health, Outcome, Suspicion, Tally};
 use crate::config::model::{InitState, Timing};
 
 /// One target's state.
@@ -54,6 +54,30 @@ impl Machine {
         }
         // Who does not say changes nothing.
         self.weight_percent = outcome.weight_percent.or(self.weight_percent);
+        self.health(outcome)
+    }
+
+    /// Takes what clients' failures say of a target (HAProxy's `on-error`); `None` = it shows with the next answer.
+    pub fn on_suspicion(&mut self, unix: u64, suspicion: Suspicion) -> Option<Health> {
+        if !self.up || !self.checked {
+            return None;
+        }
+        match suspicion {
+            Suspicion::Hurry => None,
+            Suspicion::Fatal => {
+                self.streak = self.timing.fall.saturating_sub(1);
+                None
+            }
+            Suspicion::Failed => {
+                self.tally.suspected(true);
+                self.take(unix, false);
+                let output = "clients' connections failed";
+                Some(self.health(&Outcome::new(CheckCode::Hana, output, Duration::ZERO)))
+            }
+        }
+    }
+
+    fn health(&self, outcome: &Outcome) -> Health {
         Health {
             up: self.up,
             display: self.display(),
@@ -191,6 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn clients_failures_do_what_on_error_says() {
+        let up = || {
+            let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
+            assert_eq!(machine.on_suspicion(1, Suspicion::Failed), None, "nothing is known yet");
+            history(&mut machine, "+");
+            machine
+        };
+        let mut hurry = up();
+        assert_eq!(hurry.on_suspicion(1, Suspicion::Hurry), None);
+        assert_eq!(history(&mut hurry, "-"), ["UP 2/3"]);
+        let mut fatal = up();
+        assert_eq!(fatal.on_suspicion(1, Suspicion::Fatal), None);
+        assert_eq!(history(&mut fatal.clone(), "-"), ["DOWN"]);
+        assert_eq!(history(&mut fatal, "+-"), ["UP", "UP 2/3"], "a good answer ends it");
+        let mut failed = up();
+        let states: Vec<_> = (0..4)
+            .map(|_| failed.on_suspicion(9, Suspicion::Failed).map(|health| health.display))
+            .collect();
+        let shown = |text: &str| Some(text.to_owned());
+        assert_eq!(states, [shown("UP 2/3"), shown("UP 1/3"), shown("DOWN"), None]);
+        let health = failed.on_result(10, &outcome(Some(true)));
+        assert_eq!((health.tally.failed, health.tally.codes.named()["HANA"]), (3, 3));
+    }
+
+    #[test]
     fn a_restart_is_no_flap() {
         let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
         history(&mut machine, "+-");
@@ -198,6 +247,24 @@ mod tests {
         let mut again = Machine::new(timing(2, 3, InitState::Down), Some(&health));
         assert!(again.up());
         assert_eq!(history(&mut again, "--"), ["UP 1/3", "DOWN"]);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_changes_no_state() {
+        let mut machine = Machine::new(timing(2, 3, InitState::Down), None);
+        // A day ahead, a day back, before 1970.
+        let times = [1_000_000, 1_086_400, 913_600, 0, 1_000_001];
+        for (unix, good) in times.into_iter().zip([true, true, false, true, true]) {
+            let health = machine.on_result(unix, &outcome(Some(good)));
+            assert!(health.up, "{unix}: {health:?}");
+        }
+        for unix in [2_000_000, 5, 7] {
+            machine.on_result(unix, &outcome(Some(false)));
+        }
+        assert!(!machine.up(), "three failures in a row, whatever the time");
+        machine.on_result(3, &outcome(Some(true)));
+        let back = machine.on_result(1, &outcome(Some(true)));
+        assert_eq!((back.up, back.tally.down_seconds), (true, 0), "time went back meanwhile");
     }
 
     #[test]

@@ -34,13 +34,15 @@ pub enum CheckCode {
     ProcTout,
     /// The program ended with another code, or was killed.
     ProcErr,
+    /// No probe at all: clients' connections failed (HAProxy: health analyze).
+    Hana,
     /// The prober's own fault (no descriptors, ports, memory or permission): says nothing about the backend.
     SockErr,
 }
 
 impl CheckCode {
     /// All of them, in their order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::L4Ok,
         Self::L4Tout,
         Self::L4Con,
@@ -54,6 +56,7 @@ impl CheckCode {
         Self::ProcOk,
         Self::ProcTout,
         Self::ProcErr,
+        Self::Hana,
         Self::SockErr,
     ];
 
@@ -73,6 +76,7 @@ impl CheckCode {
             Self::ProcOk => "PROCOK",
             Self::ProcTout => "PROCTOUT",
             Self::ProcErr => "PROCERR",
+            Self::Hana => "HANA",
             Self::SockErr => "SOCKERR",
         }
     }

@@ -63,6 +63,12 @@ impl Tally {
         self.durations.add(outcome.duration);
     }
 
+    /// Counts what clients' failures have done to a target that was `up` before it.
+    pub(super) fn suspected(&mut self, up: bool) {
+        self.codes.count(CheckCode::Hana);
+        self.failed += u64::from(up);
+    }
+
     /// The target has gone DOWN.
     pub(super) fn went_down(&mut self) {
         self.downs += 1;

@@ -8,11 +8,12 @@ use super::{
     Snapshot,
     family::{Family, counter, flag, gauge, histogram},
 };
-use crate::api::types::{BackendStatus, Checks, Counters, Status};
+use crate::api::types::{BackendStatus, Checks, Counters, Observed, Status};
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Error> {
     states(encoder, &all.status)?;
     checks(encoder, &all.status)?;
+    observed(encoder, &all.status)?;
     traffic(encoder, all)?;
     connections(encoder, all)
 }
@@ -87,6 +88,33 @@ fn checks(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Er
         let mut samples = counter(encoder, name, help)?;
         for (labels, checks) in checked() {
             samples.sample(&labels, value(checks) as f64)?;
+        }
+    }
+    Ok(())
+}
+
+fn observed(encoder: &mut DescriptorEncoder<'_>, status: &Status) -> Result<(), Error> {
+    let each = || each(status).filter_map(|(l, backend)| Some((l, backend.observed.as_ref()?)));
+    let mut ejected =
+        gauge(encoder, "lb_backend_ejected", "1 if the backend is ejected (`observe`).")?;
+    for (labels, observed) in each() {
+        ejected.sample(&labels, flag(observed.ejected_seconds.is_some()))?;
+    }
+    let mut ejections = counter(encoder, "lb_backend_ejections", "Times the backend was ejected.")?;
+    for (labels, observed) in each() {
+        ejections.sample(&labels, observed.ejections as f64)?;
+    }
+    let mut handshakes = counter(
+        encoder,
+        "lb_backend_observed_handshakes",
+        "SYNs by what the backend made of them: answered; unanswered or refused, of clients known to exist.",
+    )?;
+    for ([service, backend], observed) in each() {
+        let Observed { answered, unanswered, refused, .. } = observed;
+        for (result, count) in
+            [("answered", *answered), ("unanswered", *unanswered), ("refused", *refused)]
+        {
+            handshakes.sample(&[service, backend, ("result", result)], count as f64)?;
         }
     }
     Ok(())

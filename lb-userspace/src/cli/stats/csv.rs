@@ -183,6 +183,7 @@ fn sentence(code: &str) -> &'static str {
         "PROCOK" => "External check passed",
         "PROCTOUT" => "External check timeout",
         "PROCERR" => "External check error",
+        "HANA" => "Health analyze",
         "SOCKERR" => "Socket error",
         _ => "",
     }
@@ -227,6 +228,9 @@ impl Row {
             self.set("agent_rise", 1);
             self.set("agent_fall", 1);
             self.set("agent_health", u8::from(!agent.says.starts_with("down")));
+        }
+        if let Some(observed) = &known.observed {
+            self.set("hanafail", observed.unanswered + observed.refused);
         }
         if let Some(Checks { failed, downs, down_seconds, rise, fall, health, .. }) = known.checks {
             self.set("chkfail", failed);

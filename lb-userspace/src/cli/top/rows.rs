@@ -117,7 +117,7 @@ impl Sort {
 fn badness(row: &Row<'_>) -> u8 {
     match (row.state, row.admin) {
         ("DOWN" | "FAIL-OPEN" | "PANIC" | "SORRY", "" | "ready") => 4,
-        (state, "" | "ready") if state.starts_with("DOWN") => 3,
+        (state, "" | "ready") if state.starts_with("DOWN") || state.starts_with("EJECTED") => 3,
         (_, "drain" | "maint" | "removed") => 2,
         ("BACKUP" | "UNDER-QUORUM", _) => 1,
         (state, _) if state.contains('/') => 1,

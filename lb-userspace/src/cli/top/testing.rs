@@ -115,6 +115,7 @@ pub fn why() -> Why {
         name: "web".into(),
         listen: "192.0.2.10:80/tcp".into(),
         reasons: vec![reason],
+        backends: Vec::new(),
     };
     Why { services: vec![service], node: Vec::new() }
 }

@@ -6,7 +6,7 @@ use lb_common::abi::MAX_PHASE_SECONDS;
 
 use super::{Context, Findings, Subject, addresses::family};
 use crate::config::{
-    model::{self, Protocol},
+    model::{self, OnError, Protocol},
     spec::Forward,
     value::Period,
 };
@@ -31,6 +31,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         clients(&subject, findings);
         window(&subject, findings);
         connections(&subject, findings);
+        observe(&subject, findings);
     }
 }
 
@@ -44,6 +45,61 @@ fn connections(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             format!("{path} needs forward: nat and protocol: tcp"),
             "remove it: in dsr and tunnel lb does not see when a connection ends",
         );
+    }
+}
+
+fn observe(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    let Some(observe) = &service.observe else { return };
+    let path = subject.path("observe");
+    if service.listen.protocol != Protocol::Tcp {
+        let message = format!("{path} needs protocol: tcp");
+        findings.error(&path, message, "remove it: UDP has no handshake to observe");
+        return;
+    }
+    let key = |key: &str| format!("{path}.{key}");
+    if service.check.is_none() && observe.on_error != OnError::MarkDown {
+        let message = format!("{path} asks the backend by its check, and the service has none");
+        let help = match service.forward {
+            model::Forward::Nat => "add `check:` to the service, or write `on_error: mark_down`",
+            model::Forward::Dsr | model::Forward::Ipip => "add `check:` to the service",
+        };
+        findings.error(&path, message, help);
+    }
+    let is_final = matches!(observe.on_error, OnError::MarkDown | OnError::FailCheck);
+    if service.forward != model::Forward::Nat && is_final {
+        let path = key("on_error");
+        findings.error(
+            &path,
+            format!("{path} needs forward: nat: in dsr and tunnel the evidence could be made up"),
+            "write sudden_death or fastinter: a check decides then",
+        );
+    }
+    if observe.min_sources > observe.error_limit {
+        let path = key("min_sources");
+        let (sources, limit) = (observe.min_sources, observe.error_limit);
+        findings.error(
+            &path,
+            format!("{path} ({sources}) is more than error_limit ({limit})"),
+            format!("write 1 to {limit}: each client's first failure counts for one"),
+        );
+    }
+    for (name, time) in [
+        ("interval", observe.interval),
+        ("base_ejection", observe.base_ejection),
+        ("max_ejection", observe.max_ejection),
+    ] {
+        if !(Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&time) {
+            let path = key(name);
+            let message = format!("{} in {path} is out of bounds", Period(time));
+            findings.error(&path, message, "write 100ms to 24h");
+        }
+    }
+    if observe.max_ejection < observe.base_ejection {
+        let path = key("max_ejection");
+        let (most, base) = (Period(observe.max_ejection), Period(observe.base_ejection));
+        let message = format!("{path} ({most}) is shorter than base_ejection ({base})");
+        findings.error(&path, message, "the longest ejection is at least as long as the first");
     }
 }
 

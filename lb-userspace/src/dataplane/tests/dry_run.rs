@@ -6,12 +6,16 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
-use aya::{Ebpf, maps::Map, programs::Xdp};
+use aya::{
+    Ebpf,
+    maps::{Map, MapInfo},
+    programs::Xdp,
+};
 use lb_common::abi::{map, mode, program};
 
 use super::{
     super::{
-        DryRun,
+        DryRun, Options,
         load::{Variant, load_copy},
         syscall,
     },
@@ -21,6 +25,8 @@ use super::{
 /// What only copies touch.
 const OF_COPIES: [&str; 5] =
     [map::TRACE, map::CAPTURE_RULE, map::CAPTURE_STATE, map::CAPTURE_BUFFER, map::CAPTURES];
+/// What only observing programs touch.
+const OF_OBSERVERS: [&str; 4] = [map::OPENINGS, map::PROVEN_SOURCES, map::OBSERVED, map::FAILURES];
 const INSTRUCTION: usize = 8;
 
 /// The head of `struct bpf_prog_info` (include/uapi/linux/bpf.h).
@@ -116,6 +122,31 @@ fn every_copy_loads_and_the_plain_program_touches_nothing_of_theirs() {
         assert_eq!(shared(&dataplane.ebpf), shared(&capture), "pinned maps are shared");
         DryRun::load(&recipe).unwrap();
         DryRun::load_what_if(&recipe).unwrap();
+    });
+}
+
+#[test]
+fn no_instruction_of_the_plain_program_touches_what_observing_needs() {
+    sandbox(|sandbox| {
+        let mut dataplane = sandbox.open();
+        let maps = sandbox.pins().maps();
+        let id = |name: &&str| MapInfo::from_pin(maps.join(name)).unwrap().id();
+        let plain = translated(&dataplane.ebpf).unwrap();
+        for name in OF_OBSERVERS {
+            assert!(!touched(&plain).contains(&id(&name)), "{name}");
+        }
+        let observing = Options { observe: true, ..dataplane.options.clone() };
+        assert!(!dataplane.has_features(&observing));
+        dataplane.reload_program(&observing).unwrap();
+        let program = translated(&dataplane.ebpf).unwrap();
+        for name in OF_OBSERVERS {
+            assert!(touched(&program).contains(&id(&name)), "{name}");
+        }
+        eprintln!("plain: {} instructions, observing: {}", plain.len() / 8, program.len() / 8);
+        let plain_again = Options { observe: false, ..dataplane.options.clone() };
+        assert!(!dataplane.has_features(&plain_again), "free again when nobody observes");
+        dataplane.reload_program(&plain_again).unwrap();
+        assert_eq!(translated(&dataplane.ebpf).unwrap().len(), plain.len());
     });
 }
 

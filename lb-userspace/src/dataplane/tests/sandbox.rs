@@ -79,6 +79,7 @@ impl Sandbox {
             single_nic: false,
             have_nat: true,
             take_over: false,
+            observe: false,
             have_v6: true,
             log_level: 0,
         }

@@ -1,0 +1,180 @@
+//! The prober's own faults are no backend's: rows F09, F37 and F39 of the catalogue of faults. (F36, a clock that jumps: all
+//! timers are of CLOCK_MONOTONIC, and the rise/fall machine's test sets the wall clock back.)
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use lb_tests::{
+    client::{request_from, wait_for},
+    daemon::{Daemon, backend},
+    lab::{Arms, Lab, PORT, Return, VIP4, backend4},
+    pulse::Pulse,
+    soak,
+};
+use lb_userspace::api::types::Event;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Backends, each with an HTTP check.
+const BACKENDS: usize = 3;
+
+fn lab() -> Lab {
+    Lab::new(Arms::One, Return::ThroughLb, BACKENDS).unwrap()
+}
+
+fn started<'a>(lab: &'a Lab, timeout: &str) -> Daemon<'a> {
+    let backends: String = (1..=BACKENDS)
+        .map(|n| format!("      - {{name: web{n}, address: \"{}:{PORT}\"}}\n", backend4(n)))
+        .collect();
+    let yaml = format!(
+        "services:\n  - name: web\n    listen: {{address: {VIP4}, port: {PORT}}}\n    forward: nat\n    observe: layer4\n    \
+         check: {{type: http, path: /healthz}}\n    \
+         backend_defaults: {{inter: 200ms, fastinter: 100ms, fall: 2, timeout: {timeout}}}\n    backends:\n{backends}"
+    );
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    daemon
+}
+
+/// Events about backends.
+fn changes(daemon: &Daemon<'_>) -> Vec<Event> {
+    let kinds = ["backend_down", "backend_up", "ejected", "suspected"];
+    let about = |event: &Event| kinds.contains(&event.kind.as_str());
+    // The first answers brought them UP.
+    daemon.events().into_iter().filter(|event| about(event) && event.kind != "backend_up").collect()
+}
+
+/// Probes of all backends that ended like this.
+fn probes(daemon: &Daemon<'_>, code: &str) -> u64 {
+    let status = daemon.status();
+    (1..=BACKENDS)
+        .map(|n| {
+            let web = backend(&status, "web", &format!("web{n}")).unwrap();
+            web.checks.as_ref().unwrap().codes[code]
+        })
+        .sum()
+}
+
+#[track_caller]
+fn wait_probes(daemon: &Daemon<'_>, code: &str, more: u64) {
+    let goal = probes(daemon, code) + more;
+    wait_for(
+        &format!("{more} probes end in {code}"),
+        MINUTE,
+        || probes(daemon, code),
+        |n| *n >= goal,
+    );
+}
+
+fn signal(daemon: &Daemon<'_>, signal: Signal) {
+    kill(Pid::from_raw(daemon.pid().unwrap() as i32), signal).unwrap();
+}
+
+#[test]
+fn f09_a_prober_without_descriptors_or_ports_finds_nobody_down() {
+    let lab = lab();
+    let daemon = started(&lab, "1s");
+    let pid = daemon.pid().unwrap();
+    let limits = lab
+        .lb
+        .sh(&format!("prlimit --pid {pid} --nofile --output SOFT,HARD --noheadings"))
+        .unwrap();
+    let limits = limits.split_whitespace().collect::<Vec<_>>().join(":");
+    // What is open stays open; nothing more, the control socket's connections included.
+    lab.lb
+        .sh(&format!("prlimit --pid {pid} --nofile=4:{}", limits.split(':').nth(1).unwrap()))
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    lab.lb.sh(&format!("prlimit --pid {pid} --nofile={limits}")).unwrap();
+    let without = probes(&daemon, "SOCKERR");
+    println!("F09: {without} probes without a descriptor");
+    assert!(without >= 2 * 3, "the limit was not felt: {without}");
+    assert_eq!(changes(&daemon), [], "without descriptors");
+    wait_probes(&daemon, "L7OK", 6);
+
+    // One port for all, and each backend's last connection still holds it.
+    lab.lb
+        .sh("sysctl -qw net.ipv4.tcp_tw_reuse=0 net.ipv4.ip_local_port_range='61000 61000'")
+        .unwrap();
+    wait_probes(&daemon, "SOCKERR", 12);
+    assert_eq!(changes(&daemon), [], "without ports");
+    lab.lb.sh("sysctl -qw net.ipv4.ip_local_port_range='32768 60999'").unwrap();
+    wait_probes(&daemon, "L7OK", 6);
+    assert!(daemon.log().contains("a probe could not be made"), "{}", daemon.log_tail());
+    // A real fault is found as ever.
+    lab.backends[0].ip("link set e0 down").unwrap();
+    daemon.wait("web1 is DOWN", MINUTE, |status| {
+        backend(status, "web", "web1").unwrap().state.starts_with("DOWN")
+    });
+}
+
+#[test]
+fn f37_a_frozen_daemon_finds_nobody_down_when_it_wakes_up() {
+    let lab = lab();
+    let daemon = started(&lab, "300ms");
+    for _ in 0..3 {
+        wait_probes(&daemon, "L7OK", 3);
+        signal(&daemon, Signal::SIGSTOP);
+        // Longer than `fall` probes and their time-outs.
+        std::thread::sleep(Duration::from_millis(1_500));
+        signal(&daemon, Signal::SIGCONT);
+        wait_probes(&daemon, "L7OK", 6);
+    }
+    assert_eq!(changes(&daemon), [], "{}", daemon.log_tail());
+}
+
+#[test]
+fn f39_full_contention_finds_nobody_down() {
+    let lab = lab();
+    let add: Vec<String> =
+        (0..8).map(|n| format!("ip addr add 10.77.1.{}/24 dev c0", 100 + n)).collect();
+    lab.client.sh(&add.join("; ")).unwrap();
+    let daemon = started(&lab, "3s");
+    let target = SocketAddr::new(VIP4, PORT);
+    let client = |number: usize| IpAddr::from(Ipv4Addr::new(10, 77, 1, 100 + (number % 8) as u8));
+    let visitors =
+        Pulse::start(&lab.client, Duration::from_millis(20), Duration::from_secs(20), move |n| {
+            request_from(target, Some(SocketAddr::new(client(n), 0)))
+        });
+    let time = Duration::from_secs(soak::rounds(20, 600));
+    let stop = Arc::new(AtomicBool::new(false));
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let hogs: Vec<_> = (0..cpus * 4)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    let before = probes(&daemon, "L7OK");
+    while began.elapsed() < time {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    stop.store(true, Ordering::Relaxed);
+    hogs.into_iter().for_each(|hog| hog.join().unwrap());
+    let (good, beats) = (probes(&daemon, "L7OK") - before, visitors.finish());
+    println!(
+        "F39: {} s with {} busy threads on {cpus} CPUs: {good} good probes, {} requests answered, {} failed",
+        time.as_secs(),
+        cpus * 4,
+        beats.ok(),
+        beats.failures()
+    );
+    assert_eq!(changes(&daemon), [], "{}", daemon.log_tail());
+    assert!(good >= time.as_secs(), "hardly anything was probed: {good}");
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+}
