@@ -49,6 +49,8 @@ struct Service {
     protocol: Option<&'static str>,
     forward: Forward,
     by_source: bool,
+    /// What stands behind `observe:`.
+    observe: Option<String>,
     allow_fail_open: bool,
     quorum: Option<u32>,
     hysteresis: Option<u32>,

@@ -28,12 +28,40 @@ struct Section {
     is_http: bool,
     by_source: bool,
     all_backups: bool,
+    observe: Option<Observe>,
     check: Check,
     has_check: bool,
     /// Keys of `agent_check`, of the last server that has an agent.
     agent: Vec<String>,
     defaults: Settings,
     servers: Vec<Server>,
+}
+
+/// `observe`, `error-limit` and `on-error` of a server; lb has them for all servers of a service.
+#[derive(Clone, Debug)]
+struct Observe {
+    limit: u16,
+    on_error: &'static str,
+}
+
+impl Observe {
+    /// In our notation; nothing if it could not do anything there.
+    fn text(&self, forward: Forward, checked: bool) -> Option<String> {
+        let on_error = match (forward, checked, self.on_error) {
+            (Forward::Nat, true, word) => word,
+            (Forward::Nat, false, _) => "mark_down",
+            (_, true, "fastinter") => "fastinter",
+            // Where answers are not seen, a check has the last word.
+            (_, true, _) => "sudden_death",
+            (_, false, _) => return None,
+        };
+        let sources = match self.limit {
+            limit @ 1..3 => format!(", min_sources: {limit}"),
+            _ => String::new(),
+        };
+        let limit = self.limit;
+        Some(format!("{{mode: layer4, error_limit: {limit}{sources}, on_error: {on_error}}}"))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -225,10 +253,12 @@ impl Reader {
                 None => self.note(number, format!("`{time}` is no time")),
             },
             ["default-server", parameters @ ..] => {
+                self.observe(section, number, parameters);
                 let (settings, _) = self.parameters(number, parameters);
                 section.defaults = merged(&section.defaults, settings);
             }
             ["server", server, address, parameters @ ..] => {
+                self.observe(section, number, parameters);
                 let (settings, flags) = self.parameters(number, parameters);
                 if flags.contains(&"disabled") {
                     self.note(
@@ -312,6 +342,33 @@ impl Reader {
         }
     }
 
+    fn observe(&mut self, section: &mut Section, line: usize, words: &[&str]) {
+        let value = |key: &str| {
+            let at = words.iter().position(|word| *word == key)?;
+            words.get(at + 1).copied()
+        };
+        if let Some(mode) = value("observe") {
+            if mode != "layer4" {
+                self.note(
+                    line,
+                    format!("`observe {mode}`: lb sees layer 4: whether connections are accepted"),
+                );
+            }
+            section.observe.get_or_insert(Observe { limit: 10, on_error: "fail_check" });
+        }
+        let Some(observe) = &mut section.observe else { return };
+        if let Some(limit) = value("error-limit").and_then(|text| text.parse::<u16>().ok()) {
+            observe.limit = limit.clamp(1, 1_000);
+        }
+        observe.on_error = match value("on-error") {
+            Some("fastinter") => "fastinter",
+            Some("fail-check") => "fail_check",
+            Some("sudden-death") => "sudden_death",
+            Some("mark-down") => "mark_down",
+            _ => observe.on_error,
+        };
+    }
+
     /// Settings and bare words of `server` and `default-server`.
     fn parameters<'w>(&mut self, line: usize, words: &[&'w str]) -> (Settings, Vec<&'w str>) {
         let mut settings = Settings::default();
@@ -334,7 +391,7 @@ impl Reader {
                 | "source" | "agent-port" | "agent-inter" | "agent-addr" | "agent-send"
                 | "check-alpn" | "check-proto" | "check-sni" => {
                     words.next();
-                    if matches!(*word, "observe" | "maxconn") {
+                    if *word == "maxconn" {
                         self.note(line, format!("`{word}` has no equivalent yet"));
                     }
                 }
@@ -501,6 +558,12 @@ impl Reader {
         let checked = pool.has_check || pool.servers.iter().any(|server| server.is_checked);
         service.check = checked.then(|| pool.check.clone());
         service.agent.clone_from(&pool.agent);
+        if let Some(observe) = &pool.observe {
+            service.observe = observe.text(choices.forward, checked);
+            if service.observe.is_none() {
+                self.note(pool.line, "`observe` needs `check` in dsr and tunnel: left out");
+            }
+        }
         let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
         for server in &pool.servers {
             let Some(address) = address_of(&server.address, port) else {
@@ -608,7 +671,7 @@ backend servers
     option httpchk GET /healthz
     http-check expect status 200-299
     stick on src
-    server web1 10.0.0.11:8080 check weight 3
+    server web1 10.0.0.11:8080 check weight 3 observe layer4 error-limit 2 on-error sudden-death
     server web2 10.0.0.12:8080 check fastinter 250ms
     server old 10.0.0.13:8080 check backup slowstart 30s
     server named app.example:8080 check
@@ -668,6 +731,10 @@ listen postgres
         assert_eq!(tracked(1), None);
         assert_eq!(web.backends[0].timing.timeout.as_millis(), 800);
         assert_eq!(web.balance, crate::config::model::Balance::Source);
+        let observe = web.observe.unwrap();
+        assert_eq!((observe.error_limit, observe.min_sources), (2, 2));
+        assert_eq!(observe.on_error, crate::config::model::OnError::SuddenDeath);
+        assert_eq!(config.services[1].observe, None);
         let check = format!("{:?}", web.check);
         assert!(check.contains("/healthz") && check.contains("GET"), "{check}");
         assert_eq!(config.services[2].backends[0].port, 5432, "the bind's port");

@@ -36,6 +36,9 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
     if service.by_source {
         writeln!(out, "    balance: source")?;
     }
+    if let Some(observe) = &service.observe {
+        writeln!(out, "    observe: {observe}")?;
+    }
     if !service.allow_fail_open {
         // Proxies refuse connections when no server is left.
         writeln!(out, "    on_all_down: reject")?;
