@@ -135,7 +135,7 @@ fn reloads_lose_nothing_and_leak_nothing() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.success(), good, "reload {number} (seed {seed}): {said}\n{yaml}");
         if good {
-            in_force = yaml;
+            in_force.clone_from(&yaml);
         } else {
             assert_eq!(output.status.code(), Some(3), "{said}");
             assert!(said.contains("lb.yaml:"), "an error without its place: {said}");
