@@ -110,10 +110,10 @@ fn postgresql_lets_in_who_may_and_tells_whether_it_can_be_written() {
     );
     stand.finds(&daemon, &format!("{check}, require: writable"), "L7OK", "PostgreSQL");
     machine
-        .sh(&format!(
+        .sh(
             "PGPASSWORD=swordfish psql -h 127.0.0.1 -U lb -d postgres -c 'alter system set default_transaction_read_only = on' \
              -c 'select pg_reload_conf()' 2>&1"
-        ))
+        )
         .unwrap();
     let replica = sees(&daemon, "L7STS", "read-only");
     assert_eq!(replica.state, "DOWN");
