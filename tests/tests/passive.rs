@@ -339,7 +339,10 @@ fn a_spoofed_flood_ejects_nobody_neither_alive_nor_dead() {
         for backend in &service.backends {
             let observed = backend.observed.as_ref().unwrap();
             assert_eq!(backend.state, "NOLB", "{}/{}", service.name, backend.name);
-            assert_eq!((observed.ejections, observed.unanswered), (0, 0), "{backend:#?}");
+            assert_eq!((observed.ejections, observed.half_open), (0, false), "{backend:#?}");
+            // At the live one the flood may cost a real client a SYN; at the dead one there is nobody real.
+            let failures = observed.unanswered + observed.refused;
+            assert!(failures == 0 || service.name == "web", "{backend:#?}");
         }
     }
     let all = daemon.events();
