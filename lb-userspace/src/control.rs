@@ -35,13 +35,14 @@ mod service_manager;
 mod settings;
 pub mod state;
 mod take_over;
+mod waiting;
 mod watch;
 
 mod what_if;
 mod why;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -49,7 +50,7 @@ use std::{
 
 use anyhow::Context as _;
 use lb_common::{
-    abi::{DroppedSample, NeighbourWanted, ObservedFailure},
+    abi::{BackendId, DroppedSample, NeighbourWanted, ObservedFailure},
     hash::HashKeys,
 };
 use tokio::{
@@ -66,6 +67,7 @@ use self::{
     seed::Seed,
     service_manager::ServiceManager,
     state::State,
+    waiting::Waiting,
 };
 use crate::{
     api::{self, peer::GroupLevel},
@@ -76,7 +78,7 @@ use crate::{
     dataplane::{Dataplane, Lock, Options, Sizes},
     events::{EventLog, Happened, Kind},
     health::{
-        Checker, HealthEvent,
+        Checker, HealthEvent, TargetKey,
         agent::{AgentEvent, Agents},
     },
     net::{Net, Snapshot},
@@ -84,8 +86,12 @@ use crate::{
     privileges,
 };
 
-/// Changes after a first one wait this long for company.
-const TOGETHER: Duration = Duration::from_millis(100);
+/// Changes of health are applied for so long at a time; then commands and new results have their turn.
+const TURN: Duration = Duration::from_millis(20);
+/// Events that are taken in before their changes are applied.
+const EVENTS_A_TURN: usize = 1_024;
+/// After the state was written this many times as long passes before a change of health has it written again.
+const SAVE_REST: u32 = 20;
 /// How often the NICs are looked at (a program detached by hand has no event).
 const LOOK_AT_NICS: Duration = Duration::from_secs(2);
 
@@ -207,8 +213,13 @@ struct Node {
     sweep_due: Instant,
     hz: u64,
     /// Services whose backends' health has changed since they were last reconciled.
-    dirty: HashSet<u32>,
-    last_apply: Instant,
+    dirty: Waiting,
+    /// Whose health each probe's is: services by place and id, and their backends.
+    probed: HashMap<TargetKey, Vec<(usize, u32, BackendId)>>,
+    /// Health has changed since the state was written.
+    unsaved: bool,
+    /// When the state may be written for a change of health.
+    save_due: Instant,
     nics_due: Instant,
     began: Instant,
 }
@@ -281,12 +292,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(keeper::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let ended_by = loop {
-        let apply_at = node.apply_at();
+        let apply_at = node.dirty.next_due();
         tokio::select! {
             Some(command) = requests.recv() => if node.command(command).await { break "lb detach" },
             Some(event) = inbox.recv() => {
                 node.event(event);
-                while let Ok(event) = inbox.try_recv() { node.event(event); }
+                for _ in 1..EVENTS_A_TURN {
+                    let Ok(event) = inbox.try_recv() else { break };
+                    node.event(event);
+                }
                 node.apply_health();
             }
             Ok(()) = snapshots.changed() => {
@@ -512,8 +526,10 @@ impl Node {
             pin_counts: [0; 2],
             counted: connections::Counted::default(),
             sweep_due: Instant::now(),
-            dirty: HashSet::new(),
-            last_apply: Instant::now() - TOGETHER,
+            dirty: Waiting::default(),
+            probed: HashMap::new(),
+            unsaved: false,
+            save_due: Instant::now(),
             nics_due: Instant::now(),
             began: Instant::now(),
         })
@@ -591,13 +607,14 @@ impl Node {
 
     fn health_changed(&mut self, event: &HealthEvent) {
         let now = monotonic_milliseconds();
-        for service in &mut self.services {
-            for backend in &mut service.backends {
-                if backend.removed
-                    || loaded::target(&service.spec, &backend.spec).as_ref() != Some(&event.key)
-                {
+        for &(place, service, backend) in self.probed.get(&event.key).into_iter().flatten() {
+            let service = self.services.get_mut(place).filter(|known| known.id == service);
+            if let Some(service) = service {
+                let mut backends = service.backends.iter_mut();
+                let Some(backend) = backends.find(|known| known.id == backend && !known.removed)
+                else {
                     continue;
-                }
+                };
                 let (before, said) = (backend.healthy(), backend.says());
                 backend.checked = true;
                 backend.health = Some(event.health.clone());
@@ -617,17 +634,10 @@ impl Node {
         }
     }
 
-    /// When waiting changes are due: the first at once, later ones within 100 ms together.
-    fn apply_at(&self) -> Option<Instant> {
-        (!self.dirty.is_empty()).then(|| self.last_apply + TOGETHER)
-    }
-
+    /// Applies the changes of health that are due, for one turn.
     fn apply_health(&mut self) {
-        if self.apply_at().is_none_or(|at| at > Instant::now()) {
-            return;
-        }
-        self.last_apply = Instant::now();
-        for id in std::mem::take(&mut self.dirty) {
+        let turn = Instant::now();
+        while let Some(id) = self.dirty.take(Instant::now()) {
             let Some(index) = self.services.iter().position(|service| service.id == id) else {
                 continue;
             };
@@ -644,8 +654,22 @@ impl Node {
                 tracing::error!(%error, "a change of health could not be applied");
             }
             self.measures.publish.add(began.elapsed());
+            self.unsaved = true;
+            if turn.elapsed() >= TURN {
+                break;
+            }
         }
-        self.save_state();
+        self.save_health();
+    }
+
+    /// Writes the state down for changes of health: at once, but in large configurations, where it takes long, no more often
+    /// than that it takes a twentieth of the time. What is lost by a kill in between the next checks find again.
+    fn save_health(&mut self) {
+        let began = Instant::now();
+        if self.unsaved && began >= self.save_due {
+            self.save_state();
+            self.save_due = Instant::now() + began.elapsed() * SAVE_REST;
+        }
     }
 
     fn tick(&mut self) {

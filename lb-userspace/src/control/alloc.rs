@@ -6,12 +6,14 @@
 pub struct Numbers {
     limit: u32,
     used: Vec<bool>,
+    /// No number below it is free.
+    lowest: usize,
 }
 
 impl Numbers {
     /// Numbers `1..limit`.
     pub fn new(limit: u32) -> Self {
-        Self { limit, used: vec![true] }
+        Self { limit, used: vec![true], lowest: 1 }
     }
 
     /// Marks a number found in a map as used.
@@ -24,7 +26,10 @@ impl Numbers {
 
     /// A free number, or `None` if all are used.
     pub fn take(&mut self) -> Option<u32> {
-        let free = self.used.iter().position(|used| !used).unwrap_or(self.used.len()) as u32;
+        let start = self.lowest.min(self.used.len());
+        let free = self.used[start..].iter().position(|used| !used);
+        let free = free.map_or(self.used.len(), |further| start + further) as u32;
+        self.lowest = free as usize;
         if free >= self.limit {
             return None;
         }
@@ -38,6 +43,7 @@ impl Numbers {
             && let Some(used) = self.used.get_mut(number as usize)
         {
             *used = false;
+            self.lowest = self.lowest.min(number as usize);
         }
     }
 

@@ -150,7 +150,9 @@ impl Node {
         for spec in &config.services {
             self.apply_service(spec, &mut changes)?;
         }
-        self.services.sort_by_key(|service| wanted.iter().position(|key| *key == service.key));
+        let places: HashMap<ListenKey, usize> =
+            wanted.iter().enumerate().map(|(place, key)| (*key, place)).collect();
+        self.services.sort_by_key(|service| places.get(&service.key).copied());
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
         self.config = Some(config);
         self.follow_metrics();
@@ -404,9 +406,12 @@ impl Node {
     /// Tells the prober what to probe.
     pub(super) fn set_targets(&mut self) {
         let mut targets: HashMap<_, Target> = HashMap::new();
-        for service in &self.services {
+        let mut probed = HashMap::new();
+        for (place, service) in self.services.iter().enumerate() {
             for backend in service.backends.iter().filter(|backend| !backend.removed) {
                 if let Some(key) = target(&service.spec, &backend.spec) {
+                    let users: &mut Vec<_> = probed.entry(key.clone()).or_default();
+                    users.push((place, service.id, backend.id));
                     let entry = targets
                         .entry(key.clone())
                         .or_insert_with(|| Target { key, restored: None });
@@ -416,6 +421,7 @@ impl Node {
                 }
             }
         }
+        self.probed = probed;
         self.checker.set_targets(targets.into_values().collect());
         self.set_agents();
     }
@@ -452,6 +458,7 @@ impl Node {
         if self.started {
             self.state.services = services;
         }
+        self.unsaved = false;
         self.state.events = self.log.to_save();
         let state: &State = &self.state;
         match state.save(&self.options.run_dir) {
