@@ -277,7 +277,8 @@ impl Node {
                             backend.health = None;
                             backend.checked = true;
                         }
-                        Some(_) if backend.health.is_none() => backend.checked = false,
+                        // One that has served without a check goes on until the check has its first answer: to
+                        // take it for DOWN would move its flows for nothing.
                         Some(_) => {}
                     }
                 }
