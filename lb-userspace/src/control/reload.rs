@@ -272,14 +272,11 @@ impl Node {
                     }
                     lines.extend(roles(&backend.spec, wanted));
                     backend.spec = wanted.clone();
-                    match target(spec, wanted) {
-                        None => {
-                            backend.health = None;
-                            backend.checked = true;
-                        }
-                        // One that has served without a check goes on until the check has its first answer: to
-                        // take it for DOWN would move its flows for nothing.
-                        Some(_) => {}
+                    // One that has served without a check goes on until the check has its first answer: to take it for DOWN
+                    // would move its flows for nothing.
+                    if target(spec, wanted).is_none() {
+                        backend.health = None;
+                        backend.checked = true;
                     }
                 }
                 None => {
