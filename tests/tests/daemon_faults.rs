@@ -232,7 +232,10 @@ fn f40_a_full_disk_is_reported_once_and_truncates_nothing() {
 fn f52_who_does_not_listen_keeps_nobody_waiting() {
     let mut lab = Lab::new(Arms::One, Return::ThroughLb, 2).unwrap();
     let mut servers = std::mem::take(&mut lab.servers);
-    let small = format!("metrics: \"127.0.0.1:9180\"\nlimits: {{services: 1024}}\n{}", yaml(2));
+    let small = format!(
+        "metrics: \"127.0.0.1:9180\"\nlimits: {{services: 4096, ring_slots: 4194304}}\n{}",
+        yaml(2)
+    );
     let daemon = Daemon::new(&lab.lb, &lab.nics, &small).unwrap();
     let mut command = daemon.run_command();
     command.env("LB_LOG", "debug").stdin(Stdio::null()).stderr(Stdio::piped());
@@ -254,7 +257,7 @@ fn f52_who_does_not_listen_keeps_nobody_waiting() {
             })
             .collect()
     });
-    // Far more lines than wait for their reader.
+    // Far more lines than wait for their reader; what the rings before had is free again only after a grace period.
     let many = with_services(&small, 400);
     for _ in 0..4 {
         for text in [&many, &small] {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use etherparse::PacketBuilder;
-use lb_common::abi::Reason;
+use lb_common::abi::{ABI_VERSION, Reason};
 use lb_tests::{
     client::{Held, wait_for},
     daemon::{Daemon, backend, lb_binary},
@@ -19,7 +19,6 @@ use lb_tests::{
 use serde_json::Value;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const MAPS: &str = "/sys/fs/bpf/lb/v3/maps";
 const PACKETS: u32 = 100_000;
 
 /// Three backends over TCP and UDP; small maps, which are dumped whole, and a window that no test outlives.
@@ -130,6 +129,11 @@ fn file(daemon: &Daemon<'_>, name: &str) -> PathBuf {
     daemon.directory.join(name)
 }
 
+/// Where the maps of this version are pinned.
+fn maps() -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/lb/v{ABI_VERSION}/maps"))
+}
+
 #[test]
 fn a_hundred_thousand_packets_change_nothing() {
     let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
@@ -147,7 +151,7 @@ fn a_hundred_thousand_packets_change_nothing() {
     // CLOCK is the controller's own. The host's stacks say something now and then, which is passed: of those packets there
     // are some, but not the ten thousand of the file. What else changes would be the controller's work, not there every time.
     let dump = || {
-        let mut all = lab.lb.run(|| dump_all(Path::new(MAPS))).unwrap();
+        let mut all = lab.lb.run(|| dump_all(&maps())).unwrap();
         assert!(all.remove("CLOCK").is_some(), "{:?}", all.keys());
         let passed = all.get_mut("REASON_COUNTS").unwrap();
         let passed = passed.remove(&(Reason::Passed as u32).to_ne_bytes()[..]).unwrap();

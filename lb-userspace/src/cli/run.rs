@@ -80,10 +80,11 @@ enum PacketLog {
 impl Run {
     /// Does it.
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
+        // Before there are threads: each begins with it.
+        privileges::gain_no_more()?;
         let _log = start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;
-        privileges::gain_no_more()?;
         let options = RunOptions {
             socket: connection.path(&self.run.run_dir),
             config: self.config,

@@ -211,7 +211,7 @@ async fn bad_requests_get_an_answer_and_are_closed() {
         (get("/v1/lookup?source=nobody"), "400", "\"error\""),
         (get("/v1/statu"), "404", "did you mean `/v1/status`?"),
         (get("/v1/reload"), "405", "another method"),
-        (get("/v1/backends/%ff/x"), "405", ""),
+        (get("/v1/backends/%ff/x"), "400", "UTF-8"),
     ] {
         let answer = raw(&socket, request.clone().into_bytes()).await;
         let head = &request[..request.len().min(60)];
