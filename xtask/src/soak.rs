@@ -42,7 +42,7 @@ struct Run {
 }
 
 /// All of them, the shortest first.
-const RUNS: [Run; 2] = [
+const RUNS: [Run; 3] = [
     Run {
         name: "upgrades",
         target: "upgrade",
@@ -54,6 +54,12 @@ const RUNS: [Run; 2] = [
         target: "reload",
         test: "reloads_lose_nothing_and_leak_nothing",
         shows: "10,000 reloads under load: no failed request, nothing leaks",
+    },
+    Run {
+        name: "contention",
+        target: "prober_faults",
+        test: "f39_full_contention_finds_nobody_down",
+        shows: "10 minutes of full CPU contention: nobody is found down",
     },
 ];
 
