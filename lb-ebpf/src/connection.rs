@@ -73,14 +73,7 @@ pub fn reply<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32
     let Some(outline) = parse::outline::<F>(&frame) else { return 0 };
     let Some(tcp) = frame.view::<Tcp>(outline.transport) else { return 0 };
     let flags = tcp.flags;
-    let flow = FlowKey {
-        source: outline.flow.destination,
-        destination: reply.vip,
-        source_port: outline.flow.destination_port,
-        destination_port: reply.port,
-        protocol: protocol::TCP,
-        _pad: [0; 3],
-    };
+    let flow = reply.client_flow(&outline.flow);
     let mut place = MaybeUninit::uninit();
     let flow = pin::key(&mut place, &flow);
     if flags & tcp_flag::RST != 0 {

@@ -4,8 +4,8 @@
 use aya_ebpf::helpers::generated;
 use lb_common::{
     abi::{
-        Address, BackendId, FlowKey, ObservedFailure, Opening, OpeningBucket, ReplyRow,
-        backend_flag, failure_kind, protocol, service_flag,
+        Address, BackendId, ObservedFailure, Opening, OpeningBucket, ReplyRow, backend_flag,
+        failure_kind, protocol, service_flag,
     },
     frame::{Frame, Tcp, be32, tcp_flag},
     hash::{HashKeys, flow_hash},
@@ -138,14 +138,7 @@ pub fn reply<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32
     if flags & tcp_flag::ACK == 0 || flags & (tcp_flag::SYN | tcp_flag::RST) == 0 {
         return 0;
     }
-    let flow = FlowKey {
-        source: outline.flow.destination,
-        destination: reply.vip,
-        source_port: outline.flow.destination_port,
-        destination_port: reply.port,
-        protocol: protocol::TCP,
-        _pad: [0; 3],
-    };
+    let flow = reply.client_flow(&outline.flow);
     let keys = config::hash_keys(F::Header::IS_V6);
     let hash = flow_hash(&keys, &flow);
     let Some(bucket) = OPENINGS.get_ptr_mut(opening_bucket(hash)) else { return 0 };

@@ -2,7 +2,7 @@
 //! becomes that service's VIP again, on whichever node.
 
 use lb_common::{
-    abi::{BackendId, FlowKey, Phase, Reason, ReplyRow, protocol},
+    abi::{BackendId, Phase, Reason, ReplyRow, protocol},
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
@@ -97,14 +97,7 @@ fn note_syn_ack<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> 
         let tcp = frame.view::<Tcp>(outline.transport)?;
         let (sequence, acknowledgement) = (be32(tcp.sequence), be32(tcp.acknowledgement));
         handshake::answered(backend, acknowledgement.to_host());
-        let flow = FlowKey {
-            source: outline.flow.destination,
-            destination: reply.vip,
-            source_port: outline.flow.destination_port,
-            destination_port: reply.port,
-            protocol: protocol::TCP,
-            _pad: [0; 3],
-        };
+        let flow = reply.client_flow(&outline.flow);
         if select::slot_of_flow::<F>(service, &flow)?.phase() == Phase::Settled {
             return None;
         }

@@ -26,6 +26,7 @@ mod members;
 mod network;
 pub mod options;
 mod passive;
+mod private_file;
 mod reload;
 mod report;
 mod retire;

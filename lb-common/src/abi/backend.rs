@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use super::Address;
+use super::{Address, FlowKey, protocol};
 use crate::be::Be16;
 
 /// Number of a backend, 1..2^24; 0 is "none". Belongs to one backend of one service until nothing names it any more.
@@ -69,6 +69,21 @@ pub struct ReplyRow {
     pub _pad: u16,
     /// The service's row in `SERVICES` (0 = this backend has no replies).
     pub row: u32,
+}
+
+impl ReplyRow {
+    /// The flow as its client sends it, of a TCP packet that came from the backend.
+    #[inline(always)]
+    pub const fn client_flow(&self, from_backend: &FlowKey) -> FlowKey {
+        FlowKey {
+            source: from_backend.destination,
+            destination: self.vip,
+            source_port: from_backend.destination_port,
+            destination_port: self.port,
+            protocol: protocol::TCP,
+            _pad: [0; 3],
+        }
+    }
 }
 
 const _: () = assert!(size_of::<ReplyRow>() == 24);

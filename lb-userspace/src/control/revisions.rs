@@ -2,13 +2,14 @@
 //! in the state directory, so that a crash can spoil none of the others; bounded in number and bytes; outlives reboots.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::private_file;
 
 /// Directory in the state directory.
 const DIRECTORY: &str = "revisions";
@@ -113,18 +114,9 @@ impl Store {
     pub fn add(&mut self, record: Record, text: &str) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let path = self.path(record.number);
-        let aside = path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&aside)?;
         let stored = Stored { record, text: text.to_owned() };
-        file.write_all(serde_json::to_string(&stored).map_err(io::Error::other)?.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&aside, &path)?;
+        let written = serde_json::to_string(&stored).map_err(io::Error::other)?;
+        private_file::replace(&path, &written)?;
         fs::File::open(&self.directory)?.sync_all()?;
         self.records.retain(|known| known.number != stored.record.number);
         self.records.push(stored.record);

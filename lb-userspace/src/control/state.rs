@@ -1,18 +1,11 @@
 //! What outlives the daemon beside the maps: names, overrides, health, and the configuration in force. Kept in the run
 //! directory (gone at a reboot, as the maps are), always whole: written aside, synced, renamed.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{change::Trial, history::History};
+use super::{change::Trial, history::History, private_file};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event, Setting},
@@ -134,18 +127,8 @@ impl State {
 
     /// Writes the state.
     pub fn save(&self, run_dir: &Path) -> io::Result<()> {
-        let path: PathBuf = run_dir.join(FILE);
-        let aside = path.with_extension("json.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&aside)?;
-        file.write_all(serde_json::to_string(self).map_err(io::Error::other)?.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&aside, &path)
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        private_file::replace(&run_dir.join(FILE), &text)
     }
 }
 
