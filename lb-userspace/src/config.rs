@@ -19,6 +19,7 @@ mod example;
 mod file;
 #[cfg(test)]
 mod hostile;
+pub mod list;
 pub mod model;
 mod resolve;
 mod rules;
@@ -29,6 +30,7 @@ mod tracks;
 pub(crate) mod value;
 mod words;
 
+pub(crate) use self::rules::refuse as refuse_address;
 use self::{
     diagnostic::Findings,
     document::{Document, Position},

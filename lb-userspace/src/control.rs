@@ -14,6 +14,7 @@ mod commands;
 mod config_file;
 mod connections;
 mod dashboard;
+mod discovery;
 mod drain;
 pub mod dry_run;
 mod forecast;
@@ -125,6 +126,10 @@ enum Event {
     Dropped(Box<DroppedSample>),
     /// A client did not get through to an observed backend.
     Failed(ObservedFailure),
+    /// A name of backends has been asked for.
+    Heard(Box<crate::discovery::resolver::Heard>),
+    /// A directory of backends has been looked at.
+    Seen(Box<crate::discovery::watch::Seen>),
 }
 
 /// Everything one lb knows.
@@ -156,6 +161,8 @@ struct Node {
     snapshot: Arc<Snapshot>,
     checker: Checker,
     agents: Agents,
+    /// Backends that the file does not tell.
+    discovery: discovery::Discovery,
     events: mpsc::UnboundedSender<Event>,
     /// For listeners that come and go.
     commands: mpsc::Sender<api::Command>,
@@ -258,8 +265,10 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         (events.clone(), commands.clone()),
     )?;
     node.config_error = config_error;
+    node.read_directories(&parsed.config);
     if node.dataplane.adopted() {
-        node.adopt(&parsed.config);
+        let expanded = node.expanded(&parsed.config);
+        node.adopt(&expanded.config);
     }
     node.check_host(&parsed)?;
     node.apply_config(parsed.config, text, "start")?;
@@ -303,6 +312,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
                     node.event(event);
                 }
                 node.apply_health();
+                node.apply_discovered();
             }
             Ok(()) = snapshots.changed() => {
                 let snapshot = snapshots.borrow_and_update().clone();
@@ -467,6 +477,7 @@ impl Node {
         });
         let sizes = dataplane.sizes();
         let events_before = std::mem::take(&mut state.events);
+        let kept = state.discovered.clone();
         Ok(Self {
             hz: dataplane.hz()?,
             force: options.force,
@@ -490,6 +501,7 @@ impl Node {
             snapshot,
             checker: Checker::start(health, network),
             agents: Agents::start(answers),
+            discovery: discovery::Discovery::new(&kept, &events),
             events,
             commands,
             metrics: None,
@@ -591,6 +603,8 @@ impl Node {
             Event::CaptureOver(number) => self.capture_over(number),
             Event::Dropped(sample) => self.samples.add(*sample),
             Event::Failed(failure) => self.backend_failed(&failure),
+            Event::Heard(heard) => self.name_heard(*heard),
+            Event::Seen(seen) => self.directory_seen(&seen),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
                 let _ = self.reload(cause);
@@ -682,6 +696,7 @@ impl Node {
             }
         }
         self.mind_trial();
+        self.mind_directories();
         self.start_slowly();
         self.apply_health();
         // Once ready, a node stays so, whatever services come later.

@@ -66,13 +66,17 @@ pub enum Kind {
     Nic,
     /// Another program was loaded, or the maps were removed.
     Program,
+    /// Backends by DNS names or from files have changed.
+    Discovered,
+    /// A name cannot be resolved, a file is not valid, or what was found cannot be used.
+    DiscoveryFailed,
     /// The daemon's log was set to another level.
     Log,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -96,6 +100,8 @@ impl Kind {
         Self::NextHop,
         Self::Nic,
         Self::Program,
+        Self::Discovered,
+        Self::DiscoveryFailed,
         Self::Log,
     ];
 
@@ -125,6 +131,8 @@ impl Kind {
             Self::NextHop => "next_hop",
             Self::Nic => "nic",
             Self::Program => "program",
+            Self::Discovered => "discovered",
+            Self::DiscoveryFailed => "discovery_failed",
             Self::Log => "log",
         }
     }
@@ -132,9 +140,11 @@ impl Kind {
     const fn level(self) -> tracing::Level {
         match self {
             Self::ConfigRefused | Self::ServiceDown => tracing::Level::ERROR,
-            Self::BackendDown | Self::Ejected | Self::ServiceMode | Self::ConfigRolledBack => {
-                tracing::Level::WARN
-            }
+            Self::BackendDown
+            | Self::Ejected
+            | Self::ServiceMode
+            | Self::ConfigRolledBack
+            | Self::DiscoveryFailed => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }
     }

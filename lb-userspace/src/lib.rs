@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod discovery;
 pub mod doctor;
 mod durations;
 pub mod events;

@@ -175,6 +175,10 @@ pub struct BackendStatus {
     /// The backend whose health it has, `SERVICE/BACKEND`.
     #[serde(default)]
     pub tracks: Option<String>,
+    /// Where it comes from, if the configuration file does not tell its address: `app (app.internal)` = from the DNS name of
+    /// the template `app`; else a file.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Slots it owns.
     pub slots: u32,
     /// Pins that name it, at the last sweep.

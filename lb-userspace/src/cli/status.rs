@@ -120,17 +120,23 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
         },
     );
     let headings = [
-        "BACKEND", "ROLE", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE",
+        "BACKEND", "FROM", "ROLE", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE",
         "CHECK", "NEXT HOP",
     ];
     // Where there is but one tier, nobody asks for it.
     let roles = service.backends.iter().any(|backend| backend.sorry || backend.tier > 0);
-    let shown = |column: &usize| roles || headings[*column] != "ROLE";
+    let found = service.backends.iter().any(|backend| backend.from.is_some());
+    let shown = |column: &usize| match headings[*column] {
+        "ROLE" => roles,
+        "FROM" => found,
+        _ => true,
+    };
     let columns: Vec<usize> = (0..headings.len()).filter(shown).collect();
     let mut table = style.table(&columns.iter().map(|i| headings[*i]).collect::<Vec<_>>());
     for backend in &service.backends {
         let cells = [
             clean(&backend.name).into(),
+            backend.from.as_deref().map_or_else(|| "-".to_owned(), clean).into(),
             role(backend).into(),
             clean(&backend.address).into(),
             style.state_cell(&backend.state),

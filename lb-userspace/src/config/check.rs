@@ -50,6 +50,16 @@ pub fn check(document: &Document) -> Checked {
     Checked { errors: walk.errors, ..checked }
 }
 
+/// Compares a document with the shape of `backends:` alone; `None` = something in it is wrong.
+pub fn check_backends(document: &Document) -> (Option<Value>, Vec<Diagnostic>) {
+    let keys = shape::all_keys();
+    let backends = keys.iter().find(|(path, key)| path == "services[]" && key.name == "backends");
+    let (_, backends) = backends.expect("services have backends");
+    let mut walk = Walk { path: String::new(), errors: Vec::new() };
+    let value = walk.value(&document.root, &backends.shape);
+    (value, walk.errors)
+}
+
 struct Walk {
     /// Of the value in hand.
     path: String,

@@ -38,7 +38,7 @@ const CASES: &[Case] = &[
         "2:1: unknown key `virtual_servers` at the top level: did you mean `services`?",
     ]),
     Case(&[(7, "    servers:")], &[
-        "3:5: services[0] lacks the key `backends`: add `backends:` (The servers that do the work)",
+        "3:5: services[0] lacks the key `backends`: add `backends:` (The servers that do the work), or `backends_from:`",
         "7:5: unknown key `servers` in services[0]: did you mean `backends`?",
     ]),
     Case(&[(1, "default_server: {weight: 5}")], &[
@@ -107,7 +107,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, socket_level, metrics, \
-            dashboard, limits, backend_defaults, services",
+            dashboard, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
     Case(&[(1, "dashboard: 127.0.0.1")], &[
@@ -115,7 +115,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "dashboard: here")], &[
         "1:12: `here` in dashboard is not an address with a port: write 10.0.0.11:443, 10.0.0.11, \
-            \"[2001:db8::11]:443\" or 2001:db8::11 (names are not resolved)",
+            \"[2001:db8::11]:443\" or 2001:db8::11 (names are resolved for backends only)",
     ]),
     Case(&[(1, "dashboard: {token_file: /etc/lb/token}")], &[
         "1:12: dashboard lacks the key `listen`: add `listen:` (Address and port it is served on)",
@@ -156,15 +156,14 @@ const CASES: &[Case] = &[
         "4:13: services[0].listen lacks the key `port`: add `port:` (The port)",
     ]),
     Case(&[(8, "      - {name: web1}")], &[
-        "8:9: services[0].backends[0] lacks the key `address`: add `address:` (Its address, with a port if that is \
-            not the service's)",
+        "8:9: services[0].backends[0] lacks the key `address`: add `address:` (an address or a DNS name), or `srv:`",
     ]),
     Case(&[(6, "    check: {port: 80, pth: /x}")], &[
         "6:12: services[0].check lacks the key `type`: add `type:` with one of tcp, tls, http, https, grpc, icmp, udp, dns, mysql, postgres, redis, exec",
         "6:23: unknown key `pth` in services[0].check: did you mean `path`?",
     ]),
     Case(&[(7, "    backends: []"), (8, ""), (9, "")], &[
-        "7:15: services[0].backends is empty: at least 1 has to be there",
+        "7:5: services[0].backends is empty: at least 1 has to be there, or `backends_from:`",
     ]),
     Case(&[(8, ""), (9, "")], &["7:5: services[0].backends has no value: give it one or remove it"]),
     Case(&[(1, "socket_group:")], &["1:1: socket_group has no value: give it one or remove it"]),
@@ -283,7 +282,7 @@ const CASES: &[Case] = &[
     // Texts.
     Case(&[(4, "    listen: {address: example.org, port: 80}")], &[
         "4:23: `example.org` in services[0].listen.address is not an IP address: write 192.0.2.10 or 2001:db8::10 \
-            (names are not resolved)",
+            (names are resolved for backends only)",
     ]),
     Case(&[(4, "    listen: {address: \"192.0.2.10:80\", port: 80}")], &[
         "4:23: `192.0.2.10:80` in services[0].listen.address is not an IP address: write the address alone, and the \
@@ -294,11 +293,11 @@ const CASES: &[Case] = &[
             prefix length",
     ]),
     Case(&[(8, "      - {name: web1, address: \"10.0.0.11:99999\"}")], &[
-        "8:31: `10.0.0.11:99999` in services[0].backends[0].address is not an address with a port: the port is a \
+        "8:31: `10.0.0.11:99999` in services[0].backends[0].address is not an address or name with a port: the port is a \
             number from 1 to 65535",
     ]),
     Case(&[(8, "      - {name: web1, address: \"2001:db8::11:443x\"}")], &[
-        "8:31: `2001:db8::11:443x` in services[0].backends[0].address is not an address with a port: put an IPv6 \
+        "8:31: `2001:db8::11:443x` in services[0].backends[0].address is not an address or name with a port: put an IPv6 \
             address with a port in brackets and quotes",
     ]),
     Case(&[(3, "  - name: my web")], &[
@@ -451,6 +450,23 @@ const CASES: &[Case] = &[
         "1:1: unknown key `interface` at the top level: did you mean `interfaces`?",
         "5:14: `nta` is not a value of services[0].forward: did you mean `nat`? ...",
         "10:100: ::1 in services[1].backends[0].address is a loopback address: ...",
+    ]),
+    // Backends that are discovered.
+    Case(&[(8, "      - {name: web1, address: 10.0.0.300}")], &[
+        "8:31: `10.0.0.300` in services[0].backends[0].address is not an address or name with a port: write 10.0.0.11:443...",
+    ]),
+    Case(&[(8, "      - {name: web1, address: app..internal}")], &[
+        "8:31: `app..internal` in services[0].backends[0].address is not an address or name with a port: ...",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.77, srv: _http._tcp.app}")], &[
+        "8:47: services[0].backends[0] has `address` and `srv`: remove one of them: ...",
+    ]),
+    Case(&[(1, "resolver: {min_ttl: 10s, max_ttl: 5s, timeout: 1ms}")], &[
+        "1:35: resolver.max_ttl (5s) is shorter than min_ttl (10s): ...",
+        "1:48: 1ms in resolver.timeout is out of bounds: write 100ms to 30s",
+    ]),
+    Case(&[(7, "    backends_from: backends.d\n    backends:")], &[
+        "7:20: `backends.d` in services[0].backends_from is not the path of a file: ...",
     ]),
     // Not YAML, or too much of it.
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80")], &["...not valid YAML: ..."]),

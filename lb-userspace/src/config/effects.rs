@@ -52,6 +52,7 @@ const THREE: &[(&str, &str)] = &[(
     "services[].backends",
     "[{name: web1, address: 10.0.0.11}, {name: web2, address: 10.0.0.12}, {name: web3, address: 10.0.0.13}]",
 )];
+const NOWHERE: &[(&str, &str)] = &[("services[].backends", "[{name: web1}]")];
 const OBSERVE: &[(&str, &str)] = &[("services[].observe.mode", "layer4")];
 const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
@@ -75,6 +76,11 @@ const ROWS: &[Row] = &[
     ("limits.pins_unconfirmed", &[], Differs("5000", "6000")),
     ("limits.connections", &[], Differs("5000", "6000")),
     ("limits.allow_prefixes", &[], Differs("5", "6")),
+    ("resolver", &[], Differs("{}", "{min_ttl: 2s}")),
+    ("resolver.resolv_conf", &[], Differs("/a", "/b")),
+    ("resolver.timeout", &[], Differs("3s", "4s")),
+    ("resolver.min_ttl", &[], Differs("3s", "4s")),
+    ("resolver.max_ttl", &[], Differs("30s", "40s")),
     ("backend_defaults", &[], Differs("{}", "{weight: 7}")),
     ("backend_defaults.weight", &[], Differs("5", "6")),
     ("backend_defaults.inter", &[], Differs("5s", "6s")),
@@ -185,6 +191,8 @@ const ROWS: &[Row] = &[
     ),
     ("services[].backends[].name", &[], Differs("a", "b")),
     ("services[].backends[].address", &[], Differs("10.0.0.1:5", "10.0.0.1:6")),
+    ("services[].backends[].srv", NOWHERE, Needed("_http._tcp.app")),
+    ("services[].backends_from", &[], Differs("/a", "/b")),
     ("services[].backends[].tier", &[], Differs("1", "2")),
     ("services[].backends[].backup", &[], Differs("false", "true")),
     ("services[].backends[].sorry", &[], Differs("false", "true")),

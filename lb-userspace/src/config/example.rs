@@ -12,8 +12,8 @@ const HEAD: &str = "\
 # your own file with minimal.yaml. `lb check FILE` judges a file, `lb schema` prints a JSON Schema for editors.
 ";
 
-/// Keys that this one file cannot have, as comments: there is no other backend to name.
-const COMMENTS: [&str; 1] = ["services[].backends[].track"];
+/// Keys that this one file cannot have, as comments: there is no other backend to name, and an address says it all.
+const COMMENTS: [&str; 2] = ["services[].backends[].srv", "services[].backends[].track"];
 
 /// Longest line.
 const WIDTH: usize = 120;

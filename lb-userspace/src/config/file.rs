@@ -9,9 +9,8 @@ use std::{
 
 use super::{Diagnostic, Errors, Parsed, Source, document::MAX_BYTES, parse};
 
-/// Reads and checks a file. One that everybody may write is refused; an owner other than root, and a group that may
-/// write, are warnings.
-pub fn load(path: &Path) -> Result<Parsed, Errors> {
+/// Reads a file that decides where traffic goes. One that everybody may write is refused.
+pub fn read_own(path: &Path) -> Result<(Source, Metadata), Errors> {
     let fail = |diagnostic| {
         let source = Source { path: path.to_owned(), text: String::new() };
         Err(Errors::new(source, vec![diagnostic]))
@@ -27,7 +26,15 @@ pub fn load(path: &Path) -> Result<Parsed, Errors> {
             format!("chmod o-w {}", path.display()),
         ));
     }
-    let mut parsed = parse(&Source { path: path.to_owned(), text })?;
+    Ok((Source { path: path.to_owned(), text }, metadata))
+}
+
+/// Reads and checks a file. One that everybody may write is refused; an owner other than root, and a group that may
+/// write, are warnings.
+pub fn load(path: &Path) -> Result<Parsed, Errors> {
+    let (source, metadata) = read_own(path)?;
+    let mode = metadata.mode() & 0o7777;
+    let mut parsed = parse(&source)?;
     // Root's, or of the user that the daemon runs as, who could do so in any case.
     if metadata.uid() != 0 && metadata.uid() != nix::unistd::geteuid().as_raw() {
         parsed.warnings.push(Diagnostic::of_file(

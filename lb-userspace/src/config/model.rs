@@ -29,6 +29,8 @@ pub struct Config {
     pub dashboard: Option<Dashboard>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
+    /// How names of backends are resolved.
+    pub resolver: Resolver,
     /// Services; names and (address, port, protocol) are unique.
     pub services: Vec<Service>,
 }
@@ -148,10 +150,19 @@ pub struct Service {
     pub check: Option<Check>,
     /// Agents beside the backends; `None` = there are none.
     pub agent_check: Option<AgentCheck>,
-    /// Backends, at least one; names and (address, port) are unique; none has a VIP's address. `nat` and `dsr`: of the
+    /// Where more backends come from; `None` = there are none.
+    pub backends_from: Option<BackendsFrom>,
+    /// Backends, at least one unless some are discovered (as long as they are not, templates stand for them); names and (address, port) are unique; none has a VIP's address. `nat` and `dsr`: of the
     /// VIP's family; `dsr` and `tunnel`: the port equals the listen port, which they cannot change. With `nat`, no
     /// other nat service of the same protocol has the same backend address and port.
     pub backends: Vec<Backend>,
+}
+
+impl Service {
+    /// Whether it has backends that the file does not tell.
+    pub fn is_discovered(&self) -> bool {
+        self.backends_from.is_some() || self.backends.iter().any(|one| one.origin.is_template())
+    }
 }
 
 /// `listen:`
@@ -370,6 +381,58 @@ pub struct Timeouts {
     pub udp: Duration,
 }
 
+/// `resolver:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Resolver {
+    /// An absolute path.
+    pub resolv_conf: PathBuf,
+    /// Time that a server may take.
+    pub timeout: Duration,
+    /// Shortest time between two questions for a name.
+    pub min_ttl: Duration,
+    /// Longest; not less than the shortest.
+    pub max_ttl: Duration,
+}
+
+/// `backends_from:`
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct BackendsFrom {
+    /// An absolute path.
+    pub directory: PathBuf,
+    /// What each backend has unless its file says otherwise; without name and address.
+    pub defaults: Box<Backend>,
+}
+
+/// Where a backend comes from. Only `config` and `discovery` know of templates: everything else has concrete backends.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It is in the file with its address.
+    Written,
+    /// It stands for the addresses of this name. Its own address means nothing.
+    Name(String),
+    /// It stands for the SRV records of this name. Its own address and port mean nothing.
+    Srv(String),
+    /// It is from an answer.
+    Answer {
+        /// Name of the template.
+        template: String,
+        /// The DNS name.
+        name: String,
+    },
+    /// It is from a file.
+    File(PathBuf),
+    /// It has served before, and stays until the names of its service have been resolved.
+    Held,
+}
+
+impl Origin {
+    /// Whether it stands for others.
+    pub fn is_template(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::Srv(_))
+    }
+}
+
 /// One backend, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Backend {
@@ -391,6 +454,8 @@ pub struct Backend {
     pub sorry: bool,
     /// Whose health it has instead of its own.
     pub track: Option<Tracked>,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// `track:`, followed to the backend that is checked.

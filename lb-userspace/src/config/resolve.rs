@@ -2,16 +2,19 @@
 
 mod check;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     model::{
-        Backend, Config, Dashboard, Forward, Limits, Listen, Observe, OnError, Service, Timeouts,
-        Timing, Tracked,
+        Backend, BackendsFrom, Config, Dashboard, Forward, Limits, Listen, Observe, OnError,
+        Origin, Resolver, Service, Timeouts, Timing, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
-    value::Period,
+    value::{Endpoint, Host, Period},
 };
 
 /// Built-in settings of a backend, the last resort.
@@ -49,6 +52,12 @@ pub fn config(file: &spec::File) -> Config {
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
+        },
+        resolver: Resolver {
+            resolv_conf: file.resolver.resolv_conf.0.as_str().into(),
+            timeout: file.resolver.timeout.0,
+            min_ttl: file.resolver.min_ttl.0,
+            max_ttl: file.resolver.max_ttl.0,
         },
         services,
     }
@@ -102,6 +111,14 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         ring_size: service.ring_size,
         check: service.check.as_ref().map(check::check),
         agent_check: service.agent_check.as_ref().map(check::agent),
+        backends_from: service.backends_from.as_ref().map(|path| {
+            let levels =
+                [&BackendSettings::default(), &service.backend_defaults, defaults, &BUILT_IN];
+            BackendsFrom {
+                directory: path.0.as_str().into(),
+                defaults: Box::new(nameless(levels, listen.port.get())),
+            }
+        }),
         backends: service
             .backends
             .iter()
@@ -129,11 +146,12 @@ fn observe(observe: &spec::Observe, forward: spec::Forward) -> Observe {
     }
 }
 
-fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) -> Backend {
+/// A backend of nothing but settings.
+fn nameless(levels: [&BackendSettings; 4], port: u16) -> Backend {
     Backend {
-        name: backend.name.0.clone(),
-        address: backend.address.address,
-        port: backend.address.port.unwrap_or(port),
+        name: String::new(),
+        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        port,
         weight: first(levels, |level| level.weight),
         timing: Timing {
             inter: first(levels, |level| level.inter).0,
@@ -145,10 +163,53 @@ fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) ->
             init_state: first(levels, |level| level.init_state),
         },
         slowstart: first(levels, |level| level.slowstart).0,
+        tier: 0,
+        sorry: false,
+        track: None,
+        origin: Origin::Written,
+    }
+}
+
+fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) -> Backend {
+    let settings = nameless(levels, port);
+    let (address, port, origin) = match (&backend.address, &backend.srv) {
+        (Some(Host::Address(Endpoint { address, port: own })), _) => {
+            (*address, own.unwrap_or(port), Origin::Written)
+        }
+        (Some(Host::Name { name, port: own }), _) => {
+            (settings.address, own.unwrap_or(port), Origin::Name(name.clone()))
+        }
+        (None, Some(name)) => (settings.address, port, Origin::Srv(name.0.to_ascii_lowercase())),
+        // An error of the rules.
+        (None, None) => (settings.address, port, Origin::Written),
+    };
+    Backend {
+        name: backend.name.0.clone(),
+        address,
+        port,
         tier: if backend.backup { 1 } else { backend.tier },
         sorry: backend.sorry,
         track: backend.track.as_ref().map(|path| Tracked { name: path.to_string(), probe: None }),
+        origin,
+        ..settings
     }
+}
+
+/// A backend of a file of backends, with what it does not say from `defaults`.
+pub fn listed(written: &spec::Backend, defaults: &Backend) -> Backend {
+    let timing = &defaults.timing;
+    let level = BackendSettings {
+        weight: Some(defaults.weight),
+        inter: Some(Period(timing.inter)),
+        fastinter: Some(Period(timing.fastinter)),
+        downinter: Some(Period(timing.downinter)),
+        rise: Some(timing.rise),
+        fall: Some(timing.fall),
+        timeout: Some(Period(timing.timeout)),
+        init_state: Some(timing.init_state),
+        slowstart: Some(Period(defaults.slowstart)),
+    };
+    backend(written, [&written.settings, &level, &BUILT_IN, &BUILT_IN], defaults.port)
 }
 
 /// The value of the first level that has one; the last has all.

@@ -4,6 +4,7 @@ mod addresses;
 mod backends;
 mod checks;
 mod dashboard;
+mod discovery;
 mod limits;
 mod listen;
 mod roles;
@@ -67,6 +68,8 @@ impl<'a> Context<'a> {
     }
 }
 
+pub use self::{addresses::refuse, discovery::listed};
+
 /// All rules.
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     services::judge(context, findings);
@@ -74,6 +77,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     listen::judge(context, findings);
     dashboard::judge(context, findings);
     backends::judge(context, findings);
+    discovery::judge(context, findings);
     roles::judge(context, findings);
     timing::judge(context, findings);
     limits::judge(context, findings);

@@ -16,7 +16,8 @@ use super::{
         SocketLevel, XdpMode,
     },
     value::{
-        BackendPath, Endpoint, FilePath, GroupName, HostName, InterfaceName, Name, Period, Prefix,
+        BackendPath, DnsName, Endpoint, FilePath, GroupName, Host, HostName, InterfaceName, Name,
+        Period, Prefix,
     },
 };
 
@@ -49,6 +50,9 @@ pub struct File {
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,
+    /// How names of backends are resolved.
+    #[serde(default)]
+    pub resolver: Resolver,
     /// What backends of all services have unless their service or they themselves say otherwise.
     #[serde(default)]
     pub backend_defaults: BackendSettings,
@@ -100,6 +104,32 @@ pub struct Dashboard {
     #[serde(default)]
     #[schemars(example = ["lb1.example.org"], length(max = 32))]
     pub hosts: Vec<HostName>,
+}
+
+/// How names of backends are resolved: by DNS alone, with the servers and the search list of a `resolv.conf`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resolver {
+    /// The file that names the servers. It is read anew for each question.
+    pub resolv_conf: FilePath,
+    /// Time that a server may take; there are two attempts.
+    pub timeout: Period,
+    /// An answer is asked for again when its time to live is over, but not sooner than this.
+    pub min_ttl: Period,
+    /// And not later than this.
+    pub max_ttl: Period,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        let seconds = |seconds| Period(std::time::Duration::from_secs(seconds));
+        Self {
+            resolv_conf: FilePath("/etc/resolv.conf".to_owned()),
+            timeout: seconds(2),
+            min_ttl: seconds(1),
+            max_ttl: seconds(300),
+        }
+    }
 }
 
 /// Entries of tables; all of them are allocated when lb attaches.
@@ -262,8 +292,12 @@ pub struct Service {
     /// What backends of this service have unless they themselves say otherwise.
     #[serde(default)]
     pub backend_defaults: BackendSettings,
+    /// A directory whose files (`*.yaml`, `*.yml`, `*.json`) each hold a list of backends, as under `backends`, but with
+    /// addresses only. They are watched. A file that is invalid, or gone for a moment, counts with its last good content.
+    #[schemars(example = &"/etc/lb/backends.d/web")]
+    pub backends_from: Option<FilePath>,
     /// The servers that do the work.
-    #[schemars(length(min = 1))]
+    #[serde(default)]
     pub backends: Vec<Backend>,
 }
 
@@ -410,9 +444,15 @@ pub struct Backend {
     /// Name of the backend in commands and statistics; unique in its service.
     #[schemars(example = &"web1")]
     pub name: Name,
-    /// Its address, with a port if that is not the service's. Only `nat` can change the port.
+    /// Its address, with a port if that is not the service's. Only `nat` can change the port. With a DNS name in place of the
+    /// address, each address that the name has is a backend, named like `web1-10.0.0.11`; addresses that are no longer in
+    /// the answer drain. While there is no good answer, the last good one counts.
     #[schemars(example = "10.0.0.11")]
-    pub address: Endpoint,
+    pub address: Option<Host>,
+    /// In place of `address`: a DNS name with SRV records. They tell the ports; their weights share out the backend's weight,
+    /// and each further priority is a further tier.
+    #[schemars(example = &"_http._tcp.app.internal")]
+    pub srv: Option<DnsName>,
     /// Used when the backends of lower tiers have nobody who is usable, or fewer than `quorum`. All backends of a tier
     /// are used together (HAProxy: `option allbackups`); give each a tier of its own to use one after the other.
     #[serde(default)]

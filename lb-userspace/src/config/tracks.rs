@@ -24,7 +24,9 @@ pub type Places = HashMap<String, (usize, usize)>;
 pub fn places(services: &[Service]) -> Places {
     let mut places = HashMap::new();
     for (index, service) in services.iter().enumerate() {
-        for (number, backend) in service.backends.iter().enumerate() {
+        let backends = service.backends.iter().enumerate();
+        // One name for many has no health of its own.
+        for (number, backend) in backends.filter(|(_, one)| !one.origin.is_template()) {
             places.entry(format!("{}/{}", service.name, backend.name)).or_insert((index, number));
         }
     }

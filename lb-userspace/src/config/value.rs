@@ -58,7 +58,7 @@ mod period;
 mod text;
 
 pub use self::{
-    address::{Endpoint, Prefix},
+    address::{Endpoint, Host, Prefix},
     dns::{DnsName, RecordType, ResponseCode, dns_code},
     http::{HttpHeader, HttpHost, HttpMethod, HttpPath, StatusCodes},
     name::{BackendPath, GroupName, HostName, InterfaceName, Name},
@@ -93,6 +93,7 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         "ip" => address::refuse_address(text),
         Period::FORMAT => Period::from_str(text).err(),
         Endpoint::FORMAT => Endpoint::from_str(text).err(),
+        Host::FORMAT => Host::from_str(text).err(),
         Prefix::FORMAT => Prefix::from_str(text).err(),
         Name::FORMAT => Name::from_str(text).err(),
         BackendPath::FORMAT => BackendPath::from_str(text).err(),
@@ -151,6 +152,37 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_addresses_or_names() {
+        for (text, host, port) in [
+            ("app.internal", "app.internal", None),
+            ("App.Internal.:8080", "app.internal.", Some(8_080)),
+            ("web1", "web1", None),
+        ] {
+            let name = Host::Name { name: host.to_owned(), port };
+            assert_eq!(text.parse(), Ok(name), "{text}");
+        }
+        let endpoint = "10.0.0.11:443".parse().unwrap();
+        assert_eq!("10.0.0.11:443".parse(), Ok(Host::Address(endpoint)));
+        for text in [
+            "10.0.0.300",
+            "10.0.0",
+            "10.0.0.1/24",
+            "app.internal:0",
+            "app.internal:",
+            "app:http",
+            "-a.b",
+            "a..b",
+            "http://app",
+            "2001:db8::11:80x",
+            "*.internal",
+            "a b",
+        ] {
+            let wrong = text.parse::<Host>();
+            assert!(wrong.is_err(), "{text}: {wrong:?}");
+        }
+    }
+
+    #[test]
     fn periods_need_a_unit_and_a_sane_number() {
         for text in
             ["", "5", "s", "-5s", "1.5s", "5 s", "5S", "5d", "99999999999999999999s", "9000h"]
@@ -185,7 +217,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
-            for format in ["ip", BackendPath::FORMAT, Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
+            for format in ["ip", Host::FORMAT, BackendPath::FORMAT, Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
                 HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT,
                 HttpHeader::FORMAT, DnsName::FORMAT, RecordType::FORMAT, ResponseCode::FORMAT, HexBytes::FORMAT,

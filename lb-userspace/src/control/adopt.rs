@@ -145,6 +145,7 @@ impl Node {
                 tier: 0,
                 sorry: false,
                 track: None,
+                origin: model::Origin::Written,
             });
             let mut backend = Backend {
                 id: BackendId(id),
@@ -240,6 +241,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         ring_size: Some(row.slots),
         check: None,
         agent_check: None,
+        backends_from: None,
         backends: Vec::new(),
     }
 }

@@ -25,10 +25,11 @@ const UNBORN: u32 = BackendId::OLD_RING.0 - 1;
 impl Node {
     /// Compares a checked configuration with what is loaded. Backends that are new, or back, count as UP.
     pub(super) fn forecast(&self, parsed: &Parsed) -> Result<Plan, ReloadError> {
-        let config = self.with_interfaces(parsed.config.clone());
+        let config = self.with_interfaces(self.expanded(&parsed.config).config);
         self.check_host(parsed)?;
         self.check_capacity(&config)?;
         let mut plan = Plan { node: self.node_changes(&config), ..Plan::default() };
+        plan.node.extend(self.unforeseen(&parsed.config));
         let wanted: Vec<ListenKey> = config.services.iter().map(ListenKey::of).collect();
         for service in self.services.iter().filter(|service| !wanted.contains(&service.key)) {
             plan.services.push(PlanService {

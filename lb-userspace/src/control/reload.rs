@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{self, Parsed, model},
+    discovery::Expanded,
     events::{Happened, Kind},
     health::{Target, passive::Passive},
     plan::{ring, slow_start::SlowStart},
@@ -126,7 +127,7 @@ impl Node {
         }
     }
 
-    /// Makes a checked configuration true.
+    /// Makes a checked configuration true; its templates with what was last found.
     pub(super) fn apply_config(
         &mut self,
         config: model::Config,
@@ -134,6 +135,9 @@ impl Node {
         cause: &str,
     ) -> Result<Vec<String>, ReloadError> {
         let began = Instant::now();
+        let templates = config;
+        self.read_directories(&templates);
+        let Expanded { config, problems } = self.expanded(&templates);
         let config = self.with_interfaces(config);
         self.check_capacity(&config)?;
         self.state.revision = self.same_revision(&text).unwrap_or_else(|| self.next_revision());
@@ -154,6 +158,7 @@ impl Node {
             wanted.iter().enumerate().map(|(place, key)| (*key, place)).collect();
         self.services.sort_by_key(|service| places.get(&service.key).copied());
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
+        self.follow_discovery(templates, &config, problems);
         self.config = Some(config);
         self.follow_metrics();
         self.follow_dashboard();

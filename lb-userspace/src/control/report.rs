@@ -92,6 +92,7 @@ impl Node {
         warnings.extend(self.history_problem.clone());
         warnings.extend(self.metrics_problem.clone());
         warnings.extend(self.dashboard_problem.clone());
+        warnings.extend(self.discovery_warnings());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {
             format!(
                 "{name}: lb's program was taken off {times} time(s) since the daemon's start, and attached again: find out who does that"
@@ -171,6 +172,7 @@ impl Node {
             tier: backend.spec.tier,
             sorry: backend.spec.sorry,
             tracks: backend.spec.track.as_ref().map(|tracked| tracked.name.clone()),
+            from: super::discovery::origin_text(&backend.spec.origin),
             slots: backend.slots,
             pins: backend.pins,
             next_hop: self.next_hop_text(service, backend.spec.address, &row),

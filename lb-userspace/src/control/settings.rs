@@ -4,7 +4,7 @@
 //! rule of the configuration holds, and what is saved means what was in force. What was set for a service or backend that
 //! the text does not have (any more) waits until it is back. Weights are `lb weight`'s.
 
-use super::{Node, change::refused, reload::ReloadError};
+use super::{Node, change::refused, discovery::origin_text, loaded::Backend, reload::ReloadError};
 use crate::{
     api::{
         peer::Peer,
@@ -13,6 +13,7 @@ use crate::{
     config::{
         Diagnostic, Errors, Parsed, Source,
         edit::{self, Edit},
+        model::Origin,
         parse,
     },
     events::{Happened, Kind},
@@ -99,7 +100,9 @@ impl Node {
             return Err(Failure::new(FailureKind::Invalid, error));
         }
         let (service, backend) = names(&setting.target);
-        if let (Some(service), Some(backend), "weight") = (service, backend, outer) {
+        if let (Some(service), Some(backend), "weight") = (service, backend, outer)
+            && self.template(service, backend).is_none()
+        {
             let weight = setting
                 .value
                 .parse()
@@ -167,12 +170,26 @@ impl Node {
             let known = self.services.iter().map(|one| one.spec.name.as_str());
             return Err(Failure::unknown("service", service, known.chain([GLOBAL])));
         };
-        let in_file = || known.backends.iter().filter(|one| !one.removed);
-        match backend {
-            Some(name) if !in_file().any(|one| one.spec.name == name) => {
+        let in_file = || {
+            let of_file = |one: &&Backend| !one.removed && one.spec.origin == Origin::Written;
+            known.backends.iter().filter(of_file)
+        };
+        let found = |name: &str| known.backends.iter().find(|one| one.spec.name == name);
+        let Some(name) = backend else { return Ok(()) };
+        if self.template(service, name).is_some() {
+            return Ok(());
+        }
+        match found(name).map(|one| origin_text(&one.spec.origin)) {
+            Some(Some(from)) => {
+                let error = format!(
+                    "`{target}` comes from {from}: set what it has there, or for its template; `lb weight` and `lb drain` work for it alone"
+                );
+                Err(Failure::new(FailureKind::Invalid, error))
+            }
+            _ if in_file().any(|one| one.spec.name == name) => Ok(()),
+            _ => {
                 Err(Failure::unknown("backend", name, in_file().map(|one| one.spec.name.as_str())))
             }
-            _ => Ok(()),
         }
     }
 
@@ -229,8 +246,16 @@ impl Node {
                 // One that is the file's already needs no word there.
                 if let Some(weight) = backend.weight.filter(|weight| *weight != backend.spec.weight)
                 {
-                    edits.push(Edit::new(Some(service), Some(name), "weight", weight.to_string()));
-                    written.push(format!("{service}/{name} weight={weight}"));
+                    match origin_text(&backend.spec.origin) {
+                        None => {
+                            let text = weight.to_string();
+                            edits.push(Edit::new(Some(service), Some(name), "weight", text));
+                            written.push(format!("{service}/{name} weight={weight}"));
+                        }
+                        Some(from) => left.push(format!(
+                            "{service}/{name} weight={weight}: it comes from {from}, and the file has no such backend"
+                        )),
+                    }
                 }
                 if backend.admin != super::state::Admin::Ready {
                     let state = backend.admin.name();
@@ -251,7 +276,7 @@ impl Node {
             .services
             .iter_mut()
             .flat_map(|service| &mut service.backends)
-            .filter(|backend| !backend.removed)
+            .filter(|backend| !backend.removed && backend.spec.origin == Origin::Written)
             .filter_map(|backend| Some((backend.id, backend.weight.take()?)))
             .collect();
         let source = Source { path: self.options.config.clone(), text: saved.text.clone() };

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::discovery::Kept;
 use super::{change::Trial, history::History, private_file};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event, Setting},
-    health::{Health, agent::AgentHealth, passive::Kept},
+    health::{Health, agent::AgentHealth, passive},
 };
 
 /// The file in the run directory.
@@ -31,6 +32,8 @@ pub struct State {
     pub addresses: Vec<(String, IpAddr)>,
     /// Fingerprint of the seed that the loaded program hashes with.
     pub seed_fingerprint: String,
+    /// What DNS and files said of backends when they were last good.
+    pub discovered: Kept,
     /// By `address:port/protocol`.
     pub services: BTreeMap<String, ServiceState>,
     /// The last events.
@@ -101,7 +104,7 @@ pub struct BackendState {
     /// When it came back, while it starts slowly; milliseconds of CLOCK_MONOTONIC.
     pub slow_start: Option<u64>,
     /// Ejections.
-    pub passive: Kept,
+    pub passive: passive::Kept,
 }
 
 impl State {

@@ -7,6 +7,7 @@ use super::{
     words::{Line, lines},
     yaml,
 };
+use crate::config::value::{DnsName, Host};
 
 /// Translates a file.
 pub fn import(text: &str, choices: &Choices) -> Imported {
@@ -74,6 +75,8 @@ struct Server {
     is_backup: bool,
     /// `BACKEND/SERVER` or `SERVER`.
     track: Option<String>,
+    /// `server-template`.
+    is_template: bool,
 }
 
 #[derive(Default)]
@@ -113,7 +116,10 @@ impl Reader {
             "global" | "userlist" | "peers" | "resolvers" | "mailers" | "program" | "cache"
             | "ring" | "http-errors" | "crt-store" => {
                 self.sections.push(Section { kind: "ignored".into(), ..Section::default() });
-                if first != "global" {
+                if first == "resolvers" {
+                    let text = "`resolvers`: names are resolved by the servers of /etc/resolv.conf; `resolver:` names another file, and the bounds of times to live";
+                    self.note(line.number, text);
+                } else if first != "global" {
                     self.note(line.number, format!("`{first}` has no equivalent"));
                 }
             }
@@ -304,9 +310,22 @@ impl Reader {
                     is_checked: flags.contains(&"check"),
                     is_backup: flags.contains(&"backup"),
                     track: after(parameters, "track").map(str::to_owned),
+                    is_template: false,
                 });
             }
-            ["server-template", ..] => self.note(number, "`server-template`: name each backend"),
+            ["server-template", name, count, address, parameters @ ..] => {
+                let before = section.servers.len();
+                let words: Vec<String> = ["server", name, address]
+                    .iter()
+                    .chain(parameters)
+                    .map(|word| (*word).to_owned())
+                    .collect();
+                self.keyword_of(section, &Line { number, words });
+                if let Some(server) = section.servers.get_mut(before) {
+                    server.is_template = true;
+                    self.note(number, format!("`server-template {name} {count}`: each address of the name is a backend, however many there are"));
+                }
+            }
             ["stick", "on" | "match", "src", ..] => {
                 section.by_source = true;
                 self.note(number, "`stick on src`: translated to `balance: source`, by which a client stays while the backends do");
@@ -566,16 +585,21 @@ impl Reader {
         }
         let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
         for server in &pool.servers {
-            let Some(address) = address_of(&server.address, port) else {
-                self.note(
-                    server.line,
-                    format!(
-                        "`{}` is no IP address: names are not resolved; left out",
-                        server.address
-                    ),
-                );
+            let Some(address) =
+                address_of(&server.address, port).or_else(|| name_of(&server.address, port))
+            else {
+                let text =
+                    format!("`{}` is neither an address nor a name; left out", server.address);
+                self.note(server.line, text);
                 continue;
             };
+            if !server.is_template && address_of(&server.address, port).is_none() {
+                let text = format!(
+                    "`{}`: lb resolves the name for as long as it runs, and each of its addresses is a backend",
+                    server.address
+                );
+                self.note(server.line, text);
+            }
             let mut settings = server.settings.clone();
             if weighted && pool.defaults.weight.is_none() {
                 // HAProxy's default; ours is another, and weights are relative.
@@ -602,6 +626,17 @@ impl Reader {
 fn after<'w>(words: &[&'w str], parameter: &str) -> Option<&'w str> {
     let at = words.iter().position(|word| *word == parameter)?;
     words.get(at + 1).copied()
+}
+
+/// `app.internal:80`, `app.internal` (the bind's port), `_http._tcp.app.internal` (SRV records).
+fn name_of(text: &str, port: u16) -> Option<String> {
+    if text.starts_with('_') {
+        return text.parse::<DnsName>().ok().map(|name| name.0);
+    }
+    match text.trim_start_matches("ipv4@").trim_start_matches("ipv6@").parse() {
+        Ok(Host::Name { name, port: own }) => Some(format!("{name}:{}", own.unwrap_or(port))),
+        _ => None,
+    }
 }
 
 /// `10.0.0.1:80`, `10.0.0.1` (the bind's port), `[2001:db8::1]:80`, `2001:db8::1:80`.
@@ -722,9 +757,12 @@ listen postgres
             [
                 "web1 10.0.0.11:8080 3 1s 500ms 2",
                 "web2 10.0.0.12:8080 1 1s 250ms 2",
-                "old 10.0.0.13:8080 1 1s 500ms 2"
+                "old 10.0.0.13:8080 1 1s 500ms 2",
+                "named 0.0.0.0:8080 1 1s 500ms 2"
             ]
         );
+        let name = crate::config::model::Origin::Name("app.example".into());
+        assert_eq!(web.backends[3].origin, name);
         assert_eq!((web.backends[2].tier, web.backends[2].slowstart.as_secs()), (1, 30));
         let tracked = |index: usize| config.services[1].backends[index].track.clone();
         assert_eq!(tracked(0).map(|tracked| tracked.name), Some("www/web1".to_owned()));
@@ -845,6 +883,26 @@ listen postgres
         }
         let (_, notes) = service_of("source 0.0.0.0 usesrc client");
         assert!(notes.iter().any(|note| note.contains("0.0.0.0")), "{notes:?}");
+    }
+
+    #[test]
+    fn names_and_templates_are_translated() {
+        let (service, notes) = service_of(
+            "server-template app 5 app.internal:3307 check resolvers r weight 7\n server-template s 3 _db._tcp.app.internal check",
+        );
+        let origins: Vec<_> =
+            service.backends.iter().map(|b| (&*b.name, &b.origin, b.weight)).collect();
+        use crate::config::model::Origin;
+        assert_eq!(
+            origins,
+            [
+                ("app", &Origin::Name("app.internal".into()), 7),
+                ("s", &Origin::Srv("_db._tcp.app.internal".into()), 1),
+                ("a", &Origin::Written, 1)
+            ]
+        );
+        assert_eq!(service.backends[0].port, 3_307);
+        assert!(notes.iter().any(|note| note.contains("server-template app 5")), "{notes:?}");
     }
 
     #[test]

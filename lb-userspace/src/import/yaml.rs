@@ -60,8 +60,10 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
     }
     writeln!(out, "    backends:")?;
     for backend in &service.backends {
+        // Names of SRV records begin so, and no other.
+        let place = if backend.address.starts_with('_') { "srv" } else { "address" };
         let mut keys =
-            vec![format!("name: {}", backend.name), format!("address: \"{}\"", backend.address)];
+            vec![format!("name: {}", backend.name), format!("{place}: \"{}\"", backend.address)];
         let roles = [("backup", backend.is_backup), ("sorry", backend.is_sorry)];
         keys.extend(roles.iter().filter(|(_, is)| *is).map(|(key, _)| format!("{key}: true")));
         keys.extend(backend.track.as_ref().map(|name| format!("track: {name}")));

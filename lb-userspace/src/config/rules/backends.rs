@@ -7,7 +7,7 @@ use super::{
     addresses::{self, family},
 };
 use crate::config::{
-    model::{Backend, Forward, Protocol},
+    model::{Backend, Forward, Origin, Protocol},
     spec,
 };
 
@@ -18,10 +18,28 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     for subject in context.subjects() {
         duplicates(&subject, findings);
         for (index, backend) in subject.service.backends.iter().enumerate() {
+            place(&subject, index, findings);
+            if backend.origin.is_template() || subject.written.backends[index].address.is_none() {
+                continue;
+            }
             address(&subject, index, backend, &vips, findings);
             reply(subject, index, backend, &mut replies, findings);
         }
-        if subject.service.backends.iter().all(|backend| backend.weight == 0) {
+        let (all, discovered) = (&subject.service.backends, &subject.service.backends_from);
+        if all.is_empty() && discovered.is_none() {
+            let path = subject.path("backends");
+            let (message, help) = match findings.is_written(&path) {
+                true => {
+                    (format!("{path} is empty"), "at least 1 has to be there, or `backends_from:`")
+                }
+                false => (
+                    format!("services[{}] lacks the key `backends`", subject.index),
+                    "add `backends:` (The servers that do the work), or `backends_from:`",
+                ),
+            };
+            findings.error(&path, message, help);
+        }
+        if discovered.is_none() && !all.is_empty() && all.iter().all(|one| one.weight == 0) {
             findings.warning(
                 &subject.path("backends"),
                 format!("all backends of `{}` have weight 0: no new flows", subject.service.name),
@@ -45,6 +63,9 @@ fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             );
         }
         names.entry(&backend.name).or_insert(index);
+        if subject.written.backends[index].address.is_none() || backend.origin.is_template() {
+            continue;
+        }
         let path = subject.backend_path(index, "address");
         if let Some(&first) = addresses.get(&(backend.address, backend.port)) {
             let place = findings.place(&subject.backend_path(first, "address"));
@@ -56,6 +77,39 @@ fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             );
         }
         addresses.entry((backend.address, backend.port)).or_insert(index);
+    }
+}
+
+/// How it is said where a backend is.
+fn place(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
+    let (backend, listen) = (&subject.service.backends[index], &subject.service.listen);
+    let written = &subject.written.backends[index];
+    let path = format!("services[{}].backends[{index}]", subject.index);
+    match (&written.address, &written.srv) {
+        (None, None) => findings.error(
+            &path,
+            format!("{path} lacks the key `address`"),
+            "add `address:` (an address or a DNS name), or `srv:`",
+        ),
+        (Some(_), Some(_)) => findings.error(
+            &format!("{path}.srv"),
+            format!("{path} has `address` and `srv`"),
+            "remove one of them: SRV records tell address and port",
+        ),
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    let name = matches!(backend.origin, Origin::Name(_));
+    if name && subject.service.forward != Forward::Nat && backend.port != listen.port {
+        let path = format!("{path}.address");
+        findings.error(
+            &path,
+            format!(
+                "port {} in {path} is not the service's {}: only nat changes ports",
+                backend.port, listen.port
+            ),
+            "leave the port out (a check asks another port by `check: {port: ...}`), \
+             or use `forward: nat`",
+        );
     }
 }
 

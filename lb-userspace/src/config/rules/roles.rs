@@ -48,7 +48,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-fn slowstart(path: &str, period: Option<Period>, findings: &mut Findings<'_>) {
+pub fn slowstart(path: &str, period: Option<Period>, findings: &mut Findings<'_>) {
     if let Some(Period(time)) = period
         && time > LONGEST_SLOWSTART
     {
@@ -61,7 +61,7 @@ fn slowstart(path: &str, period: Option<Period>, findings: &mut Findings<'_>) {
 fn quorum(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     let service = subject.service;
     let regular = service.backends.iter().filter(|backend| !backend.sorry).count();
-    if regular == 0 && !service.backends.is_empty() {
+    if regular == 0 && !service.backends.is_empty() && service.backends_from.is_none() {
         findings.error(
             &subject.path("backends"),
             format!("all backends of `{}` are sorry backends", service.name),
@@ -80,7 +80,7 @@ fn quorum(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         );
     }
     let highest = u64::from(service.quorum) + u64::from(service.hysteresis);
-    if highest > regular as u64 && service.quorum > 1 {
+    if highest > regular as u64 && service.quorum > 1 && !service.is_discovered() {
         let path = subject.path("quorum");
         findings.warning(
             &path,

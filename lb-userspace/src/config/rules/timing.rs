@@ -25,7 +25,12 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-fn settings(path: &str, settings: &BackendSettings, checked: bool, findings: &mut Findings<'_>) {
+pub fn settings(
+    path: &str,
+    settings: &BackendSettings,
+    checked: bool,
+    findings: &mut Findings<'_>,
+) {
     for (key, period) in [
         ("inter", settings.inter),
         ("fastinter", settings.fastinter),
