@@ -24,11 +24,16 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A window that no test waits for, and short idle times.
 fn yaml() -> String {
+    yaml_idle(4)
+}
+
+/// With an idle time-out of so many seconds.
+fn yaml_idle(seconds: u64) -> String {
     let backend =
         |number| format!("{{name: web{number}, address: \"{}:{PORT}\"}}", backend4(number));
     format!(
         "services:\n  - name: web\n    listen: {{address: 10.77.0.80, port: {PORT}}}\n    forward: nat\n    \
-         count_connections: true\n    window: 1h\n    timeouts: {{tcp: 4s, tcpfin: 1s}}\n    backends: [{}, {}]\n",
+         count_connections: true\n    window: 1h\n    timeouts: {{tcp: {seconds}s, tcpfin: 1s}}\n    backends: [{}, {}]\n",
         backend(1),
         backend(2)
     )
@@ -139,6 +144,29 @@ fn a_drain_ends_when_its_last_connection_has() {
     // Once more, with nothing on it: it takes the idle time-out in which a silent flow could speak, and no window.
     daemon.must(&["ready", "web/web1"]);
     assert_eq!(Waiting::start(&lab, &daemon, &[]).code().0, Some(0));
+}
+
+#[test]
+fn counted_connections_end_a_drain_before_silent_ones_could() {
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 2).unwrap();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml_idle(30)).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    // It has to have counted for as long as an older connection could have been silent.
+    daemon.wait("30 s have been counted", MINUTE, |status| status.uptime_seconds > 33);
+    let held = Held::open(&lab.client, target(), 20).unwrap();
+    let on_web1 = held.count()["web1"] as u64;
+    let mut waiting = Waiting::start(&lab, &daemon, &[]);
+    let all = waiting.until("all are pinned", |seen| seen.pins >= on_web1);
+    assert!(all.older_slots > 0, "{all:?}");
+    assert_eq!(held.broken(), [""; 0]);
+    assert!(waiting.runs());
+    drop(held);
+    let end = waiting.until("nothing is left", |seen| seen.empty);
+    assert_eq!((end.pins, end.slots), (0, 0));
+    assert!(end.older_slots > 0, "the idle time-out was waited for: {end:?}");
+    assert_eq!(waiting.code().0, Some(0));
+    assert!(daemon.must(&["events"]).contains("its last connection has ended"));
 }
 
 #[test]

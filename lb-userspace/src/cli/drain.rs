@@ -27,8 +27,9 @@ const EVERY: Duration = Duration::from_millis(500);
 ///
 /// With --wait the command ends when nothing is left on the backend. lb begins at once to look for what is, instead of after `window`:
 /// flows that show themselves are pinned, and the pins are shown as they fall. As a silent connection cannot be seen, that takes at
-/// least one idle time-out of the service (`timeouts`), even if nothing is left. Services with `count_connections` also show how many connections
-/// are open. A daemon that is away meanwhile is waited for. Ctrl-C ends the command, not the drain.
+/// least one idle time-out of the service (`timeouts`), even if nothing is left. Services with `count_connections` know better, once they have counted
+/// for an idle time-out: they show how many connections are open, and the command ends with the last one. A daemon that is away meanwhile is waited for.
+/// Ctrl-C ends the command, not the drain.
 ///
 /// When the --deadline passes, what --then says is done, and the exit code is 9.
 #[derive(Debug, Args)]

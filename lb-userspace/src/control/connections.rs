@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::abi::Reason;
 
-use super::Node;
+use super::{Node, state::Leaving};
 use crate::{
     api::types::Connections,
     plan::connections::{Kind, judge},
@@ -16,6 +16,8 @@ use crate::{
 
 /// How often they are read; longer if reading takes long.
 const EVERY: Duration = Duration::from_secs(1);
+/// A drained backend without a connection for this long has none: what clients had begun is open by then, or goes elsewhere.
+const BEGINNING: Duration = Duration::from_secs(3);
 
 /// What the controller knows of counted connections.
 #[derive(Debug, Default)]
@@ -24,6 +26,10 @@ pub struct Counted {
     backends: HashMap<u32, Connections>,
     /// By service id: `uncounted` at the last look, and when it last rose.
     refused: HashMap<u32, (u64, Option<Instant>)>,
+    /// By service id: since when this daemon has counted.
+    since: HashMap<u32, Instant>,
+    /// By backend id: since when one that drains has had no connection.
+    closed: HashMap<u32, Instant>,
     due: Option<Instant>,
     /// The table may have entries.
     any: bool,
@@ -67,7 +73,14 @@ impl Node {
             }
         }
         self.counted.backends = backends;
-        self.note_uncounted(services.into_keys())
+        let now = Instant::now();
+        self.counted.since.retain(|id, _| services.contains_key(id));
+        for id in services.keys() {
+            self.counted.since.entry(*id).or_insert(now);
+        }
+        self.note_uncounted(services.into_keys())?;
+        self.note_closed();
+        Ok(())
     }
 
     fn note_uncounted(&mut self, services: impl Iterator<Item = u32>) -> anyhow::Result<()> {
@@ -80,6 +93,37 @@ impl Node {
         }
         self.counted.refused = refused;
         Ok(())
+    }
+
+    /// Backends of TCP services that drain and have had their last connection: nobody needs to look for silent ones.
+    fn note_closed(&mut self) {
+        let mut closed = HashMap::new();
+        let mut emptied = Vec::new();
+        for (index, service) in self.services.iter().enumerate() {
+            for (number, backend) in service.backends.iter().enumerate() {
+                if backend.leaving != Leaving::AtOnce || !self.has_none(index, backend.id.0) {
+                    continue;
+                }
+                let known = self.counted.closed.get(&backend.id.0).copied();
+                let since = known.unwrap_or_else(Instant::now);
+                closed.insert(backend.id.0, since);
+                if since.elapsed() >= BEGINNING && backend.slots == 0 && backend.pins == 0 {
+                    emptied.push((index, number));
+                }
+            }
+        }
+        self.counted.closed = closed;
+        self.tell_emptied(&emptied, "its last connection has ended");
+    }
+
+    /// Whether a backend certainly has no connection: all that may still be open have been counted.
+    fn has_none(&self, service: usize, backend: u32) -> bool {
+        let idle = Duration::from_secs(self.services[service].idle_seconds());
+        let since = self.counted.since.get(&self.services[service].id);
+        since.is_some_and(|since| since.elapsed() >= idle)
+            && self
+                .connections_of(service, backend)
+                .is_some_and(|open| open.active == 0 && open.inactive == 0)
     }
 
     /// Connections of one backend; `None` if they are not counted, or if some could not be and may still be open.

@@ -103,11 +103,16 @@ impl Node {
                 }
             }
         }
-        for (index, number) in &emptied {
+        self.tell_emptied(&emptied, "no slot and no pin names it");
+    }
+
+    /// Nothing is left on these backends, by the places of their services and their own.
+    pub(super) fn tell_emptied(&mut self, emptied: &[(usize, usize)], cause: &str) {
+        for (index, number) in emptied {
             let service = &mut self.services[*index];
             let backend = &mut service.backends[*number];
             backend.leaving = Leaving::Empty;
-            let (name, cause) = (&service.spec.name, "no slot and no pin names it");
+            let name = &service.spec.name;
             let text = format!("{name}/{}: nothing is left on it", backend.spec.name);
             let happened = Happened::to_node(Kind::Drained, text, cause);
             self.log.add(happened.to_backend(name, &backend.spec.name));
