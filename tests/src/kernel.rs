@@ -7,6 +7,7 @@
 pub mod bytes;
 pub mod case;
 pub mod count;
+pub mod interpreter;
 pub mod lab;
 pub mod packet;
 pub mod world;
