@@ -198,6 +198,12 @@ impl Kernel {
         program.try_into().expect("it is an XDP program")
     }
 
+    /// The same, to be attached.
+    pub fn balancer_mut(&mut self) -> &mut Xdp {
+        let program = self.ebpf.program_mut(program::BALANCER).expect("it was loaded");
+        program.try_into().expect("it is an XDP program")
+    }
+
     /// An array map.
     pub fn array<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
         array(&mut self.ebpf, name)

@@ -4,9 +4,9 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, ProgramArray},
-    programs::Xdp,
+    Ebpf, EbpfLoader, Pod, TestRun as _, TestRunAttrs, TestRunOptions,
+    maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray},
+    programs::{Xdp, XdpMode, xdp::XdpLinkId},
 };
 
 use super::{
@@ -32,6 +32,9 @@ unsafe impl Pod for abi::ComparePin {}
 unsafe impl Pod for abi::CompareBackend {}
 // SAFETY: as above.
 unsafe impl Pod for abi::CompareCounters {}
+
+/// Live frames that the kernel sends together.
+const BATCH: u32 = 64;
 
 /// The loaded helper programs.
 pub struct Lab {
@@ -107,8 +110,16 @@ impl Stream {
             port: u32::from(u16::from_be_bytes([frame[port], frame[port + 1]])),
             network_sum: if is_v4 { sum(&bare[14..34]) } else { 0 },
             transport_sum: sum(&pseudo.concat()),
+            drawn: 0,
+            flooded: 0,
         };
         Self { frame, template }
+    }
+
+    /// Flows come as [`Lab::draw`] has said, not in turn.
+    pub fn drawn(mut self) -> Self {
+        self.template.drawn = 1;
+        self
     }
 
     /// The first frame, to begin a test run with.
@@ -142,7 +153,7 @@ impl Lab {
             .map_max_entries("COMPARE_FLOWS", compare_flows)
             .load_file(&path)
             .with_context(|| format!("cannot load {}", path.display()))?;
-        for name in ["pass", "floor", "restore", "generator", "compare"] {
+        for name in ["pass", "floor", "sink", "restore", "generator", "compare"] {
             load_program(&mut ebpf, name)?;
         }
         Ok(Self { ebpf })
@@ -197,6 +208,65 @@ impl Lab {
         ensure!(last == expected, "action {last} instead of {expected}");
         stream.template.counter = counter;
         Ok(time)
+    }
+
+    /// What flows a [`Stream::drawn`] consists of: these numbers, again and again.
+    pub fn draw(&mut self, flows: impl Iterator<Item = u32>) -> Result<()> {
+        let mut drawn: Array<_, u32> = array(&mut self.ebpf, "DRAWN");
+        for (place, flow) in (0..abi::DRAWN).zip(flows) {
+            drawn.set(place, flow, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the next packets of a stream from a NIC of this thread's network namespace, as live frames; a share of
+    /// them, in 256ths, are another stream's.
+    pub fn send(
+        &mut self,
+        stream: &mut Stream,
+        (flood, flooded): (&Stream, u32),
+        nic: u32,
+        frames: u32,
+    ) -> Result<()> {
+        (stream.template.program, stream.template.moved) = (0, 0);
+        stream.template.flooded = flooded;
+        let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
+        templates.set(0, stream.template, 0)?;
+        templates.set(1, flood.template, 0)?;
+        // struct xdp_md
+        let mut context = [0; 24];
+        context[4..8].copy_from_slice(&(stream.frame.len() as u32).to_ne_bytes());
+        context[12..16].copy_from_slice(&nic.to_ne_bytes());
+        self.program("generator").test_run(TestRunOptions {
+            data_in: Some(&stream.frame),
+            ctx_in: Some(&context),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        })?;
+        stream.template.counter += u64::from(frames);
+        Ok(())
+    }
+
+    /// Frames that `sink` has dropped so far.
+    pub fn sunk(&self) -> Result<u64> {
+        let map = self.ebpf.map("SUNK").context("no map SUNK")?;
+        let counts: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        Ok(counts.get(&0, 0)?.iter().sum())
+    }
+
+    /// Attaches a program of the lab to a NIC, by its driver.
+    pub fn attach(&mut self, name: &str, nic: u32) -> Result<XdpLinkId> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut Xdp = program.try_into()?;
+        Ok(program.attach_to_if_index(nic, XdpMode::Driver)?)
+    }
+
+    /// Takes it off again.
+    pub fn detach(&mut self, name: &str, link: XdpLinkId) -> Result<()> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut Xdp = program.try_into()?;
+        Ok(program.detach(link)?)
     }
 
     /// Composes the next packet of a stream and leaves it at that.

@@ -20,12 +20,15 @@ pub mod layout {
     pub const V6_UDP_SOURCE: u32 = 5;
 }
 
-/// The one entry of `TEMPLATE`: a frame, and how the address and port that vary are put into it. One test run at a time
+/// Entries of `DRAWN`: a sequence of flow numbers that is gone through again and again.
+pub const DRAWN: u32 = 1 << 16;
+
+/// Entry 0 of `TEMPLATE`, and entry 1, the flood that is mixed in: a frame, and how the address and port that vary are put into it. One test run at a time
 /// uses it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    /// Packets made so far; the flow's number is this modulo `mask + 1`.
+    /// Packets made so far; the flow's number is this modulo `mask + 1`, or what `DRAWN` has there.
     pub counter: u64,
     /// The frame's first bytes, zero where something varies.
     pub frame: [u64; WORDS],
@@ -46,9 +49,13 @@ pub struct Template {
     pub network_sum: u32,
     /// Folded sum of pseudo header and segment without what varies.
     pub transport_sum: u32,
+    /// 1: flows come as `DRAWN` says.
+    pub drawn: u32,
+    /// Of entry 0: of 256 packets, how many are entry 1's, whose layout is the same.
+    pub flooded: u32,
 }
 
-const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 8 * 4);
+const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 10 * 4);
 
 /// Key of the comparison program's flow table.
 #[repr(C)]

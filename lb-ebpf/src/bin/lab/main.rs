@@ -4,6 +4,7 @@
 //! - `floor`: swaps the MAC addresses and sends the frame back: the least that any XDP balancer does.
 //! - `restore`: makes a test run with `repeat` a stream of distinct packets; see [`template`].
 //! - `generator`: the same for live frames, sent from the NIC of the test run's context.
+//! - `sink`: drops every frame and counts it.
 //! - `compare`: what the peers do, for comparison; see [`compare`].
 #![no_std]
 #![no_main]
@@ -18,13 +19,17 @@ mod template;
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{map, xdp},
-    maps::ProgramArray,
+    maps::{PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 
 /// The programs under test, which `restore` calls.
 #[map]
 static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(8, 0);
+
+/// Frames that `sink` has seen.
+#[map]
+static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Leaves every frame to the host.
 #[xdp]
@@ -44,6 +49,16 @@ pub fn floor(ctx: XdpContext) -> u32 {
         addresses.write_unaligned([source, destination]);
     }
     xdp_action::XDP_TX
+}
+
+/// Drops every frame and counts it.
+#[xdp]
+pub fn sink(_ctx: XdpContext) -> u32 {
+    if let Some(count) = SUNK.get_ptr_mut(0) {
+        // SAFETY: this CPU's own entry, and XDP programs do not preempt one another.
+        unsafe { *count += 1 };
+    }
+    xdp_action::XDP_DROP
 }
 
 /// Turns the frame, whatever the last round has made of it, into the next flow's, and calls the program under test.

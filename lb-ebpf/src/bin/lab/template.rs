@@ -13,12 +13,15 @@ use core::arch::asm;
 use aya_ebpf::{bindings::xdp_md, macros::map, maps::Array};
 
 use crate::{
-    abi::{Template, WORDS, layout},
+    abi::{self, Template, WORDS, layout},
     frame,
 };
 
 #[map]
-static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
+static TEMPLATE: Array<Template> = Array::with_max_entries(2, 0);
+
+#[map]
+static DRAWN: Array<u32> = Array::with_max_entries(abi::DRAWN, 0);
 
 const PORT_MASK: u32 = 0x3fff;
 /// The offset of what a packet does not have.
@@ -30,16 +33,20 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     let template = TEMPLATE.get_ptr_mut(0)?;
     // SAFETY: an array's entry always exists, and by the rule of `Template` one run at a time uses it.
     let (fields, counter) = unsafe { (&*template, &raw mut (*template).counter) };
+    // An odd factor: floods come in between, not in a row.
+    let is_flood = (fields.counter.wrapping_mul(167) as u32 & 0xff) < fields.flooded;
+    let content = if is_flood { TEMPLATE.get(1)? } else { fields };
+    let flow = flow(content, fields.counter as u32);
     // Also where nothing moves, so that the floor pays for it like a program that moves the head.
     frame::move_head(ctx, fields.moved as i32)?;
     let packet = frame::bytes::<[u64; WORDS]>(ctx)?;
     match fields.layout {
-        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50>(fields, packet),
-        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50>(fields, packet),
-        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40>(fields, packet),
-        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70>(fields, packet),
-        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70>(fields, packet),
-        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60>(fields, packet),
+        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50>(content, flow, packet),
+        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50>(content, flow, packet),
+        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40>(content, flow, packet),
+        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70>(content, flow, packet),
+        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70>(content, flow, packet),
+        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60>(content, flow, packet),
         _ => return None,
     }
     let program = fields.program;
@@ -57,9 +64,9 @@ fn compose<
     const TRANSPORT_CHECKSUM: usize,
 >(
     template: &Template,
+    flow: u32,
     packet: *mut [u64; WORDS],
 ) {
-    let flow = template.counter as u32 & template.mask;
     let address = template.address.wrapping_add(flow).to_be();
     let port = (template.port.wrapping_add(flow & PORT_MASK) as u16).to_be();
     let sum = (address & 0xffff) + (address >> 16);
@@ -73,6 +80,14 @@ fn compose<
             | part(transport as u64, 2, TRANSPORT_CHECKSUM, index);
         // SAFETY: the caller has checked that the packet has all words.
         unsafe { packet.cast::<u64>().add(index).write_unaligned(word) };
+    }
+}
+
+#[inline(always)]
+fn flow(template: &Template, place: u32) -> u32 {
+    match template.drawn {
+        0 => place & template.mask,
+        _ => DRAWN.get(place & (abi::DRAWN - 1)).copied().unwrap_or(0),
     }
 }
 

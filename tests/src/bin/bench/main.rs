@@ -1,6 +1,7 @@
 //! What lb costs and how soon it is itself again: rows of figures, some with a limit.
 
 mod program;
+mod rate;
 mod recovery;
 mod row;
 
@@ -21,6 +22,16 @@ struct Args {
     /// The last line of standard output is one JSON object
     #[arg(long)]
     json: bool,
+    /// Only what begins so: recovery, control, control/probes, program, rate
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+impl Args {
+    /// Whether this is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
+    }
 }
 
 fn main() -> ExitCode {
@@ -38,9 +49,18 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool> {
-    // First: afterwards this process stays on one CPU.
-    let mut rows = recovery::measure(if args.quick { 1 } else { 5 })?;
-    rows.extend(program::measure(args.quick)?);
+    let mut rows = Vec::new();
+    if args.wants("recovery") {
+        rows.extend(recovery::measure(if args.quick { 1 } else { 5 })?);
+    }
+    if args.wants("program") {
+        // Last: afterwards this process stays on one CPU.
+        rows.extend(program::measure(args.quick)?);
+    }
+    if args.wants("rate") {
+        rows.extend(rate::measure(args.quick)?);
+    }
+    anyhow::ensure!(!rows.is_empty(), "nothing that is measured begins with {:?}", args.only);
     row::print_table(&rows);
     let all_pass = rows.iter().all(|row| row.pass != Some(false));
     if args.json {

@@ -73,7 +73,7 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
 }
 
 /// The comparison program's table is per CPU, and so are caches.
-fn stay_on_one_cpu() -> Result<()> {
+pub fn stay_on_one_cpu() -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(nix::sched::sched_getcpu()?)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot stay on one CPU")
@@ -89,7 +89,7 @@ fn backend(is_v4: bool, service: u8, number: usize) -> Backend {
 }
 
 /// VIP of the service with this digit.
-fn vip(is_v4: bool, service: u8) -> String {
+pub fn vip(is_v4: bool, service: u8) -> String {
     if is_v4 { format!("198.51.100.{service}") } else { format!("2001:db8:5::{service}") }
 }
 
@@ -105,7 +105,7 @@ const MODES: [(&str, Forward, bool, bool); 8] = [
 ];
 
 /// One service a mode, with 100 backends of equal weight on the ring that lb would make.
-fn world() -> World {
+pub fn world() -> World {
     let keys = lb_tests::kernel::hash_keys();
     let services =
         MODES.iter().enumerate().map(|(index, (_, forward, vip_is_v4, backend_is_v4))| {
@@ -184,7 +184,8 @@ fn subjects() -> Vec<Subject> {
     subjects
 }
 
-fn request(is_v4: bool, vip: &str, flags: u8) -> Packet {
+/// A client's packet.
+pub fn request(is_v4: bool, vip: &str, flags: u8) -> Packet {
     let client = if is_v4 { "10.64.0.0@1024" } else { "2001:db8:c::@1024" };
     Packet::tcp(client, &format!("{vip}@80"), flags)
 }

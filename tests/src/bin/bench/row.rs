@@ -23,7 +23,7 @@ pub struct Row {
     /// Floor and value over the floor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// What `value` must not exceed.
+    /// What `value` must not exceed; of a rate: what it must reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
     /// Whether it does not.
@@ -62,6 +62,14 @@ impl Row {
         }
     }
 
+    /// A rate beside that of a bare XDP_TX, of which it has to reach a share.
+    pub fn rate(name: String, values: &[f64], bare: f64, share: Option<f64>) -> Self {
+        let row = Self::new("rate", name, "Mpps", values, None);
+        let pass = share.map(|share| row.value >= share * bare);
+        let (floor, ratio) = (Some(rounded(bare)), Some(rounded(row.value / bare)));
+        Self { floor, ratio, limit: share.map(|share| rounded(share * bare)), pass, ..row }
+    }
+
     /// With the floor it stands on.
     pub fn above(self, floor: f64) -> Self {
         let ratio = rounded((floor + self.value) / floor);
@@ -94,20 +102,21 @@ pub fn print_table(rows: &[Row]) {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
     };
     for row in rows {
+        let digits = if row.value.abs() < 20.0 { 2 } else { 0 };
         let verdict = match row.pass {
             Some(true) => " ok",
             Some(false) => " MISSED",
             None => "",
         };
         println!(
-            "{:<42} {:>8.0} {:>8.0} {:>8.0} {:>7} {:>6} {:>7}{verdict}  {}",
+            "{:<42} {:>8.digits$} {:>8.digits$} {:>8.digits$} {:>7} {:>6} {:>7}{verdict}  {}",
             row.name,
             row.value,
             row.min,
             row.max,
-            optional(row.floor, 0),
+            optional(row.floor, digits),
             optional(row.ratio, 2),
-            optional(row.limit, 0),
+            optional(row.limit, digits),
             row.unit,
         );
     }

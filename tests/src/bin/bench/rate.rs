@@ -1,0 +1,179 @@
+//! How many packets a second go through a veth on one core: generated in the kernel as live frames, sent back by the
+//! program under test, and dropped and counted where they came from. A bare XDP_TX and XDP_DROP go the same way in turns.
+//!
+//! A veth converts nothing here, as all frames are XDP's own; the core composes, forwards and drops, so what one packet
+//! costs in all is what the rate shows. Received frames are counted, not sent ones.
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::XdpMode;
+use lb_tests::kernel::{
+    Kernel, Options,
+    lab::{Lab, Stream, Varied},
+    packet::flag,
+};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, unshare},
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use crate::{
+    program::{request, stay_on_one_cpu, vip, world},
+    progress,
+    row::{Row, median},
+};
+
+/// Of the rate of a bare XDP_TX, what lb has to reach.
+const SHARE: f64 = 0.85;
+/// Modes: name and the digit of their service in [`world`].
+const MODES: [(&str, u8); 3] = [("nat4", 1), ("dsr4", 3), ("tunnel-ipip4", 5)];
+/// The programs that are attached where lb would be, beside lb.
+const BARE: [&str; 2] = ["floor", "sink"];
+
+/// One row.
+struct Subject {
+    name: String,
+    established: Stream,
+    flood: Stream,
+    /// Per cent of packets that are SYNs of ever new flows.
+    flooded: u32,
+    flows: Option<u32>,
+    limit: bool,
+    /// Mpps of lb, of XDP_TX and of XDP_DROP.
+    rates: [Vec<f64>; 3],
+}
+
+/// All rows.
+pub fn measure(quick: bool) -> Result<Vec<Row>> {
+    stay_on_one_cpu()?;
+    // Of this thread alone; it ends with the process.
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let [client, balancer] = veth()?;
+    let mut kernel = Kernel::load(Options { single_nic: true, ..Options::default() })?;
+    kernel.enter(world());
+    let mut lab = Lab::load(1)?;
+    lab.attach("sink", client)?;
+    let mut subjects = subjects();
+    let (rounds, frames) = if quick { (3, 1 << 18) } else { (9, 1 << 20) };
+    for round in 0..=rounds {
+        let count = subjects.len();
+        for (index, subject) in subjects.iter_mut().enumerate() {
+            progress(&format!("rate, round {round} of {rounds}: {} of {count} rows", index + 1));
+            if let Some(flows) = subject.flows {
+                lab.draw(zipf(flows))?;
+            }
+            let link = kernel.balancer_mut().attach_to_if_index(balancer, XdpMode::Driver)?;
+            let through = send(&mut lab, subject, client, frames, true);
+            kernel.balancer_mut().detach(link)?;
+            let through = through?;
+            let mut rates = [through, 0.0, 0.0];
+            for (rate, name) in rates[1..].iter_mut().zip(BARE) {
+                let link = lab.attach(name, balancer)?;
+                let measured = send(&mut lab, subject, client, frames, name == "floor");
+                lab.detach(name, link)?;
+                *rate = measured?;
+            }
+            if round > 0 {
+                subject.rates.iter_mut().zip(rates).for_each(|(all, rate)| all.push(rate));
+            }
+        }
+    }
+    progress("");
+    Ok(subjects.iter().flat_map(rows).collect())
+}
+
+/// A pair, both ends here; the numbers of the ends.
+fn veth() -> Result<[u32; 2]> {
+    for line in [
+        "link add client type veth peer name balancer",
+        "link set client up",
+        "link set balancer up",
+    ] {
+        let output =
+            Command::new("ip").args(line.split(' ')).output().context("cannot start `ip`")?;
+        ensure!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok([if_nametoindex("client")?, if_nametoindex("balancer")?])
+}
+
+fn subjects() -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    let mut add = |name: String, digit, bytes: usize, flows: u32, zipf: bool, flooded, limit| {
+        let packet = |flags| {
+            let packet = request(true, &vip(true, digit), flags);
+            let headers = packet.bytes().len();
+            // The smallest frame has 60 bytes and a checksum that no veth adds; streams are a little longer.
+            packet.filled(bytes.saturating_sub(headers + 4))
+        };
+        let established = Stream::new(&packet(flag::ACK), Varied::Source, flows);
+        let established = if zipf { established.drawn() } else { established };
+        let flood = Stream::new(&packet(flag::SYN), Varied::Source, 1 << 24);
+        let flows = zipf.then_some(flows);
+        subjects.push(Subject {
+            name,
+            established,
+            flood,
+            flooded,
+            flows,
+            limit,
+            rates: Default::default(),
+        });
+    };
+    for (mode, digit) in MODES {
+        for (flows, text) in [(1 << 10, "1Ki"), (1 << 20, "1Mi")] {
+            add(format!("{mode}/64B/{text}"), digit, 64, flows, false, 0, true);
+        }
+    }
+    for (mode, digit) in [MODES[1], MODES[2]] {
+        // With what a tunnel adds, it still is a frame of 1,500.
+        add(format!("{mode}/1500B/1Mi"), digit, 1_480, 1 << 20, false, 0, true);
+        add(format!("{mode}/64B/1Mi/zipf"), digit, 64, 1 << 20, true, 0, true);
+        add(format!("{mode}/64B/1Mi/flood-10"), digit, 64, 1 << 20, false, 10, true);
+        add(format!("{mode}/64B/1Mi/flood-90"), digit, 64, 1 << 20, false, 90, true);
+    }
+    subjects
+}
+
+/// Sends frames, so many in all; the rate at which they were received, in Mpps. `back`: they come back to the client.
+fn send(lab: &mut Lab, subject: &mut Subject, client: u32, frames: u32, back: bool) -> Result<f64> {
+    let before = lab.sunk()?;
+    let began = Instant::now();
+    let flood = (&subject.flood, 256 * subject.flooded / 100);
+    lab.send(&mut subject.established, flood, client, frames)?;
+    let time = began.elapsed();
+    let received = lab.sunk()? - before;
+    ensure!(
+        received * 1_000 >= u64::from(frames) * 999,
+        "{}: {received} of {frames} frames {}",
+        subject.name,
+        if back { "came back" } else { "arrived" },
+    );
+    Ok(received as f64 / time.as_secs_f64() / 1e6)
+}
+
+/// Flow numbers as Zipf's law has them (exponent 1): few flows have most of the packets. Always the same.
+fn zipf(flows: u32) -> impl Iterator<Item = u32> {
+    let mut sums = Vec::with_capacity(flows as usize);
+    let mut sum = 0.0;
+    for rank in 1..=flows {
+        sum += 1.0 / f64::from(rank);
+        sums.push(sum);
+    }
+    let mut random = StdRng::seed_from_u64(1);
+    std::iter::repeat_with(move || {
+        let rank = sums.partition_point(|below| *below < random.random_range(0.0..sum)) as u32;
+        // Neighbours in rank are no neighbours in address.
+        rank.wrapping_mul(0x9E37_79B1) % flows
+    })
+}
+
+fn rows(subject: &Subject) -> [Row; 2] {
+    let [through, bare, dropped] = &subject.rates;
+    let share = subject.limit.then_some(SHARE);
+    [
+        Row::rate(format!("rate/{}", subject.name), through, median(bare), share),
+        Row::rate(format!("rate/{}/xdp-drop", subject.name), dropped, median(bare), None),
+    ]
+}
