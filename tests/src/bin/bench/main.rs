@@ -1,6 +1,7 @@
 //! What lb costs and how soon it is itself again: rows of figures, some with a limit.
 
 mod program;
+mod quality;
 mod rate;
 mod recovery;
 mod row;
@@ -22,7 +23,7 @@ struct Args {
     /// The last line of standard output is one JSON object
     #[arg(long)]
     json: bool,
-    /// Only what begins so: recovery, control, control/probes, program, rate
+    /// Only what begins so: recovery, control, control/probes, quality, program, rate
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
 }
@@ -52,6 +53,9 @@ fn run(args: &Args) -> Result<bool> {
     let mut rows = Vec::new();
     if args.wants("recovery") {
         rows.extend(recovery::measure(if args.quick { 1 } else { 5 })?);
+    }
+    if args.wants("quality") {
+        rows.extend(quality::measure());
     }
     if args.wants("program") {
         // Last: afterwards this process stays on one CPU.

@@ -70,6 +70,12 @@ impl Row {
         Self { floor, ratio, limit: share.map(|share| rounded(share * bare)), pass, ..row }
     }
 
+    /// With the same figure of what it is compared with.
+    pub fn beside(self, other: f64) -> Self {
+        let ratio = rounded(self.value / other);
+        Self { floor: Some(rounded(other)), ratio: Some(ratio), ..self }
+    }
+
     /// With the floor it stands on.
     pub fn above(self, floor: f64) -> Self {
         let ratio = rounded((floor + self.value) / floor);
