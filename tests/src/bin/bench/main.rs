@@ -1,13 +1,16 @@
 //! What lb costs and how soon it is itself again: rows of figures, some with a limit.
 
+mod compare;
 mod program;
 mod quality;
 mod rate;
 mod recovery;
+mod report;
 mod row;
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -26,6 +29,9 @@ struct Args {
     /// Only what begins so: recovery, control, control/probes, quality, program, rate
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Also show what has changed since the run that wrote this with --json
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
 }
 
 impl Args {
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool> {
+    let before = args.compare.as_deref().map(compare::read).transpose()?;
     let mut rows = Vec::new();
     if args.wants("recovery") {
         rows.extend(recovery::measure(if args.quick { 1 } else { 5 })?);
@@ -66,6 +73,12 @@ fn run(args: &Args) -> Result<bool> {
     }
     anyhow::ensure!(!rows.is_empty(), "nothing that is measured begins with {:?}", args.only);
     row::print_table(&rows);
+    if let Some(before) = before {
+        compare::print(&rows, &before);
+    }
+    if args.only.is_none() {
+        report::write(&rows, args.quick)?;
+    }
     let all_pass = rows.iter().all(|row| row.pass != Some(false));
     if args.json {
         println!("{}", serde_json::to_string(&row::Report { rows })?);

@@ -33,10 +33,22 @@ const FLOOR: u32 = 0;
 const BALANCER: u32 = 1;
 const COMPARE: u32 = 2;
 
-/// At 1 Mi flows and more a mode may cost this much more than at 1 Ki.
-const GROWTH: f64 = 1.25;
-/// An IPv4-in-IPv4 packet may cost this many floors above the floor: 80 ns where the floor takes 40.
-const TUNNEL: f64 = 2.0;
+/// At 1 Mi flows and more, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
+const GROWTH: f64 = 1.10;
+/// How many floors a packet of a mode may cost above the floor.
+const LIMITS: [(&str, f64); 9] = [
+    ("tunnel-ipip4", 1.0),
+    ("tunnel-ipip6", 1.3),
+    ("dsr4", 0.65),
+    ("dsr6", 0.95),
+    ("nat4", 1.15),
+    ("nat6", 1.45),
+    ("nat4-reply", 1.15),
+    ("nat6-reply", 1.45),
+    ("non-vip4", 0.3),
+];
+/// How many times the comparison program costs what lb does in the same mode at 1 Mi flows, at least.
+const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn", 15.0)];
 
 /// A row before and while it is measured.
 struct Subject {
@@ -222,11 +234,29 @@ fn rows(subjects: &[Subject]) -> Vec<Row> {
     let row = |subject: &Subject| {
         let floor = median(&subject.floors);
         let limit = limit(subject, subjects, floor);
-        let group = if subject.program == COMPARE { "comparison" } else { "program" };
         let name = format!("{}/{}/{}", subject.mode, subject.state, subject.flows);
-        Row::new(group, name, "ns above floor", &subject.differences, limit).above(floor)
+        Row::new("program", name, "ns above floor", &subject.differences, limit).above(floor)
     };
-    subjects.iter().map(row).collect()
+    let cheaper = CHEAPER.map(|(state, least)| cheaper(subjects, state, least));
+    subjects.iter().map(row).chain(cheaper).collect()
+}
+
+/// How many times the comparison program costs what lb does.
+fn cheaper(subjects: &[Subject], state: &str, least: f64) -> Row {
+    let differences = |mode: &str| {
+        let found =
+            subjects.iter().find(|one| (one.mode, one.state, one.flows) == (mode, state, "1Mi"));
+        found.map_or(&[][..], |found| &found.differences)
+    };
+    let (ours, theirs) = (differences("tunnel-ipip4"), differences("compare-flow-table-ipip4"));
+    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
+    Row::at_least(
+        "program",
+        format!("cheaper-than-flow-table-ipip4/{state}/1Mi"),
+        "times",
+        &ratios,
+        least,
+    )
 }
 
 /// What this row may cost, if anything is promised.
@@ -234,12 +264,12 @@ fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
     if subject.program != BALANCER {
         return None;
     }
-    let tunnel = (subject.mode == "tunnel-ipip4").then_some(TUNNEL * floor);
-    let growth = ["1Mi", "16Mi"].contains(&subject.flows).then(|| {
-        let few = subjects.iter().find(|other| {
-            (other.mode, other.state, other.flows) == (subject.mode, subject.state, "1Ki")
-        });
-        few.map(|few| GROWTH * median(&few.differences))
+    let mode = LIMITS.iter().find(|(mode, _)| *mode == subject.mode);
+    let mode = mode.map(|(_, floors)| floors * floor);
+    let grows = ["1Mi", "16Mi"].contains(&subject.flows) || subject.state == "syn";
+    let few = subjects.iter().find(|other| {
+        (other.mode, other.state, other.flows) == (subject.mode, "established", "1Ki")
     });
-    [tunnel, growth.flatten()].into_iter().flatten().reduce(f64::min)
+    let growth = few.filter(|_| grows).map(|few| GROWTH * median(&few.differences));
+    [mode, growth].into_iter().flatten().reduce(f64::min)
 }

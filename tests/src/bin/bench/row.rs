@@ -23,7 +23,7 @@ pub struct Row {
     /// Floor and value over the floor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
-    /// What `value` must not exceed; of a rate: what it must reach.
+    /// What `value` must not exceed; of rates and the like: what it must reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
     /// Whether it does not.
@@ -60,6 +60,19 @@ impl Row {
             limit: limit.map(rounded),
             pass: limit.map(|limit| value <= limit),
         }
+    }
+
+    /// The same of what must reach its limit.
+    pub fn at_least(
+        group: &'static str,
+        name: String,
+        unit: &'static str,
+        values: &[f64],
+        limit: f64,
+    ) -> Self {
+        let row = Self::new(group, name, unit, values, None);
+        let pass = Some(row.value >= limit);
+        Self { limit: Some(limit), pass, ..row }
     }
 
     /// A rate beside that of a bare XDP_TX, of which it has to reach a share.
