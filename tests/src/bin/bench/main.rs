@@ -1,6 +1,7 @@
 //! What lb costs and how soon it is itself again: rows of figures, some with a limit.
 
 mod compare;
+mod peers;
 mod program;
 mod quality;
 mod rate;
@@ -26,7 +27,7 @@ struct Args {
     /// The last line of standard output is one JSON object
     #[arg(long)]
     json: bool,
-    /// Only what begins so: recovery, control, control/probes, quality, program, rate
+    /// Only what begins so: recovery, control, control/probes, quality, peers, program, rate
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Also show what has changed since the run that wrote this with --json
@@ -63,6 +64,9 @@ fn run(args: &Args) -> Result<bool> {
     }
     if args.wants("quality") {
         rows.extend(quality::measure());
+    }
+    if args.wants("peers") {
+        rows.extend(peers::measure(args.quick)?);
     }
     if args.wants("program") {
         // Last: afterwards this process stays on one CPU.

@@ -1,0 +1,160 @@
+//! lb beside what somebody would use instead, in one lab with the same clients and servers: HAProxy in TCP mode, nginx's
+//! stream module, nftables. `routed` is the way without any of them: the machine in the middle forwards to one server.
+//!
+//! Each is set up anew for each round, in turns, so that what else the machine does meets all. What counts is the CPU of
+//! the whole system (clients, servers, softirqs) for a request: it is what the same requests cost each way.
+
+mod load;
+mod ways;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use lb_tests::lab::{Arms, Lab, PORT, Return, VIP4, backend4};
+
+use self::{
+    load::{Kind, Outcome, paced, saturated},
+    ways::{Running, Way},
+};
+use crate::{
+    progress,
+    row::{Row, median},
+};
+
+/// Workers that ask as fast as they are answered.
+const WORKERS: usize = 4;
+/// Requests a second of all workers together, where latency is measured.
+const RATE: u32 = 400;
+/// Percentiles of the added latency.
+const PERCENTILES: [(&str, f64); 3] = [("p50", 0.50), ("p99", 0.99), ("p99.9", 0.999)];
+/// Student's t for a two-sided 95 % interval, by degrees of freedom from 1; the last one is the normal distribution's.
+const STUDENT: [f64; 12] =
+    [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 1.96];
+
+/// What one way came to, by round.
+#[derive(Default)]
+struct Measured {
+    /// Microseconds of CPU a request, with a new connection for each and on one that stays.
+    cpu: [Vec<f64>; 2],
+    /// Requests a second.
+    rate: [Vec<f64>; 2],
+    /// Microseconds, by percentile.
+    latency: [Vec<f64>; 3],
+}
+
+/// All rows.
+pub fn measure(quick: bool) -> Result<Vec<Row>> {
+    let (rounds, requests, seconds) = if quick { (4, 3_000, 2) } else { (10, 20_000, 10) };
+    let lab = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
+    ways::prepare(&lab)?;
+    let mut all: Vec<(Way, Measured)> =
+        Way::ALL.into_iter().map(|way| (way, Measured::default())).collect();
+    for round in 0..=rounds {
+        for (way, measured) in &mut all {
+            progress(&format!("{}: round {round} of {rounds}", way.name()));
+            let running = Running::start(&lab, *way).with_context(|| way.name())?;
+            let one = one_round(&lab, *way, requests, Duration::from_secs(seconds));
+            running.stop().with_context(|| way.name())?;
+            let (closed, latency) = one.with_context(|| way.name())?;
+            if round == 0 {
+                continue;
+            }
+            for (index, outcome) in closed.iter().enumerate() {
+                measured.cpu[index].push(outcome.cpu_per_request());
+                measured.rate[index].push(outcome.rate());
+            }
+            for (all, (_, share)) in measured.latency.iter_mut().zip(PERCENTILES) {
+                all.push(latency.percentile(share));
+            }
+        }
+    }
+    progress("");
+    Ok(rows(&all))
+}
+
+fn target(way: Way) -> SocketAddr {
+    match way {
+        Way::Routed => SocketAddr::new(backend4(1), PORT),
+        _ => SocketAddr::new(VIP4, 80),
+    }
+}
+
+fn one_round(
+    lab: &Lab,
+    way: Way,
+    requests: usize,
+    time: Duration,
+) -> Result<([Outcome; 2], Outcome)> {
+    let target = target(way);
+    let new = saturated(lab, target, Kind::New, WORKERS, requests)?;
+    let kept = saturated(lab, target, Kind::Kept, WORKERS, requests * 3)?;
+    let latency = paced(lab, target, WORKERS, RATE, time)?;
+    Ok(([new, kept], latency))
+}
+
+fn rows(all: &[(Way, Measured)]) -> Vec<Row> {
+    let find =
+        |wanted: Way| all.iter().find(|(way, _)| *way == wanted).map(|(_, measured)| measured);
+    let (Some(routed), Some(ours)) = (find(Way::Routed), find(Way::Lb)) else { return Vec::new() };
+    let mut rows = Vec::new();
+    for (way, measured) in all {
+        let name = way.name();
+        for (index, kind) in ["new", "kept"].into_iter().enumerate() {
+            let (cpu, base) = (&measured.cpu[index], median(&routed.cpu[index]));
+            rows.push(
+                Row::new("peers", format!("{name}/cpu/{kind}"), "us a request", cpu, None)
+                    .beside(base),
+            );
+            rows.push(Row::new(
+                "peers",
+                format!("{name}/rate/{kind}"),
+                "requests a second",
+                &measured.rate[index],
+                None,
+            ));
+        }
+        for (index, (percentile, _)) in PERCENTILES.into_iter().enumerate() {
+            let pairs = measured.latency[index].iter().zip(&routed.latency[index]);
+            let added: Vec<f64> = pairs.map(|(with, without)| with - without).collect();
+            rows.push(Row::new(
+                "peers",
+                format!("{name}/added-latency/{percentile}"),
+                "us",
+                &added,
+                None,
+            ));
+        }
+        if way.is_peer() {
+            // Of each request on a connection of its own; below 0 in 95 of 100 repetitions of all this.
+            let pairs = ours.cpu[0].iter().zip(&measured.cpu[0]);
+            let differences: Vec<f64> = pairs.map(|(ours, theirs)| ours - theirs).collect();
+            let worst = upper_bound(&differences);
+            rows.push(Row::new(
+                "peers",
+                format!("lb-minus-{name}/cpu/new/upper-95"),
+                "us a request",
+                &[worst],
+                Some(0.0),
+            ));
+            let less = median(&ours.latency[1]) - median(&measured.latency[1]);
+            rows.push(Row::new(
+                "peers",
+                format!("lb-minus-{name}/latency/p99"),
+                "us",
+                &[less],
+                Some(0.0),
+            ));
+        }
+    }
+    rows
+}
+
+/// Upper end of the 95 % confidence interval of a mean.
+fn upper_bound(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance =
+        values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+    let t = STUDENT[(values.len().saturating_sub(2)).min(STUDENT.len() - 1)];
+    mean + t * (variance / count).sqrt()
+}

@@ -1,0 +1,173 @@
+//! The ways from the client to the servers.
+
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lb_tests::{
+    client::is_answered,
+    daemon::Daemon,
+    lab::{Lab, PORT, VIP4, backend4},
+    process::Process,
+};
+
+use super::target;
+
+/// How long one attempt to ask may take.
+const BLINK: Duration = Duration::from_millis(200);
+/// How long a way may take to be there.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What stands between client and servers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing but a router.
+    Routed,
+    /// lb, `forward: nat`.
+    Lb,
+    /// nftables: a hash of client and port says which server.
+    Nftables,
+    /// HAProxy, `mode tcp`.
+    Haproxy,
+    /// nginx's stream module.
+    Nginx,
+}
+
+impl Way {
+    /// All, in the order of a round.
+    pub const ALL: [Self; 5] = [Self::Routed, Self::Lb, Self::Nftables, Self::Haproxy, Self::Nginx];
+
+    /// What rows call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Routed => "routed",
+            Self::Lb => "lb",
+            Self::Nftables => "nftables",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx-stream",
+        }
+    }
+
+    /// Whether it is something that lb is compared with.
+    pub const fn is_peer(self) -> bool {
+        matches!(self, Self::Nftables | Self::Haproxy | Self::Nginx)
+    }
+}
+
+/// One that is set up.
+pub enum Running<'a> {
+    /// It needs nothing.
+    Routed,
+    /// The daemon.
+    Lb(Box<Daemon<'a>>),
+    /// Rules of lb's machine.
+    Nftables(&'a Lab),
+    /// A process that has the VIP, and its files.
+    Proxy(&'a Lab, Process, tempfile::TempDir),
+}
+
+/// What all of them need: a machine in the middle that forwards.
+pub fn prepare(lab: &Lab) -> Result<()> {
+    lab.lb.sh("echo 1 > /proc/sys/net/ipv4/ip_forward").map(drop)
+}
+
+impl<'a> Running<'a> {
+    /// Sets it up, until a request is answered.
+    pub fn start(lab: &'a Lab, way: Way) -> Result<Self> {
+        let running = match way {
+            Way::Routed => Self::Routed,
+            Way::Lb => {
+                let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml())?;
+                daemon.start()?;
+                daemon.wait_ready(&["NOLB"]);
+                Self::Lb(Box::new(daemon))
+            }
+            Way::Nftables => {
+                let servers: Vec<String> =
+                    (0..3).map(|n| format!("{n} : {}", backend4(n + 1))).collect();
+                lab.lb.sh(&format!(
+                    "nft 'add table ip lb; add chain ip lb pre {{ type nat hook prerouting priority dstnat; }}; \
+                     add rule ip lb pre ip daddr {VIP4} tcp dport 80 dnat to \
+                     jhash ip saddr . tcp sport mod 3 map {{ {} }} : {PORT}'",
+                    servers.join(", ")
+                ))?;
+                Self::Nftables(lab)
+            }
+            Way::Haproxy => {
+                let servers = list(|n, at| format!("  server web{n} {at}\n"));
+                let text = format!(
+                    "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+                     listen web\n  bind {VIP4}:80\n  balance roundrobin\n{servers}"
+                );
+                proxy(lab, "haproxy", &["-db", "-f"], &text)?
+            }
+            Way::Nginx => {
+                let servers = list(|_, at| format!("server {at}; "));
+                let text = format!(
+                    "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off; worker_processes auto; pid nginx.pid;\n\
+                     error_log stderr;\nevents {{ worker_connections 8192; }}\n\
+                     stream {{ upstream web {{ {servers} }} server {{ listen {VIP4}:80; proxy_pass web; }} }}\n"
+                );
+                proxy(lab, "nginx", &["-p", ".", "-c"], &text)?
+            }
+        };
+        let began = Instant::now();
+        while !is_answered(&lab.client, target(way), BLINK) {
+            ensure!(began.elapsed() < PATIENCE, "no request is answered: {}", running.log());
+            thread::sleep(BLINK / 10);
+        }
+        Ok(running)
+    }
+
+    fn log(&self) -> String {
+        match self {
+            Self::Routed | Self::Nftables(_) => String::new(),
+            Self::Lb(daemon) => daemon.log_tail(),
+            Self::Proxy(_, process, _) => process.log(),
+        }
+    }
+
+    /// Takes it away again.
+    pub fn stop(self) -> Result<()> {
+        match self {
+            Self::Routed => Ok(()),
+            Self::Lb(mut daemon) => {
+                daemon.must(&["detach"]);
+                daemon.stop()
+            }
+            Self::Nftables(lab) => lab.lb.sh("nft delete table ip lb").map(drop),
+            Self::Proxy(lab, process, directory) => {
+                process.kill()?;
+                drop(directory);
+                lab.lb.sh(&format!("ip addr del {VIP4}/32 dev lb1")).map(drop)
+            }
+        }
+    }
+}
+
+fn yaml() -> String {
+    let backends = list(|n, at| format!("      - {{name: web{n}, address: \"{at}\"}}\n"));
+    format!(
+        "services:\n  - name: web\n    listen: {{address: {VIP4}, port: 80}}\n    forward: nat\n    backends:\n{backends}"
+    )
+}
+
+fn list(line: impl Fn(usize, String) -> String) -> String {
+    (1..=3).map(|number| line(number, format!("{}:{PORT}", backend4(number)))).collect()
+}
+
+/// A proxy that takes connections at the VIP.
+fn proxy<'a>(lab: &'a Lab, program: &str, arguments: &[&str], text: &str) -> Result<Running<'a>> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join(format!("{program}.conf"));
+    fs::write(&file, text)?;
+    lab.lb.sh(&format!("ip addr add {VIP4}/32 dev lb1"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).arg(&file);
+    let process = Process::start(&lab.lb, program, directory.path(), &command)?;
+    Ok(Running::Proxy(lab, process, directory))
+}
