@@ -12,10 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
+    maps::Array,
     programs::{Xdp, xdp::XdpMode},
 };
 
-use crate::{machine::Machine, server::Server};
+use crate::{kernel::lab::abi::Constant, machine::Machine, server::Server};
 
 /// Port of the backends' servers, and of every VIP in dsr and tunnel labs.
 pub const PORT: u16 = 8080;
@@ -155,6 +156,29 @@ impl Lab {
     /// The same on a NIC of the client.
     pub fn attach_pass_to_client(&self, nic: &str) -> anyhow::Result<Ebpf> {
         pass_on(&self.client, &[nic.to_owned()])
+    }
+
+    /// Attaches the lab's program that sends packets for [`VIP4`] to web1 and does nothing else, to lb0; it is gone when the
+    /// result is dropped.
+    pub fn attach_constant(&self) -> anyhow::Result<Ebpf> {
+        let text = self.backends[0].sh("ip -o link show e0 | sed 's/.*ether //; s/ .*//'")?;
+        let mut mac = [0; 6];
+        for (byte, text) in mac.iter_mut().zip(text.trim().split(':')) {
+            *byte = u8::from_str_radix(text, 16).context("a MAC address")?;
+        }
+        let IpAddr::V4(vip) = VIP4 else { anyhow::bail!("an IPv6 VIP") };
+        let address = u32::from_ne_bytes(vip.octets());
+        self.lb.run(move || {
+            let mut ebpf = load_pass()?;
+            let map = ebpf.map_mut("CONSTANT").context("no map CONSTANT")?;
+            let mut constants: Array<_, Constant> = Array::try_from(map)?;
+            constants.set(0, Constant { address, mac, _pad: [0; 2] }, 0)?;
+            let program: &mut Xdp =
+                ebpf.program_mut("constant").context("no program `constant`")?.try_into()?;
+            program.load()?;
+            program.attach("lb0", XdpMode::Driver)?;
+            Ok(ebpf)
+        })
     }
 
     /// On a NIC of lb, but without a link, as `ip link set xdp` does it: it stays when the result is dropped.

@@ -23,6 +23,8 @@ use abi::{Template, WORDS, layout};
 // SAFETY: repr(C) over integers, the size asserted to be the sum of the fields, every bit pattern valid.
 unsafe impl Pod for Template {}
 // SAFETY: as above.
+unsafe impl Pod for abi::Constant {}
+// SAFETY: as above.
 unsafe impl Pod for abi::CompareFlow {}
 // SAFETY: as above.
 unsafe impl Pod for abi::CompareVip {}

@@ -57,6 +57,20 @@ pub struct Template {
 
 const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 10 * 4);
 
+/// The one entry of `CONSTANT`: what `constant` forwards, and where to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Constant {
+    /// Destination address, raw.
+    pub address: u32,
+    /// The backend's MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub _pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Constant>() == 12);
+
 /// Key of the comparison program's flow table.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]

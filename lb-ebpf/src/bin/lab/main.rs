@@ -5,6 +5,7 @@
 //! - `restore`: makes a test run with `repeat` a stream of distinct packets; see [`template`].
 //! - `generator`: the same for live frames, sent from the NIC of the test run's context.
 //! - `sink`: drops every frame and counts it.
+//! - `constant`: sends IPv4 packets to one address on to one MAC address: the least that forwards anything.
 //! - `compare`: what the peers do, for comparison; see [`compare`].
 #![no_std]
 #![no_main]
@@ -19,7 +20,7 @@ mod template;
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{map, xdp},
-    maps::{PerCpuArray, ProgramArray},
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::XdpContext,
 };
 
@@ -30,6 +31,10 @@ static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(8, 0);
 /// Frames that `sink` has seen.
 #[map]
 static SUNK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// What `constant` does.
+#[map]
+static CONSTANT: Array<abi::Constant> = Array::with_max_entries(1, 0);
 
 /// Leaves every frame to the host.
 #[xdp]
@@ -47,6 +52,28 @@ pub fn floor(ctx: XdpContext) -> u32 {
     unsafe {
         let [destination, source] = addresses.read_unaligned();
         addresses.write_unaligned([source, destination]);
+    }
+    xdp_action::XDP_TX
+}
+
+/// Forwards what has one destination, and nothing else.
+#[xdp]
+pub fn constant(ctx: XdpContext) -> u32 {
+    let Some(constant) = CONSTANT.get(0) else { return xdp_action::XDP_PASS };
+    // An Ethernet header and an IPv4 header.
+    let Some(headers) = frame::bytes::<[u8; 34]>(ctx.ctx) else { return xdp_action::XDP_PASS };
+    // SAFETY: `bytes` has checked the bounds; the frame is ours alone while the program runs.
+    unsafe {
+        let bytes = headers.cast::<u8>();
+        let ether_type = bytes.add(12).cast::<u16>().read_unaligned();
+        if u16::from_be(ether_type) != 0x0800
+            || bytes.add(30).cast::<u32>().read_unaligned() != constant.address
+        {
+            return xdp_action::XDP_PASS;
+        }
+        let own = bytes.cast::<[u16; 3]>().read_unaligned();
+        bytes.cast::<[u8; 6]>().write_unaligned(constant.mac);
+        bytes.add(6).cast::<[u16; 3]>().write_unaligned(own);
     }
     xdp_action::XDP_TX
 }

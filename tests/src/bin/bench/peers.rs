@@ -27,6 +27,8 @@ const WORKERS: usize = 4;
 const RATE: u32 = 400;
 /// Percentiles of the added latency.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 0.50), ("p99", 0.99), ("p99.9", 0.999)];
+/// Of the CPU that a request takes past a program that forwards with constants, what it may take past lb.
+const OVER_CONSTANT: f64 = 1.03;
 /// Student's t for a two-sided 95 % interval, by degrees of freedom from 1; the last one is the normal distribution's.
 const STUDENT: [f64; 12] =
     [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 1.96];
@@ -45,15 +47,18 @@ struct Measured {
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let (rounds, requests, seconds) = if quick { (4, 3_000, 2) } else { (10, 20_000, 10) };
-    let lab = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
-    ways::prepare(&lab)?;
-    let mut all: Vec<(Way, Measured)> =
-        Way::ALL.into_iter().map(|way| (way, Measured::default())).collect();
+    let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
+    ways::prepare(&through)?;
+    let past = Lab::new(Arms::One, Return::Direct, 1)?;
+    let ways = Way::THROUGH.map(|way| (way, &through)).into_iter();
+    let ways = ways.chain(Way::PAST.map(|way| (way, &past)));
+    let mut all: Vec<(Way, &Lab, Measured)> =
+        ways.map(|(way, lab)| (way, lab, Measured::default())).collect();
     for round in 0..=rounds {
-        for (way, measured) in &mut all {
+        for (way, lab, measured) in &mut all {
             progress(&format!("{}: round {round} of {rounds}", way.name()));
-            let running = Running::start(&lab, *way).with_context(|| way.name())?;
-            let one = one_round(&lab, *way, requests, Duration::from_secs(seconds));
+            let running = Running::start(lab, *way).with_context(|| way.name())?;
+            let one = one_round(lab, *way, requests, Duration::from_secs(seconds));
             running.stop().with_context(|| way.name())?;
             let (closed, latency) = one.with_context(|| way.name())?;
             if round == 0 {
@@ -75,6 +80,8 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
 fn target(way: Way) -> SocketAddr {
     match way {
         Way::Routed => SocketAddr::new(backend4(1), PORT),
+        // The port is not rewritten.
+        Way::LbDsr | Way::Constant => SocketAddr::new(VIP4, PORT),
         _ => SocketAddr::new(VIP4, 80),
     }
 }
@@ -92,12 +99,13 @@ fn one_round(
     Ok(([new, kept], latency))
 }
 
-fn rows(all: &[(Way, Measured)]) -> Vec<Row> {
+fn rows(all: &[(Way, &Lab, Measured)]) -> Vec<Row> {
     let find =
-        |wanted: Way| all.iter().find(|(way, _)| *way == wanted).map(|(_, measured)| measured);
-    let (Some(routed), Some(ours)) = (find(Way::Routed), find(Way::Lb)) else { return Vec::new() };
+        |wanted: Way| all.iter().find(|(way, ..)| *way == wanted).map(|(.., measured)| measured);
+    let found = (find(Way::Routed), find(Way::Lb), find(Way::LbDsr), find(Way::Constant));
+    let (Some(routed), Some(ours), Some(dsr), Some(constant)) = found else { return Vec::new() };
     let mut rows = Vec::new();
-    for (way, measured) in all {
+    for (way, _, measured) in all {
         let name = way.name();
         for (index, kind) in ["new", "kept"].into_iter().enumerate() {
             let (cpu, base) = (&measured.cpu[index], median(&routed.cpu[index]));
@@ -146,6 +154,10 @@ fn rows(all: &[(Way, Measured)]) -> Vec<Row> {
             ));
         }
     }
+    let shares: Vec<f64> =
+        dsr.cpu[0].iter().zip(&constant.cpu[0]).map(|(dsr, constant)| dsr / constant).collect();
+    let name = "lb-dsr-over-constant/cpu/new".to_owned();
+    rows.push(Row::new("peers", name, "times", &shares, Some(OVER_CONSTANT)));
     rows
 }
 

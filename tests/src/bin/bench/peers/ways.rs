@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use aya::Ebpf;
 use lb_tests::{
     client::is_answered,
     daemon::Daemon,
@@ -35,11 +36,18 @@ pub enum Way {
     Haproxy,
     /// nginx's stream module.
     Nginx,
+    /// lb, `forward: dsr`.
+    LbDsr,
+    /// A program that does what `dsr` needs, with constants.
+    Constant,
 }
 
 impl Way {
-    /// All, in the order of a round.
-    pub const ALL: [Self; 5] = [Self::Routed, Self::Lb, Self::Nftables, Self::Haproxy, Self::Nginx];
+    /// Those whose answers come back by the same way, in the order of a round.
+    pub const THROUGH: [Self; 5] =
+        [Self::Routed, Self::Lb, Self::Nftables, Self::Haproxy, Self::Nginx];
+    /// Those that servers answer past.
+    pub const PAST: [Self; 2] = [Self::LbDsr, Self::Constant];
 
     /// What rows call it.
     pub const fn name(self) -> &'static str {
@@ -49,6 +57,8 @@ impl Way {
             Self::Nftables => "nftables",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx-stream",
+            Self::LbDsr => "lb-dsr",
+            Self::Constant => "constant",
         }
     }
 
@@ -68,6 +78,8 @@ pub enum Running<'a> {
     Nftables(&'a Lab),
     /// A process that has the VIP, and its files.
     Proxy(&'a Lab, Process, tempfile::TempDir),
+    /// The program, which goes with this.
+    Constant(Box<Ebpf>),
 }
 
 /// What all of them need: a machine in the middle that forwards.
@@ -80,8 +92,9 @@ impl<'a> Running<'a> {
     pub fn start(lab: &'a Lab, way: Way) -> Result<Self> {
         let running = match way {
             Way::Routed => Self::Routed,
-            Way::Lb => {
-                let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml())?;
+            Way::Constant => Self::Constant(Box::new(lab.attach_constant()?)),
+            Way::Lb | Way::LbDsr => {
+                let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(way))?;
                 daemon.start()?;
                 daemon.wait_ready(&["NOLB"]);
                 Self::Lb(Box::new(daemon))
@@ -98,7 +111,7 @@ impl<'a> Running<'a> {
                 Self::Nftables(lab)
             }
             Way::Haproxy => {
-                let servers = list(|n, at| format!("  server web{n} {at}\n"));
+                let servers = list(3, |n, at| format!("  server web{n} {at}\n"));
                 let text = format!(
                     "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
                      listen web\n  bind {VIP4}:80\n  balance roundrobin\n{servers}"
@@ -106,7 +119,7 @@ impl<'a> Running<'a> {
                 proxy(lab, "haproxy", &["-db", "-f"], &text)?
             }
             Way::Nginx => {
-                let servers = list(|_, at| format!("server {at}; "));
+                let servers = list(3, |_, at| format!("server {at}; "));
                 let text = format!(
                     "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off; worker_processes auto; pid nginx.pid;\n\
                      error_log stderr;\nevents {{ worker_connections 8192; }}\n\
@@ -125,7 +138,7 @@ impl<'a> Running<'a> {
 
     fn log(&self) -> String {
         match self {
-            Self::Routed | Self::Nftables(_) => String::new(),
+            Self::Routed | Self::Nftables(_) | Self::Constant(_) => String::new(),
             Self::Lb(daemon) => daemon.log_tail(),
             Self::Proxy(_, process, _) => process.log(),
         }
@@ -135,6 +148,10 @@ impl<'a> Running<'a> {
     pub fn stop(self) -> Result<()> {
         match self {
             Self::Routed => Ok(()),
+            Self::Constant(program) => {
+                drop(program);
+                Ok(())
+            }
             Self::Lb(mut daemon) => {
                 daemon.must(&["detach"]);
                 daemon.stop()
@@ -149,15 +166,16 @@ impl<'a> Running<'a> {
     }
 }
 
-fn yaml() -> String {
-    let backends = list(|n, at| format!("      - {{name: web{n}, address: \"{at}\"}}\n"));
+fn yaml(way: Way) -> String {
+    let (forward, port, count) = if way == Way::LbDsr { ("dsr", PORT, 1) } else { ("nat", 80, 3) };
+    let backends = list(count, |n, at| format!("      - {{name: web{n}, address: \"{at}\"}}\n"));
     format!(
-        "services:\n  - name: web\n    listen: {{address: {VIP4}, port: 80}}\n    forward: nat\n    backends:\n{backends}"
+        "services:\n  - name: web\n    listen: {{address: {VIP4}, port: {port}}}\n    forward: {forward}\n    backends:\n{backends}"
     )
 }
 
-fn list(line: impl Fn(usize, String) -> String) -> String {
-    (1..=3).map(|number| line(number, format!("{}:{PORT}", backend4(number)))).collect()
+fn list(count: usize, line: impl Fn(usize, String) -> String) -> String {
+    (1..=count).map(|number| line(number, format!("{}:{PORT}", backend4(number)))).collect()
 }
 
 /// A proxy that takes connections at the VIP.
