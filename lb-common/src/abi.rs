@@ -5,6 +5,7 @@
 //! never reads entries of another layout.
 
 mod address;
+mod admission;
 mod backend;
 mod connection;
 mod counters;
@@ -23,6 +24,9 @@ mod slot;
 mod trace;
 
 pub use address::Address;
+pub use admission::{
+    CookieKeys, OpeningRules, OpeningState, SourceRate, SourceRates, VerifiedSources,
+};
 pub use backend::{BackendId, BackendRow, ReplyRow, backend_flag};
 pub use connection::Connection;
 pub use counters::BackendCounters;
@@ -32,8 +36,8 @@ pub use flow::{FlowKey, protocol};
 pub use fragment::{FragmentKey, FragmentRow};
 pub use handshake::{HANDSHAKE_BUCKETS, HandshakeTimes};
 pub use nexthop::{
-    AllowKey, Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted,
-    NextHopRow, RouteKey, nexthop_flag,
+    Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted, NextHopRow,
+    PrefixKey, RouteKey, nexthop_flag,
 };
 pub use observe::{
     ObservedCounters, ObservedFailure, Opening, OpeningBucket, ProvenSource, failure_kind,
@@ -51,8 +55,8 @@ pub use trace::{
     trace_flag,
 };
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v4`).
-pub const ABI_VERSION: u32 = 4;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v5`).
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
@@ -82,6 +86,16 @@ pub mod map {
     pub const OBSERVED: &str = "OBSERVED";
     /// `RingBuf` of [`super::ObservedFailure`]s.
     pub const FAILURES: &str = "FAILURES";
+    /// `Array<OpeningRules>`, MMAPABLE, indexed by service id: limits of rate, and thresholds of the SYN-flood stage.
+    pub const OPENING_RULES: &str = "OPENING_RULES";
+    /// `Array<OpeningState>`, MMAPABLE, indexed by service id.
+    pub const OPENING_STATES: &str = "OPENING_STATES";
+    /// `Array<SourceRates>`: limits of rate by source, see [`crate::source_rate`]. Not pinned.
+    pub const SOURCE_RATES: &str = "SOURCE_RATES";
+    /// `Array<VerifiedSources>`: who has answered a challenge of the SYN-flood stage, see [`crate::syn_flood`].
+    pub const VERIFIED: &str = "VERIFIED";
+    /// `Array<CookieKeys>`, MMAPABLE, one entry.
+    pub const COOKIE_KEYS: &str = "COOKIE_KEYS";
     /// `HashMap<FlowKey, Connection>`: connections of services that count them.
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `PerCpuArray<BackendCounters>`, indexed by backend id; id 0 counts what belongs to no backend.
@@ -98,8 +112,10 @@ pub mod map {
     pub const NEXTHOPS: &str = "NEXTHOPS";
     /// `HashMap<NeighbourKey, NeighbourRow>`: resolved on-link neighbours, for nat replies.
     pub const NEIGHBOURS: &str = "NEIGHBOURS";
-    /// `LpmTrie<AllowKey, u32>`: the `allow` prefixes of all services.
+    /// `LpmTrie<PrefixKey, u32>`: the `allow` prefixes of all services.
     pub const ALLOW: &str = "ALLOW";
+    /// `LpmTrie<PrefixKey, u32>`: the `deny` prefixes of all services.
+    pub const DENY: &str = "DENY";
     /// `HashMap<u32, u32>`: ifindex of an attached NIC to its number (0..31), the bit in `ServiceRow::interfaces`.
     pub const INTERFACES: &str = "INTERFACES";
     /// `DevMapHash`, keyed by ifindex, for egress on another NIC.
@@ -150,6 +166,8 @@ pub mod global {
     pub const HAVE_V6: &str = "HAVE_V6";
     /// `u32`: 1 if any service observes its backends.
     pub const OBSERVE: &str = "OBSERVE";
+    /// `u32`: 1 if any service limits openings or has a SYN-flood stage.
+    pub const LIMIT_OPENINGS: &str = "LIMIT_OPENINGS";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }
@@ -168,13 +186,14 @@ mod pod {
 
     pod!(
         Address,
-        AllowKey,
+        PrefixKey,
         BackendCounters,
         BackendRow,
         CaptureRule,
         CaptureState,
         Clock,
         Connection,
+        CookieKeys,
         FewTables,
         FlowKey,
         HandshakeTimes,
@@ -184,6 +203,8 @@ mod pod {
         NextHopRow,
         ObservedCounters,
         OpeningBucket,
+        OpeningRules,
+        OpeningState,
         Pin,
         ProvenSource,
         ReplyRow,
@@ -192,6 +213,8 @@ mod pod {
         ServiceEntry,
         ServiceRow,
         Slot,
-        Trace
+        SourceRates,
+        Trace,
+        VerifiedSources
     );
 }

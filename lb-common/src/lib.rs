@@ -24,5 +24,8 @@ pub mod rewrite;
 #[cfg(test)]
 mod sample;
 pub mod select;
+pub mod siphash;
+pub mod source_rate;
+pub mod syn_flood;
 pub mod tcp_reset;
 pub mod way_back;

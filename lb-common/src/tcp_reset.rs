@@ -9,8 +9,8 @@ use crate::{
     parse::NETWORK,
 };
 
-/// A whole reset, without payload.
-pub type Reset<H> = Pair<Ethernet, Pair<H, Tcp>>;
+/// A whole segment, without payload.
+pub type Segment<H> = Pair<Ethernet, Pair<H, Tcp>>;
 
 /// The answer to a segment with `payload` bytes of data; `None` for a reset, which is never answered.
 #[inline(always)]
@@ -20,7 +20,7 @@ pub fn reset<H: IpHeader>(
     traffic_class: u8,
     segment: &Tcp,
     payload: u16,
-) -> Option<Reset<H>> {
+) -> Option<Segment<H>> {
     if segment.flags & tcp_flag::RST != 0 {
         return None;
     }
@@ -30,6 +30,17 @@ pub fn reset<H: IpHeader>(
         let end = be32(segment.sequence).to_host().wrapping_add(sequence_length(segment, payload));
         (Be32::from_host(0), Be32::from_host(end), tcp_flag::RST | tcp_flag::ACK)
     };
+    Some(answer(ethernet, flow, traffic_class, (sequence, acknowledgement, flags)))
+}
+
+/// A segment that answers one of `flow`, with sequence and acknowledgement number and flags, and a window of 0.
+#[inline(always)]
+pub fn answer<H: IpHeader>(
+    ethernet: &Ethernet,
+    flow: &FlowKey,
+    traffic_class: u8,
+    (sequence, acknowledgement, flags): (Be32, Be32, u8),
+) -> Segment<H> {
     const OFFSET: u8 = (Tcp::LENGTH as u8 / 4) << 4;
     let sum = pseudo_header(&flow.destination, &flow.source, protocol::TCP, Tcp::LENGTH as u32)
         .word(flow.source_port.raw())
@@ -55,7 +66,7 @@ pub fn reset<H: IpHeader>(
         traffic_class & !3,
         Tcp::LENGTH as u16,
     );
-    Some(Pair { first: ethernet.reversed(), second: Pair { first: header, second: tcp } })
+    Pair { first: ethernet.reversed(), second: Pair { first: header, second: tcp } }
 }
 
 /// Bytes of data in a segment whose header starts at `transport` in the frame of an IP packet of `length` bytes.

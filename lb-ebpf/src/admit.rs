@@ -1,12 +1,13 @@
-//! Who may in: source routes, `allow` prefixes, services without a backend, and packets that have come too far.
+//! Who may in: source routes, `deny` and `allow` prefixes, services without a backend, and packets that have come too
+//! far.
 
 use lb_common::{
-    abi::{Reason, ServiceRow, service_flag},
+    abi::{Address, Reason, ServiceRow, service_flag},
     parse::{Family, Packet},
 };
 
 use crate::{
-    maps, options,
+    maps, openings, options,
     packet::XdpFrame,
     verdict::{Answer, Verdict},
 };
@@ -22,12 +23,8 @@ pub fn packet<F: Family>(
         return Err(Verdict::drop(Reason::SourceRoute, service.id));
     }
     let flags = service.flags;
-    if flags & (service_flag::ALLOW | service_flag::REJECT | service_flag::DROP) != 0 {
-        if flags & service_flag::ALLOW != 0
-            && !maps::is_allowed(service.allow_list, &packet.flow.source)
-        {
-            return Err(Verdict::drop(Reason::NotAllowed, service.id));
-        }
+    if flags & (LISTS | service_flag::REJECT | service_flag::DROP | openings::LOOKED_AT) != 0 {
+        check_lists(service, &packet.flow.source)?;
         if flags & service_flag::NEW_ONLY != 0 && !packet.is_opening() {
             return check_hop_limit(packet, service);
         }
@@ -37,8 +34,27 @@ pub fn packet<F: Family>(
         if flags & service_flag::DROP != 0 {
             return Err(Verdict::drop(Reason::NoBackend, service.id));
         }
+        if flags & openings::LOOKED_AT != 0 {
+            openings::check::<F>(frame.context(), packet.flags, service.id, flags)?;
+        }
     }
     check_hop_limit(packet, service)
+}
+
+/// Flags of services with a list.
+const LISTS: u32 = service_flag::ALLOW | service_flag::DENY;
+
+/// Whether the service's lists let a client in; who is denied and allowed is denied.
+#[inline(always)]
+pub fn check_lists(service: &ServiceRow, client: &Address) -> Result<(), Verdict> {
+    let flags = service.flags;
+    if flags & service_flag::DENY != 0 && maps::is_denied(service.deny_list, client) {
+        return Err(Verdict::drop(Reason::Denied, service.id));
+    }
+    if flags & service_flag::ALLOW != 0 && !maps::is_allowed(service.allow_list, client) {
+        return Err(Verdict::drop(Reason::NotAllowed, service.id));
+    }
+    Ok(())
 }
 
 #[inline(always)]

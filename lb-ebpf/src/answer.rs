@@ -7,7 +7,7 @@ use lb_common::{
     icmp::{self, Error, ErrorHeaders},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
-    tcp_reset::{self, Reset, payload_length},
+    tcp_reset::{self, Segment, payload_length},
 };
 
 use crate::{
@@ -90,9 +90,9 @@ fn become_reset<F: Family>(mut frame: XdpFrame, packet: &Packet) -> Option<()> {
     let tcp = *frame.view::<Tcp>(packet.transport)?;
     let payload = payload_length(&tcp, packet.transport, packet.length);
     let ethernet = *frame.view::<Ethernet>(0)?;
-    let reset: Reset<F::Header> =
+    let reset: Segment<F::Header> =
         tcp_reset::reset(&ethernet, &packet.flow, packet.traffic_class, &tcp, payload)?;
     *frame.view_mut(0)? = reset;
-    frame.cut(Reset::<F::Header>::LENGTH)?;
+    frame.cut(Segment::<F::Header>::LENGTH)?;
     Some(())
 }

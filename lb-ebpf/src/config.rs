@@ -32,6 +32,10 @@ pub static HAVE_V6: Global<u32> = Global::new(1);
 #[unsafe(no_mangle)]
 pub static OBSERVE: Global<u32> = Global::new(0);
 
+/// 1 if any service limits openings or has a SYN-flood stage.
+#[unsafe(no_mangle)]
+pub static LIMIT_OPENINGS: Global<u32> = Global::new(0);
+
 /// One of [`mode`].
 #[unsafe(no_mangle)]
 pub static MODE: Global<u32> = Global::new(mode::PLAIN);

@@ -88,11 +88,7 @@ fn admit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
     if parse::is_martian(&flow.source, &flow.destination) {
         return drop(Reason::Martian);
     }
-    if service.flags & service_flag::ALLOW != 0
-        && !maps::is_allowed(service.allow_list, &flow.source)
-    {
-        return drop(Reason::NotAllowed);
-    }
+    crate::admit::check_lists(service, &flow.source)?;
     let is_out = service.flags & (service_flag::REJECT | service_flag::DROP) != 0;
     if is_out && service.flags & service_flag::NEW_ONLY == 0 {
         return drop(Reason::NoBackend);

@@ -11,8 +11,8 @@ use lb_common::{
     parse::{self, Family, NETWORK, V4, V4Options, V6},
 };
 use lb_ebpf::{
-    admit, answer, config, count, error, forward, fragment, maps, packet::Context, sample, select,
-    service, trace, unserved, verdict::Verdict,
+    admit, answer, challenge, config, count, error, forward, fragment, maps, packet::Context,
+    sample, select, service, trace, unserved, verdict::Verdict,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -92,6 +92,9 @@ fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
     let verdict =
         if verdict.is_fragment() { fragment::packet::<F>(context, verdict) } else { verdict };
+    if config::LIMIT_OPENINGS.load() != 0 && verdict.is_challenge() {
+        return challenge::give::<F>(context, verdict);
+    }
     if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
 }
 

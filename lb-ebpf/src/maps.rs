@@ -7,11 +7,12 @@ use aya_ebpf::{
     maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    Address, AllowKey, BackendCounters, BackendId, BackendRow, CaptureRecord, CaptureRule,
-    CaptureState, Clock, Connection, FewTables, FlowKey, FragmentKey, FragmentRow, HandshakeTimes,
-    NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket, PRESENCE_BITS, Pin,
-    Presence, ProvenSource, REASONS, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket,
-    ServiceRow, Slot, Trace,
+    Address, BackendCounters, BackendId, BackendRow, CaptureRecord, CaptureRule, CaptureState,
+    Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow, HandshakeTimes,
+    NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket, OpeningRules,
+    OpeningState, PRESENCE_BITS, Pin, PrefixKey, Presence, ProvenSource, REASONS, ReplyRow,
+    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot, SourceRates, Trace,
+    VerifiedSources,
 };
 
 use crate::lpm::longest_match;
@@ -60,7 +61,10 @@ pub static NEXTHOPS: Array<NextHopRow> = Array::with_max_entries(256, BPF_F_MMAP
 pub static NEIGHBOURS: HashMap<NeighbourKey, NeighbourRow> = HashMap::with_max_entries(4_096, 0);
 /// `allow` prefixes of all services.
 #[map]
-pub static ALLOW: LpmTrie<AllowKey, u32> = LpmTrie::with_max_entries(1_024, 0);
+pub static ALLOW: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(1_024, 0);
+/// `deny` prefixes of all services.
+#[map]
+pub static DENY: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(1_024, 0);
 /// Number of an attached NIC by its ifindex.
 #[map]
 pub static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(32, 0);
@@ -83,6 +87,23 @@ pub static HANDSHAKE_TIMES: Array<HandshakeTimes> = Array::with_max_entries(1_02
 #[map]
 pub static CONNECTIONS: HashMap<FlowKey, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// Limits of rate and thresholds of the SYN-flood stage, by service id.
+#[map]
+pub static OPENING_RULES: Array<OpeningRules> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// What has come of late, by service id.
+#[map]
+pub static OPENING_STATES: Array<OpeningState> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// Limits of rate by source. The controller gives the one entry that no service needs where none has such a limit.
+#[map]
+pub static SOURCE_RATES: Array<SourceRates> =
+    Array::with_max_entries(lb_common::source_rate::BUCKETS, 0);
+/// Who has answered a challenge of the SYN-flood stage.
+#[map]
+pub static VERIFIED: Array<VerifiedSources> =
+    Array::with_max_entries(lb_common::syn_flood::VERIFIED_BUCKETS, 0);
+/// Keys of cookies.
+#[map]
+pub static COOKIE_KEYS: Array<CookieKeys> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// SYNs of observed services that wait for their answer.
 #[map]
 pub static OPENINGS: Array<OpeningBucket> =
@@ -210,6 +231,17 @@ pub fn route(client: &Address) -> Option<u32> {
 /// Whether a client is in a list of `allow` prefixes.
 #[inline(always)]
 pub fn is_allowed(list: u32, client: &Address) -> bool {
+    is_listed(&ALLOW, list, client)
+}
+
+/// Whether a client is in a list of `deny` prefixes.
+#[inline(always)]
+pub fn is_denied(list: u32, client: &Address) -> bool {
+    is_listed(&DENY, list, client)
+}
+
+#[inline(always)]
+fn is_listed(map: &LpmTrie<PrefixKey, u32>, list: u32, client: &Address) -> bool {
     let [a, b, c, d] = client.words.map(|word| word.raw());
-    longest_match(&ALLOW, [u32::BITS + 128, list, a, b, c, d]).is_some()
+    longest_match(map, [u32::BITS + 128, list, a, b, c, d]).is_some()
 }

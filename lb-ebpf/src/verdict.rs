@@ -27,6 +27,7 @@ pub enum Answer {
 const UNSERVED: u8 = 16;
 const QUOTING: u8 = 20;
 const FRAGMENT: u8 = 21;
+const CHALLENGE: u8 = 22;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -80,6 +81,12 @@ impl Verdict {
         Self::new(answer as u8, reason as u8, mtu, service)
     }
 
+    /// A SYN of an unknown source, to be answered by [`crate::challenge`], or dropped.
+    #[inline(always)]
+    pub const fn challenge(service: u32) -> Self {
+        Self::new(CHALLENGE, Reason::SynUnproven as u8, 0, service)
+    }
+
     /// The same verdict about a backend's reply.
     #[inline(always)]
     pub const fn of_reply(self) -> Self {
@@ -113,6 +120,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn is_fragment(self) -> bool {
         self.0 as u8 & !REPLY == FRAGMENT
+    }
+
+    /// Whether this is [`Verdict::challenge`].
+    #[inline(always)]
+    pub const fn is_challenge(self) -> bool {
+        self.0 as u8 == CHALLENGE
     }
 
     /// Whether the packet is a backend's reply.

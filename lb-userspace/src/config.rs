@@ -21,6 +21,7 @@ mod file;
 mod hostile;
 pub mod list;
 pub mod model;
+mod prefix_files;
 mod resolve;
 mod rules;
 mod schema;

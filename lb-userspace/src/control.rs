@@ -21,10 +21,12 @@ mod forecast;
 mod history;
 mod host;
 mod keeper;
+mod lists;
 mod loaded;
 mod measures;
 mod members;
 mod network;
+mod openings;
 pub mod options;
 mod passive;
 mod private_file;
@@ -205,7 +207,9 @@ struct Node {
     service_ids: Numbers,
     rows: Numbers,
     backend_ids: Numbers,
-    allow_lists: Numbers,
+    list_numbers: Numbers,
+    /// When cookies get another key.
+    cookie_key_due: Instant,
     spans: Spans,
     retired: Vec<Retired>,
     dying: Vec<Dying>,
@@ -360,7 +364,12 @@ fn first_config(
         text: state.config_text.clone(),
     });
     // On trial: the file is not meant.
-    if let Some(Ok(parsed)) = in_force.map(|source| config::parse(&source)) {
+    let read = |source: config::model::Source| {
+        let parsed = config::parse(&source).ok()?;
+        // Without its lists of prefixes, those that are loaded stay in force.
+        Some(parsed.clone().with_prefix_files().unwrap_or(parsed))
+    };
+    if let Some(parsed) = in_force.and_then(read) {
         return Ok((parsed, config::load(&options.config).err().map(|errors| errors.to_string())));
     }
     let errors = match config::load(&options.config) {
@@ -375,7 +384,7 @@ fn first_config(
     let last_good = saved.filter(|state| !state.config_text.is_empty()).and_then(|state| {
         let source =
             config::model::Source { path: options.config.clone(), text: state.config_text.clone() };
-        config::parse(&source).ok()
+        read(source)
     });
     match last_good {
         Some(parsed) => {
@@ -528,7 +537,8 @@ impl Node {
             service_ids: Numbers::new(sizes.services),
             rows: Numbers::new(sizes.services * 2),
             backend_ids: Numbers::new(sizes.backends),
-            allow_lists: Numbers::new(u32::MAX),
+            list_numbers: Numbers::new(u32::MAX),
+            cookie_key_due: Instant::now(),
             spans: Spans::new(sizes.ring_slots),
             retired: Vec::new(),
             dying: Vec::new(),
@@ -704,6 +714,7 @@ impl Node {
         self.tell_capture();
         self.keep();
         self.count_connections();
+        self.mind_openings();
         self.dataplane.settle_routes();
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;
@@ -793,12 +804,14 @@ fn dataplane_options(
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
+            deny_prefixes: limits.deny_prefixes,
         },
         hash_keys: keys,
         single_nic: nics == 1,
         have_nat: config.services.iter().any(|service| service.forward == Forward::Nat),
         take_over: false,
         observe: config.services.iter().any(|service| service.observe.is_some()),
+        limit_openings: openings::wanted(config),
         have_v6: true,
         log_level: options.packet_log,
     }

@@ -3,7 +3,6 @@
 //! Program, links and maps are pinned, so that they outlive the daemon; opening adopts what is there, after comparing it
 //! with what this binary expects.
 
-mod allow;
 mod attach;
 mod batch;
 mod bpffs;
@@ -26,11 +25,13 @@ mod load;
 mod lock;
 mod mapped;
 mod nics;
+mod openings;
 mod options;
 mod permission;
 mod pinned;
 mod pins;
 mod prefix;
+mod prefix_lists;
 mod presence;
 pub mod probe;
 mod remove;
@@ -61,15 +62,6 @@ use lb_common::{
     be::Be16,
 };
 
-use self::{
-    allow::Allow,
-    bpffs::{Hold, PinDirectory},
-    connections::Connections,
-    counters::Counters,
-    pins::Pins,
-    routes::{Neighbours, Routes},
-    table::ServiceTable,
-};
 pub use self::{
     attach::{AttachError, AttachMode, Attachment},
     capture::{CaptureProgram, Captured, CapturedPacket},
@@ -83,11 +75,22 @@ pub use self::{
     lock::{Lock, LockError},
     mapped::{Arena, Row, Table},
     nics::ProgramInfo,
+    openings::Openings,
     options::{Options, Sizes},
     permission::{check as check_permission, missing_capabilities},
+    prefix_lists::List,
     samples::Samples,
     table::{EntryKey, TableFull},
     wanted::Wanted,
+};
+use self::{
+    bpffs::{Hold, PinDirectory},
+    connections::Connections,
+    counters::Counters,
+    pins::Pins,
+    prefix_lists::PrefixLists,
+    routes::{Neighbours, Routes},
+    table::ServiceTable,
 };
 
 pub(crate) use self::{
@@ -115,10 +118,12 @@ pub struct Dataplane {
     pins_new: Pins,
     connections: Connections,
     observed: Table<ObservedCounters>,
+    openings: Openings,
     counters: Counters,
     routes: Routes,
     neighbours: Neighbours,
-    allow: Allow,
+    allow: PrefixLists,
+    deny: PrefixLists,
     devices: DevMapHash<MapData>,
     interfaces: HashMap<MapData, u32, u32>,
     clock: Array<MapData, Clock>,
@@ -249,14 +254,14 @@ impl Dataplane {
         self.connections.delete(flow, read)
     }
 
+    /// Limits of rate and SYN-flood stages.
+    pub fn openings(&self) -> &Openings {
+        &self.openings
+    }
+
     /// Times of handshakes of backends, in the order of `ids`.
     pub fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
         self.counters.handshakes(ids)
-    }
-
-    /// `allow` prefixes that fit.
-    pub fn allow_limit(&self) -> u32 {
-        self.sizes.allow_prefixes
     }
 
     /// Counters of backends, in the order of `ids`.
@@ -279,6 +284,7 @@ impl Dataplane {
 
     /// Zeroes the reasons of a service id before it is used again.
     pub fn clear_reasons(&mut self, service: u32) -> Result<(), MapError> {
+        self.openings.clear(service);
         self.counters.clear_reasons(service)
     }
 
@@ -300,14 +306,54 @@ impl Dataplane {
         self.neighbours.set(neighbours)
     }
 
-    /// Fills an allow list that no service refers to yet.
-    pub fn set_allow_list(&mut self, list: u32, prefixes: &[IpNet]) -> Result<(), MapError> {
-        self.allow.set(list, prefixes)
+    /// Fills a list that no service refers to yet. After an error, [`Self::remove_list`] removes what got in.
+    pub fn fill_list(&mut self, kind: List, list: u32, prefixes: &[IpNet]) -> io::Result<()> {
+        self.lists_mut(kind).fill(list, prefixes)
     }
 
-    /// Removes an allow list that no service refers to any more.
-    pub fn remove_allow_list(&mut self, list: u32) -> Result<(), MapError> {
-        self.allow.remove(list)
+    /// Whether a list holds exactly these prefixes.
+    pub fn list_is(&self, kind: List, list: u32, prefixes: &[IpNet]) -> bool {
+        self.lists(kind).is(list, prefixes)
+    }
+
+    /// Whether a list has a prefix of this address.
+    pub fn list_has(&self, kind: List, list: u32, address: &IpAddr) -> bool {
+        self.lists(kind).has(list, address)
+    }
+
+    /// Removes a list that no service refers to any more.
+    pub fn remove_list(&mut self, kind: List, list: u32) -> io::Result<()> {
+        self.lists_mut(kind).remove(list)
+    }
+
+    /// Removes all lists but these.
+    pub fn keep_lists(&mut self, kind: List, lists: &[u32]) -> io::Result<()> {
+        self.lists_mut(kind).keep(lists)
+    }
+
+    /// Prefixes that the lists of a kind may have together, and how many more fit in now, those of lists on their way out
+    /// counted.
+    pub fn list_room(&self, kind: List) -> (u64, u64) {
+        let limit = u64::from(match kind {
+            List::Allow => self.sizes.allow_prefixes,
+            List::Deny => self.sizes.deny_prefixes,
+        });
+        let entries = limit * u64::from(prefix_lists::GENERATIONS);
+        (limit, entries.saturating_sub(self.lists(kind).len() as u64))
+    }
+
+    fn lists(&self, kind: List) -> &PrefixLists {
+        match kind {
+            List::Allow => &self.allow,
+            List::Deny => &self.deny,
+        }
+    }
+
+    fn lists_mut(&mut self, kind: List) -> &mut PrefixLists {
+        match kind {
+            List::Allow => &mut self.allow,
+            List::Deny => &mut self.deny,
+        }
     }
 
     /// Whether the pins are still there (`lb detach` may have removed them).
@@ -344,6 +390,7 @@ impl Dataplane {
         let loaded = &self.options;
         (loaded.have_nat || !options.have_nat)
             && loaded.observe == options.observe
+            && loaded.limit_openings == options.limit_openings
             && (loaded.have_v6 || !options.have_v6)
             && (!loaded.single_nic || options.single_nic)
     }

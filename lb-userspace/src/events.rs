@@ -58,6 +58,8 @@ pub enum Kind {
     Weight,
     /// A backend that was removed from the configuration has no flow left.
     Drained,
+    /// The SYN-flood stage of a service was engaged or released.
+    SynFlood,
     /// Every slot of a service is settled again.
     Settled,
     /// A backend's next hop is known, or no longer.
@@ -76,7 +78,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -96,6 +98,7 @@ impl Kind {
         Self::Admin,
         Self::Weight,
         Self::Drained,
+        Self::SynFlood,
         Self::Settled,
         Self::NextHop,
         Self::Nic,
@@ -127,6 +130,7 @@ impl Kind {
             Self::Admin => "admin",
             Self::Weight => "weight",
             Self::Drained => "drained",
+            Self::SynFlood => "syn_flood",
             Self::Settled => "settled",
             Self::NextHop => "next_hop",
             Self::Nic => "nic",
@@ -144,6 +148,7 @@ impl Kind {
             | Self::Ejected
             | Self::ServiceMode
             | Self::ConfigRolledBack
+            | Self::SynFlood
             | Self::DiscoveryFailed => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }

@@ -69,11 +69,20 @@ pub struct Options {
     pub pins: u32,
     /// Services may observe their backends.
     pub observe: bool,
+    /// Services may limit openings and have SYN-flood stages.
+    pub limit_openings: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { single_nic: false, arena: 1 << 18, backends: 1024, pins: 1 << 16, observe: false }
+        Self {
+            single_nic: false,
+            arena: 1 << 18,
+            backends: 1024,
+            pins: 1 << 16,
+            observe: false,
+            limit_openings: false,
+        }
     }
 }
 
@@ -137,6 +146,7 @@ impl Kernel {
         let keys = hash_keys();
         let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
         let observe = u32::from(options.observe);
+        let limit_openings = u32::from(options.limit_openings);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
@@ -144,6 +154,7 @@ impl Kernel {
             .override_global(global::HAVE_NAT, &1u32, true)
             .override_global(global::OBSERVE, &observe, true)
             .override_global(global::HAVE_V6, &1u32, true)
+            .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
             .map_max_entries(map::SERVICES, SERVICES)
             .map_max_entries(map::ARENA, options.arena)

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod cgroup;
 pub mod client;
 pub mod daemon;
+pub mod flood;
 pub mod kernel;
 pub mod lab;
 pub mod machine;

@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr, process::Command};
 
 use aya::maps::{RingBuf, xdp::DevMapHash};
-use lb_common::abi::{Forward, NeighbourWanted, Reason, backend_flag, map};
+use lb_common::abi::{Forward, NeighbourWanted, Reason, backend_flag, map, service_flag};
 use lb_tests::kernel::{
     INGRESS, Kernel, World, action,
     case::{Case, Expected, check, expected_frame},
@@ -67,6 +67,55 @@ fn only_allowed_clients_get_in() {
             false => Case::drops(source, packet.bytes(), 2, Reason::NotAllowed),
         });
     }
+    check(&mut kernel, &cases);
+}
+
+#[test]
+fn denied_clients_do_not_get_in_whatever_else_is_said() {
+    let mut kernel = Kernel::shared();
+    let mut first = v4(Forward::Nat);
+    first.deny = vec![(ip("192.0.2.32"), 28), (ip("203.0.113.9"), 32)];
+    let mut second = v6(Forward::Ipip);
+    second.deny = vec![(ip("2001:db8:c::"), 48)];
+    let mut third = v4(Forward::Dsr).port(81);
+    third.allow = vec![(ip("192.0.2.0"), 24)];
+    third.deny = vec![(ip("192.0.2.128"), 25)];
+    // All backends gone: who is denied gets no reset either.
+    let mut fourth = v4(Forward::Nat).port(82);
+    fourth.flags = service_flag::REJECT;
+    fourth.deny = vec![(ip("192.0.2.32"), 28)];
+    let world = World::of([first, second, third, fourth]);
+    kernel.enter(world.clone());
+    let mut cases = Vec::new();
+    for (source, is_denied) in [
+        ("192.0.2.31", false),
+        ("192.0.2.32", true),
+        ("192.0.2.47", true),
+        ("192.0.2.48", false),
+        ("203.0.113.9", true),
+        ("203.0.113.8", false),
+    ] {
+        let packet = tcp_v4(source);
+        cases.push(match is_denied {
+            false => Case::forwards(source, &world, &packet, 1, 0),
+            true => Case::drops(source, packet.bytes(), 1, Reason::Denied),
+        });
+        let other = Packet::tcp(&format!("{source}@40001"), "198.51.100.7@82", flag::ACK);
+        if is_denied && source != "203.0.113.9" {
+            cases.push(Case::drops("no reset", other.bytes(), 4, Reason::Denied));
+        }
+    }
+    for (source, is_denied) in [("2001:db8:c::33", true), ("2001:db8:d::1", false)] {
+        let packet = tcp_v6(source);
+        cases.push(match is_denied {
+            false => Case::forwards(source, &world, &packet, 2, 0),
+            true => Case::drops(source, packet.bytes(), 2, Reason::Denied),
+        });
+    }
+    let both = |source: &str| Packet::tcp(&format!("{source}@1"), "198.51.100.7@81", flag::SYN);
+    cases.push(Case::forwards("allowed", &world, &both("192.0.2.1"), 3, 0));
+    cases.push(Case::drops("both", both("192.0.2.129").bytes(), 3, Reason::Denied));
+    cases.push(Case::drops("neither", both("203.0.113.1").bytes(), 3, Reason::NotAllowed));
     check(&mut kernel, &cases);
 }
 

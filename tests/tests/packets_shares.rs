@@ -171,6 +171,7 @@ fn the_stream_is_what_it_says() {
     for (packet, varied) in [
         (syn(true).filled(30), Varied::Source),
         (syn(false).filled(30), Varied::Source),
+        (syn(false).filled(30), Varied::Network),
         (udp, Varied::Source),
         (reply.filled(30), Varied::Destination),
     ] {
@@ -183,13 +184,19 @@ fn the_stream_is_what_it_says() {
                 std::net::IpAddr::V4(v4) => {
                     ip(&format!("{}", std::net::Ipv4Addr::from(u32::from(v4) + number % 64)))
                 }
+                std::net::IpAddr::V6(v6) if varied == Varied::Network => ip(&format!(
+                    "{}",
+                    std::net::Ipv6Addr::from(u128::from(v6) + (u128::from(number % 64) << 64))
+                )),
                 std::net::IpAddr::V6(v6) => ip(&format!(
                     "{}",
                     std::net::Ipv6Addr::from(u128::from(v6) + u128::from(number % 64))
                 )),
             };
             let expected = match varied {
-                Varied::Source => packet.clone().sourced(add(packet.ip.source), port),
+                Varied::Source | Varied::Network => {
+                    packet.clone().sourced(add(packet.ip.source), port)
+                }
                 Varied::Destination => packet.clone().destined(add(packet.ip.destination), port),
             };
             assert_eq!(frame, expected.bytes(), "frame {number} of {packet:?}");
@@ -203,6 +210,6 @@ fn the_stream_is_what_it_says() {
 fn packet_port(packet: &Packet, varied: Varied) -> u32 {
     let bytes = packet.bytes();
     let transport = if packet.ip.source.is_ipv4() { 34 } else { 54 };
-    let at = transport + if varied == Varied::Source { 0 } else { 2 };
+    let at = transport + if varied == Varied::Destination { 2 } else { 0 };
     u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
 }

@@ -83,17 +83,17 @@ pub struct NeighbourWanted {
 
 const _: () = assert!(size_of::<NeighbourWanted>() == 24);
 
-/// Data of the LPM key of `ALLOW`; prefix length = 32 + the prefix's length in v4-mapped form.
+/// Data of the LPM keys of `ALLOW` and `DENY`; prefix length = 32 + the prefix's length in v4-mapped form.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AllowKey {
-    /// [`super::ServiceRow::allow_list`], host order as raw bytes.
+pub struct PrefixKey {
+    /// [`super::ServiceRow::allow_list`] or [`super::ServiceRow::deny_list`], host order as raw bytes.
     pub list: u32,
     /// Client prefix.
     pub source: Address,
 }
 
-const _: () = assert!(size_of::<AllowKey>() == 20);
+const _: () = assert!(size_of::<PrefixKey>() == 20);
 
 /// The entry of `CLOCK`: both clocks read at one moment.
 #[repr(C, align(8))]

@@ -62,6 +62,11 @@ reasons! {
     EgressFailed = 26, "egress_failed", true, "The egress NIC is not attached.";
     FragmentMiss = 27, "frag_miss", true, "A later fragment whose first one has not been seen.";
     FragmentTiny = 28, "frag_tiny", true, "A first fragment that ends inside its TCP or UDP header, or the rest of such a header (RFC 1858).";
+    Denied = 29, "denied", true, "The client is in the service's deny prefixes.";
+    SourceRate = 30, "source_rate", true, "A SYN of a client that opens more connections than the service's rate limit per source allows.";
+    ServiceRate = 31, "service_rate", true, "A SYN beyond the service's rate limit.";
+    SynUnproven = 32, "syn_unproven", true, "A SYN of an unknown client while the SYN-flood stage is engaged, which could not be answered with a challenge.";
+    SynProof = 33, "syn_proof", true, "The reset by which a client has answered the SYN-flood stage's challenge: he is let in from now on.";
     Echo = 40, "echo", false, "Echo requests to a VIP, answered.";
     Reject = 41, "reject", false, "Packets answered with a reset or port unreachable (on_all_down: reject).";
     PinRefused = 42, "pin_refused", false, "Flows that could not be pinned because the table was full; they follow the base.";
@@ -74,6 +79,7 @@ reasons! {
     IcmpLimited = 49, "icmp_limited", false, "ICMP answers not sent because of the rate limit.";
     IcmpErrorForwarded = 50, "icmp_err_fwd", false, "ICMP errors about balanced flows, sent on to the backend or the client they concern.";
     Uncounted = 51, "uncounted", false, "Connections that could not be counted because the table was full.";
+    SynChallenge = 52, "syn_challenge", false, "SYNs of unknown clients answered with a challenge while the SYN-flood stage is engaged.";
 }
 
 #[cfg(test)]

@@ -117,6 +117,12 @@ pub mod service_flag {
     pub const COUNT_CONNECTIONS: u32 = 256;
     /// What packets tell of backends is noted ([`crate::observe`]).
     pub const OBSERVE: u32 = 512;
+    /// No client in `deny_list` may in.
+    pub const DENY: u32 = 1 << 16;
+    /// Openings are limited ([`crate::limit`], [`crate::source_rate`]).
+    pub const LIMIT_OPENINGS: u32 = 1 << 17;
+    /// There is a SYN-flood stage ([`crate::syn_flood`]).
+    pub const SYN_FLOOD: u32 = 1 << 18;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 
@@ -133,6 +139,9 @@ pub mod service_flag {
             OLD_BY_SOURCE,
             COUNT_CONNECTIONS,
             OBSERVE,
+            DENY,
+            LIMIT_OPENINGS,
+            SYN_FLOOD,
         ];
         let (mut seen, mut index) = (0, 0);
         while index < all.len() {
@@ -174,8 +183,10 @@ pub struct ServiceRow {
     pub forward: u8,
     /// Idle time after which a confirmed pin may go, seconds (host order); for the controller.
     pub idle_seconds: u32,
+    /// Number of the list in `DENY`, with [`service_flag::DENY`].
+    pub deny_list: u32,
     /// Zero.
-    pub _reserved: u64,
+    pub _reserved: u32,
 }
 
 const _: () = assert!(size_of::<ServiceRow>() == 64);

@@ -12,7 +12,7 @@ fn answer<F: Family>(frame: &[u8]) -> Option<Vec<u8>> {
     let payload = payload_length(segment, packet.transport, packet.length);
     let ethernet = frame.view::<Ethernet>(0).expect("it is there");
     let reset = reset::<F::Header>(ethernet, &packet.flow, packet.traffic_class, segment, payload)?;
-    let mut bytes = vec![0; Reset::<F::Header>::LENGTH];
+    let mut bytes = vec![0; Segment::<F::Header>::LENGTH];
     *bytes.as_mut_slice().view_mut(0).expect("it is that long") = reset;
     Some(bytes)
 }

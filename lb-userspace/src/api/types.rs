@@ -130,6 +130,22 @@ pub struct ServiceStatus {
     /// Slots that have changed their owner since the service is known; a ring of another length counts whole.
     #[serde(default)]
     pub moved_slots: u64,
+    /// The SYN-flood stage, if the service has one.
+    #[serde(default)]
+    pub syn_flood: Option<SynFlood>,
+}
+
+/// The SYN-flood stage of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynFlood {
+    /// Unknown clients are challenged.
+    pub engaged: bool,
+    /// SYNs a second that come for the service now.
+    pub syns_per_second: u64,
+    /// More engage it.
+    pub engage: u64,
+    /// Fewer release it.
+    pub release: u64,
 }
 
 /// Slots by phase.

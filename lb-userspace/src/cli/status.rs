@@ -119,6 +119,12 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
             reason => format!("\n  {}", clean(reason)),
         },
     );
+    if let Some(stage) = service.syn_flood.filter(|stage| stage.engaged) {
+        text.push_str(&format!(
+            "  SYN-flood stage engaged: {} SYNs/s; unknown clients are challenged until fewer than {}/s come\n",
+            stage.syns_per_second, stage.release
+        ));
+    }
     let headings = [
         "BACKEND", "FROM", "ROLE", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE",
         "CHECK", "NEXT HOP",

@@ -54,6 +54,10 @@ const THREE: &[(&str, &str)] = &[(
 )];
 const NOWHERE: &[(&str, &str)] = &[("services[].backends", "[{name: web1}]")];
 const OBSERVE: &[(&str, &str)] = &[("services[].observe.mode", "layer4")];
+const RATE: &[(&str, &str)] = &[("services[].rate_limit.connections", "50/s")];
+const SOURCE_RATE: &[(&str, &str)] = &[("services[].rate_limit.connections_per_source", "50/s")];
+const ENGAGE: &[(&str, &str)] = &[("services[].syn_flood.engage", "50/s")];
+const RELEASE: &[(&str, &str)] = &[("services[].syn_flood.release", "5/s")];
 const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
@@ -81,6 +85,7 @@ const ROWS: &[Row] = &[
     ("resolver.timeout", &[], Differs("3s", "4s")),
     ("resolver.min_ttl", &[], Differs("3s", "4s")),
     ("resolver.max_ttl", &[], Differs("30s", "40s")),
+    ("limits.deny_prefixes", &[], Differs("5", "6")),
     ("backend_defaults", &[], Differs("{}", "{weight: 7}")),
     ("backend_defaults.weight", &[], Differs("5", "6")),
     ("backend_defaults.inter", &[], Differs("5s", "6s")),
@@ -114,6 +119,9 @@ const ROWS: &[Row] = &[
     ("services[].forward", &[], Differs("nat", "dsr")),
     ("services[].encap", TUNNEL, Needed("ipip")),
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
+    ("services[].allow_file", &[], Differs("/etc/a", "/etc/b")),
+    ("services[].deny", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
+    ("services[].deny_file", &[], Differs("/etc/a", "/etc/b")),
     ("services[].balance", &[], Differs("maglev", "source")),
     ("services[].on_all_down", &[], Differs("reject", "drop")),
     ("services[].quorum", &[], Differs("1", "2")),
@@ -130,6 +138,14 @@ const ROWS: &[Row] = &[
     ("services[].observe.base_ejection", OBSERVE, Differs("5s", "6s")),
     ("services[].observe.max_ejection", OBSERVE, Differs("50s", "60s")),
     ("services[].observe.max_ejection_percent", OBSERVE, Differs("5", "6")),
+    ("services[].rate_limit", &[], Differs("{connections: 5/s}", "{connections_per_source: 5/s}")),
+    ("services[].rate_limit.connections", &[], Differs("5/s", "5/m")),
+    ("services[].rate_limit.connections_burst", RATE, Differs("5", "6")),
+    ("services[].rate_limit.connections_per_source", &[], Differs("5/s", "6/s")),
+    ("services[].rate_limit.connections_per_source_burst", SOURCE_RATE, Differs("5", "6")),
+    ("services[].syn_flood", &[], Differs("50/s", "{engage: 50/s, release: 20/s}")),
+    ("services[].syn_flood.engage", RELEASE, Needed("50/s")),
+    ("services[].syn_flood.release", ENGAGE, Differs("5/s", "6/s")),
     ("services[].on_marked_down", &[], Differs("move", "keep")),
     ("services[].window", &[], Differs("5s", "6s")),
     ("services[].timeouts", &[], Differs("{}", "{tcp: 7s}")),

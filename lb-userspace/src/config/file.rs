@@ -29,12 +29,12 @@ pub fn read_own(path: &Path) -> Result<(Source, Metadata), Errors> {
     Ok((Source { path: path.to_owned(), text }, metadata))
 }
 
-/// Reads and checks a file. One that everybody may write is refused; an owner other than root, and a group that may
-/// write, are warnings.
+/// Reads and checks a file, and the files of prefixes that it names. One that everybody may write is refused; an owner other
+/// than root, and a group that may write, are warnings.
 pub fn load(path: &Path) -> Result<Parsed, Errors> {
     let (source, metadata) = read_own(path)?;
     let mode = metadata.mode() & 0o7777;
-    let mut parsed = parse(&source)?;
+    let mut parsed = parse(&source)?.with_prefix_files()?;
     // Root's, or of the user that the daemon runs as, who could do so in any case.
     if metadata.uid() != 0 && metadata.uid() != nix::unistd::geteuid().as_raw() {
         parsed.warnings.push(Diagnostic::of_file(

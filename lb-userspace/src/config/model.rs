@@ -5,6 +5,7 @@ mod check;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -109,6 +110,8 @@ pub struct Limits {
     pub connections: u32,
     /// `allow` prefixes of all services together.
     pub allow_prefixes: u32,
+    /// `deny` prefixes of all services together.
+    pub deny_prefixes: u32,
 }
 
 /// One service.
@@ -122,8 +125,14 @@ pub struct Service {
     pub forward: Forward,
     /// What decides about the backend.
     pub balance: Balance,
-    /// Clients that may in; empty = all.
+    /// Clients that may in, beside those in `allow_file`; empty, and no file = all.
     pub allow: Vec<IpNet>,
+    /// More of them.
+    pub allow_file: Option<PrefixFile>,
+    /// Clients that may not in, beside those in `deny_file`, whatever `allow` says.
+    pub deny: Vec<IpNet>,
+    /// More of them.
+    pub deny_file: Option<PrefixFile>,
     /// What happens when all backends are DOWN.
     pub on_all_down: OnAllDown,
     /// Usable backends that are enough; at least 1.
@@ -138,6 +147,10 @@ pub struct Service {
     pub count_connections: bool,
     /// What clients' own connections tell of backends; TCP only.
     pub observe: Option<Observe>,
+    /// Connections that may be opened; TCP only. It limits something.
+    pub rate_limit: Option<RateLimit>,
+    /// Thresholds of the SYN-flood stage; TCP only.
+    pub syn_flood: Option<SynFlood>,
     /// What happens to flows of a backend that goes DOWN.
     pub on_marked_down: OnMarkedDown,
     /// Length of a slot's WINDOW; whole seconds, 1..=8000.
@@ -163,6 +176,36 @@ impl Service {
     pub fn is_discovered(&self) -> bool {
         self.backends_from.is_some() || self.backends.iter().any(|one| one.origin.is_template())
     }
+}
+
+/// `allow_file:` and `deny_file:`
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PrefixFile {
+    /// The file; an absolute path.
+    pub path: PathBuf,
+    /// What it said when it was last read, of the VIP's family; `None` = it has not been read.
+    #[serde(skip)]
+    pub prefixes: Option<Arc<[IpNet]>>,
+}
+
+impl Service {
+    /// All clients that may in; empty = all may, `None` = the file has not been read.
+    pub fn allowed(&self) -> Option<Vec<IpNet>> {
+        together(&self.allow, self.allow_file.as_ref())
+    }
+
+    /// All clients that may not in; `None` = the file has not been read.
+    pub fn denied(&self) -> Option<Vec<IpNet>> {
+        together(&self.deny, self.deny_file.as_ref())
+    }
+}
+
+fn together(written: &[IpNet], file: Option<&PrefixFile>) -> Option<Vec<IpNet>> {
+    let mut all = written.to_vec();
+    if let Some(file) = file {
+        all.extend_from_slice(file.prefixes.as_ref()?);
+    }
+    Some(all)
 }
 
 /// `listen:`
@@ -321,6 +364,33 @@ pub struct Observe {
     pub max_ejection: Duration,
     /// Share of the backends that may be ejected at a time, 1..=100.
     pub max_ejection_percent: u8,
+}
+
+/// `rate_limit:`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RateLimit {
+    /// Of the service.
+    pub connections: Option<Burst>,
+    /// Of each client.
+    pub connections_per_source: Option<Burst>,
+}
+
+/// A rate, and how far it may be exceeded for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Burst {
+    /// Nanoseconds from one to the next; at least 1.
+    pub interval: u64,
+    /// So many at once after a pause; at least 1, and not more than come in a day.
+    pub burst: u64,
+}
+
+/// `syn_flood:`, SYNs a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SynFlood {
+    /// More engage it.
+    pub engage: u64,
+    /// Fewer release it; at least 1, and at most `engage`.
+    pub release: u64,
 }
 
 /// `mode:` of `observe:`

@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     model::{
-        Backend, BackendsFrom, Config, Dashboard, Forward, Limits, Listen, Observe, OnError,
-        Origin, Resolver, Service, Timeouts, Timing, Tracked,
+        Backend, BackendsFrom, Burst, Config, Dashboard, Forward, Limits, Listen, Observe, OnError,
+        Origin, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts, Timing, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
-    value::{Endpoint, Host, Period},
+    value::{Endpoint, FilePath, Host, Period, Rate},
 };
 
 /// Built-in settings of a backend, the last resort.
@@ -52,6 +52,7 @@ pub fn config(file: &spec::File) -> Config {
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,
             allow_prefixes: limits.allow_prefixes,
+            deny_prefixes: limits.deny_prefixes,
         },
         resolver: Resolver {
             resolv_conf: file.resolver.resolv_conf.0.as_str().into(),
@@ -93,6 +94,9 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
             spec::Forward::Tunnel => Forward::Ipip,
         },
         allow: service.allow.iter().map(|prefix| prefix.0).collect(),
+        allow_file: service.allow_file.as_ref().map(prefix_file),
+        deny: service.deny.iter().map(|prefix| prefix.0).collect(),
+        deny_file: service.deny_file.as_ref().map(prefix_file),
         balance: service.balance,
         on_all_down: service.on_all_down,
         quorum: service.quorum,
@@ -101,6 +105,8 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         fragments: service.fragments,
         count_connections: service.count_connections,
         observe: service.observe.as_ref().map(|one| observe(one, service.forward)),
+        rate_limit: service.rate_limit.as_ref().map(rate_limit),
+        syn_flood: service.syn_flood.as_ref().map(syn_flood),
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {
@@ -130,6 +136,10 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
     }
 }
 
+fn prefix_file(path: &FilePath) -> PrefixFile {
+    PrefixFile { path: path.0.as_str().into(), prefixes: None }
+}
+
 fn observe(observe: &spec::Observe, forward: spec::Forward) -> Observe {
     Observe {
         mode: observe.mode,
@@ -144,6 +154,28 @@ fn observe(observe: &spec::Observe, forward: spec::Forward) -> Observe {
         max_ejection: observe.max_ejection.0,
         max_ejection_percent: observe.max_ejection_percent,
     }
+}
+
+fn rate_limit(limit: &spec::RateLimit) -> RateLimit {
+    let burst = |rate: Option<Rate>, burst: Option<u32>| {
+        rate.map(|rate| Burst {
+            interval: (rate.period.as_nanos() as u64).div_ceil(rate.count),
+            burst: burst.map_or(rate.count, u64::from),
+        })
+    };
+    RateLimit {
+        connections: burst(limit.connections, limit.connections_burst),
+        connections_per_source: burst(
+            limit.connections_per_source,
+            limit.connections_per_source_burst,
+        ),
+    }
+}
+
+fn syn_flood(stage: &spec::SynFlood) -> SynFlood {
+    let per_second = |rate: Rate| rate.count.div_ceil(rate.period.as_secs());
+    let engage = per_second(stage.engage);
+    SynFlood { engage, release: stage.release.map_or(engage.div_ceil(2), per_second) }
 }
 
 /// A backend of nothing but settings.

@@ -17,7 +17,7 @@ use super::{
     },
     value::{
         BackendPath, DnsName, Endpoint, FilePath, GroupName, Host, HostName, InterfaceName, Name,
-        Period, Prefix,
+        Period, Prefix, Rate,
     },
 };
 
@@ -155,9 +155,12 @@ pub struct Limits {
     /// Connections that are counted, of all services with `count_connections`; each takes some 100 bytes while it is open.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub connections: u32,
-    /// `allow` prefixes of all services together.
+    /// `allow` prefixes of all services together, those in files counted.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub allow_prefixes: u32,
+    /// `deny` prefixes of all services together, those in files counted. Memory is taken with each.
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub deny_prefixes: u32,
 }
 
 impl Default for Limits {
@@ -170,6 +173,7 @@ impl Default for Limits {
             pins_unconfirmed: 65_536,
             connections: 262_144,
             allow_prefixes: 65_536,
+            deny_prefixes: 262_144,
         }
     }
 }
@@ -235,6 +239,18 @@ pub struct Service {
     #[serde(default)]
     #[schemars(example = ["198.51.100.0/24", "203.0.113.7"])]
     pub allow: Vec<Prefix>,
+    /// File with more of them: one prefix or address a line; blank lines, and what follows `#` or `;`, say nothing; prefixes of
+    /// the other family than the VIP's are left out. Read again with each reload.
+    #[schemars(example = &"/etc/lb/allow.txt")]
+    pub allow_file: Option<FilePath>,
+    /// Clients that may not in: their packets are dropped and counted as `denied`, whatever `allow` says. Lists of 100,000
+    /// prefixes are fine; a change of a list takes effect at one moment.
+    #[serde(default)]
+    #[schemars(example = ["192.0.2.0/24"])]
+    pub deny: Vec<Prefix>,
+    /// File with more of them, as `allow_file`.
+    #[schemars(example = &"/etc/lb/deny.txt")]
+    pub deny_file: Option<FilePath>,
     /// What clients meet while all backends of all tiers are down and there is no sorry backend: `fail_open` = the backends
     /// anyway, `reject` = a TCP reset or ICMP port unreachable, `drop` = nothing. Backends in drain or maint never count
     /// as a way out.
@@ -270,6 +286,15 @@ pub struct Service {
     /// a handshake with the service count, so that a flood of made-up addresses says nothing. Costs a look-up for each
     /// packet from a client of this service.
     pub observe: Option<Observe>,
+    /// How many connections may be opened (TCP only). SYNs beyond that are dropped, and clients repeat them. (The first packet of
+    /// a UDP flow looks like any other.)
+    pub rate_limit: Option<RateLimit>,
+    /// What is to be done about SYN floods (TCP only): a mapping, or `engage` alone. While the stage is engaged, lb answers SYNs of
+    /// unknown clients with a challenge that only somebody at that address can answer: a SYN-ACK with a wrong acknowledgement
+    /// number, which TCP refuses by a reset that has this number. Who has answered is let in for ten minutes, when he repeats his
+    /// SYN (Linux at once, others after a second), by all services. Costs no memory for a SYN. Clients behind firewalls
+    /// that drop such SYN-ACKs do not get in while the stage is engaged.
+    pub syn_flood: Option<SynFlood>,
     /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
     #[serde(default)]
     pub on_marked_down: OnMarkedDown,
@@ -370,6 +395,38 @@ fn max_ejection_default() -> Period {
 
 fn max_ejection_percent_default() -> u8 {
     30
+}
+
+/// `rate_limit:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Connections opened to the service, by all clients together and over all CPUs. Clients that the SYN-flood stage
+    /// keeps out take nothing of it.
+    #[schemars(example = &"10000/s")]
+    pub connections: Option<Rate>,
+    /// So many at once after a pause. Without it: those of one second (minute, hour).
+    #[schemars(range(min = 1, max = 100_000_000), example = 10_000)]
+    pub connections_burst: Option<u32>,
+    /// Connections opened by one client (IPv6: by a /64 network).
+    #[schemars(example = &"100/s")]
+    pub connections_per_source: Option<Rate>,
+    /// So many at once after a pause. Without it: those of one second (minute, hour).
+    #[schemars(range(min = 1, max = 100_000_000), example = 100)]
+    pub connections_per_source_burst: Option<u32>,
+}
+
+/// `syn_flood:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = super::schema::or_first_key)]
+pub struct SynFlood {
+    /// More SYNs a second than this engage the stage at once.
+    #[schemars(example = &"10000/s")]
+    pub engage: Rate,
+    /// Fewer SYNs a second than this, for nine seconds, release it. Without it: half of `engage`.
+    #[schemars(example = &"5000/s")]
+    pub release: Option<Rate>,
 }
 
 /// Where clients connect to.

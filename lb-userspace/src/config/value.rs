@@ -55,6 +55,7 @@ mod dns;
 mod http;
 mod name;
 mod period;
+mod rate;
 mod text;
 
 pub use self::{
@@ -63,6 +64,7 @@ pub use self::{
     http::{HttpHeader, HttpHost, HttpMethod, HttpPath, StatusCodes},
     name::{BackendPath, GroupName, HostName, InterfaceName, Name},
     period::Period,
+    rate::Rate,
     text::{FilePath, HexBytes, Pattern, Phrase, UserName},
 };
 
@@ -94,6 +96,7 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         Period::FORMAT => Period::from_str(text).err(),
         Endpoint::FORMAT => Endpoint::from_str(text).err(),
         Host::FORMAT => Host::from_str(text).err(),
+        Rate::FORMAT => Rate::from_str(text).err(),
         Prefix::FORMAT => Prefix::from_str(text).err(),
         Name::FORMAT => Name::from_str(text).err(),
         BackendPath::FORMAT => BackendPath::from_str(text).err(),
@@ -217,7 +220,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_a_type_panic(text in "\\PC{0,30}|[0-9a-f:.\\[\\]/,msh-]{0,20}") {
-            for format in ["ip", Host::FORMAT, BackendPath::FORMAT, Period::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
+            for format in ["ip", Host::FORMAT, BackendPath::FORMAT, Period::FORMAT, Rate::FORMAT, Endpoint::FORMAT, Prefix::FORMAT, Name::FORMAT,
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
                 HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT,
                 HttpHeader::FORMAT, DnsName::FORMAT, RecordType::FORMAT, ResponseCode::FORMAT, HexBytes::FORMAT,

@@ -84,7 +84,6 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
 /// Keys that this version does not have, with what to do.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("<<", "YAML merge keys are not supported: use backend_defaults, or repeat the keys"),
-    ("deny", "lists of denied clients are not built: list those that may in under `allow`"),
     ("direct", "not built: remove the key"),
     ("hash_balance_factor", "bounded load is not built: remove the key"),
     ("hash_key", "remove the key; `balance: source` hashes the client alone"),
@@ -97,7 +96,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "persistence",
         "persistence with a time-out is not built; `balance: source` keeps a client at its backend",
     ),
-    ("rate_limit", "rate limits are not built: remove the key"),
     ("send_proxy", "the PROXY protocol is not built: remove the key"),
     ("sorry_server", "list the server under `backends:`, with `sorry: true`"),
 ];

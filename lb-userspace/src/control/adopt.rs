@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use lb_common::abi::{BackendId, ServiceRow, key_kind, service_flag};
+use lb_common::{
+    abi::{BackendId, ServiceRow, key_kind, service_flag},
+    syn_flood::FloodState,
+};
 
 use super::{
     Node,
@@ -38,6 +41,11 @@ impl Node {
         for (number, row) in rows {
             self.adopt_service(number, &row, &specs);
         }
+        self.drop_orphaned_lists();
+        for service in &mut self.services {
+            let state = self.dataplane.openings().state(service.id);
+            service.syn_flood_engaged = state.flood & FloodState::ENGAGED != 0;
+        }
         self.adopt_backends();
         for index in 0..self.services.len() {
             self.restore_counters(index);
@@ -60,8 +68,8 @@ impl Node {
     ) {
         self.rows.adopt(number);
         self.service_ids.adopt(row.id);
-        if row.allow_list != 0 {
-            self.allow_lists.adopt(row.allow_list);
+        for list in [row.allow_list, row.deny_list].into_iter().filter(|list| *list != 0) {
+            self.list_numbers.adopt(list);
         }
         let ring = Span { offset: row.ring, slots: row.slots };
         self.spans.adopt(ring);
@@ -94,6 +102,8 @@ impl Node {
             by_source: row.flags & service_flag::BY_SOURCE != 0,
             old_by_source: row.flags & service_flag::OLD_BY_SOURCE != 0,
             allow_list: row.allow_list,
+            deny_list: row.deny_list,
+            syn_flood_engaged: false,
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
@@ -216,6 +226,9 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
             model::Forward::Dsr
         },
         allow: Vec::new(),
+        allow_file: None,
+        deny: Vec::new(),
+        deny_file: None,
         balance: match row.flags & service_flag::BY_SOURCE {
             0 => model::Balance::Maglev,
             _ => model::Balance::Source,
@@ -231,6 +244,8 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         },
         count_connections: row.flags & service_flag::COUNT_CONNECTIONS != 0,
         observe: None,
+        rate_limit: None,
+        syn_flood: None,
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {

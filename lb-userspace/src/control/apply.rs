@@ -31,6 +31,7 @@ use super::{
 use crate::{
     api::types::PhaseCount,
     config::model,
+    dataplane::List,
     events::{Happened, Kind},
     plan::{
         members::{Decision, Mode, is_up},
@@ -56,6 +57,16 @@ pub enum ApplyError {
         needed: u64,
         /// How many there are.
         left: u64,
+    },
+    /// A file of prefixes that was not read, and no list loaded that could stay in force.
+    #[error(
+        "the file in `{key}_file` of service {service} cannot be read, and nothing is loaded that could stay in force: make it readable"
+    )]
+    Unread {
+        /// `allow` or `deny`.
+        key: &'static str,
+        /// The service's name.
+        service: String,
     },
     /// The data plane refused.
     #[error(transparent)]
@@ -244,6 +255,8 @@ impl Node {
 
     fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
         let service = &self.services[index];
+        // Before the row that says that there are any.
+        self.dataplane.openings().set_rules(service.id, &super::openings::rules(&service.spec));
         let flags = service_flags(service);
         let wanted = ServiceRow {
             ring: service.ring.offset,
@@ -254,6 +267,7 @@ impl Node {
             flags,
             interfaces: self.interface_mask(&service.spec.listen.interfaces),
             allow_list: service.allow_list,
+            deny_list: service.deny_list,
             vip: Address::from(service.key.address),
             port: Be16::from_host(service.key.port),
             protocol: service.key.protocol,
@@ -358,8 +372,10 @@ impl Node {
         if let Some(ring) = service.old_ring {
             self.retire(Retired::Span(ring));
         }
-        if service.allow_list != 0 {
-            self.retire(Retired::AllowList(service.allow_list));
+        for (kind, list) in [(List::Allow, service.allow_list), (List::Deny, service.deny_list)] {
+            if list != 0 {
+                self.retire(Retired::List(kind, list));
+            }
         }
         let backends = service.backends.iter().map(|backend| backend.id).collect();
         self.dying.push(super::retire::Dying {
@@ -411,6 +427,8 @@ impl Node {
             by_source: spec.balance == model::Balance::Source,
             old_by_source: false,
             allow_list: 0,
+            deny_list: 0,
+            syn_flood_engaged: false,
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
@@ -465,6 +483,9 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if service.allow_list != 0 {
         flags |= service_flag::ALLOW;
     }
+    if service.deny_list != 0 {
+        flags |= service_flag::DENY;
+    }
     if !service.spec.listen.interfaces.is_empty() {
         flags |= service_flag::INTERFACES;
     }
@@ -488,6 +509,7 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if service.spec.observe.is_some() {
         flags |= service_flag::OBSERVE;
     }
+    flags |= super::openings::flags(&service.spec);
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {
             model::OnAllDown::Reject => service_flag::REJECT,

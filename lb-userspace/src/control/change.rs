@@ -465,7 +465,8 @@ impl Node {
 
     /// Reads and checks a text as it would be in force.
     pub(super) fn understand(&self, source: &Source) -> Result<Parsed, crate::config::Errors> {
-        super::settings::overlay(crate::config::parse(source)?, &self.state.settings)
+        let parsed = crate::config::parse(source)?.with_prefix_files()?;
+        super::settings::overlay(parsed, &self.state.settings)
     }
 }
 

@@ -74,6 +74,10 @@ pub struct Service {
     pub base_ring: Option<BaseRing>,
     /// Number in `ALLOW`; 0 = everybody may in.
     pub allow_list: u32,
+    /// Number in `DENY`; 0 = nobody is denied.
+    pub deny_list: u32,
+    /// Whether the log has said last that the SYN-flood stage is engaged.
+    pub syn_flood_engaged: bool,
     /// Backends; removed ones until nothing names them.
     pub backends: Vec<Backend>,
     /// Counters of backends that are gone.

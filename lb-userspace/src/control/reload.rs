@@ -221,9 +221,10 @@ impl Node {
                 spec.backends.len()
             ));
         }
-        self.change_allow_list(index, spec)?;
+        let listed = self.change_lists(index, spec)?;
         let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
         let mut lines = self.change_backends(index, spec)?;
+        lines.extend(listed);
         lines.extend(super::forecast::settings(&before, spec));
         let (length, by_source) = (self.services[index].ring.slots, self.services[index].by_source);
         let moved = self.reconcile(index)?;
@@ -309,31 +310,6 @@ impl Node {
         Ok(lines)
     }
 
-    fn change_allow_list(&mut self, index: usize, spec: &model::Service) -> Result<(), ApplyError> {
-        let service = &self.services[index];
-        if service.spec.allow == spec.allow && (service.row != 0 || spec.allow.is_empty()) {
-            return Ok(());
-        }
-        let old = service.allow_list;
-        let mut list = 0;
-        if !spec.allow.is_empty() {
-            list = self.allow_lists.take().ok_or(ApplyError::Limit {
-                what: "allow lists",
-                key: "services",
-                needed: 1,
-                left: 0,
-            })?;
-            self.dataplane
-                .set_allow_list(list, &spec.allow)
-                .map_err(|error| ApplyError::Dataplane(error.into()))?;
-        }
-        self.services[index].allow_list = list;
-        if old != 0 {
-            self.retire(super::retire::Retired::AllowList(old));
-        }
-        Ok(())
-    }
-
     /// Everything that has a limit, before anything is touched.
     pub(super) fn check_capacity(&self, config: &model::Config) -> Result<(), ApplyError> {
         let known: HashMap<ListenKey, usize> =
@@ -366,19 +342,13 @@ impl Node {
             ("services", "services", services, self.service_ids.left() as u64),
             ("backends", "backends", backends, self.backend_ids.left() as u64),
             ("ring slots", "ring_slots", slots, self.spans.left() as u64),
-            (
-                "allow prefixes",
-                "allow_prefixes",
-                config.services.iter().map(|service| service.allow.len() as u64).sum::<u64>(),
-                self.dataplane.allow_limit() as u64,
-            ),
         ];
         for (what, key, needed, left) in limits {
             if needed > left {
                 return Err(ApplyError::Limit { what, key, needed, left });
             }
         }
-        Ok(())
+        self.check_lists(config)
     }
 
     pub(super) fn restore(&self, index: usize, backend: &mut Backend) {

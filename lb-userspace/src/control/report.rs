@@ -25,6 +25,7 @@ use crate::api::types::{
 };
 use crate::{
     config::model,
+    dataplane::List,
     health::{
         Health,
         agent::{self, AgentHealth},
@@ -151,6 +152,7 @@ impl Node {
             downs: service.history.downs,
             down_seconds: service.history.down_seconds(unix_seconds()),
             moved_slots: service.history.moved_slots,
+            syn_flood: self.syn_flood(service),
         }
     }
 
@@ -345,9 +347,11 @@ impl Node {
             why = format!("{why}; that is DOWN, so the owner gets it");
         }
         let row = self.dataplane.services().get(service.row);
-        use lb_common::abi::service_flag::{ALLOW, DROP, NEW_ONLY, REJECT};
-        if row.flags & ALLOW != 0
-            && !service.spec.allow.iter().any(|net| net.contains(&source.ip()))
+        use lb_common::abi::service_flag::{DROP, NEW_ONLY, REJECT};
+        if self.dataplane.list_has(List::Deny, row.deny_list, &source.ip()) {
+            why = "the client is in the service's deny prefixes: dropped as denied".to_owned();
+        } else if row.allow_list != 0
+            && !self.dataplane.list_has(List::Allow, row.allow_list, &source.ip())
         {
             why = "the client is not in the service's allow prefixes: dropped as not_allowed"
                 .to_owned();

@@ -7,6 +7,7 @@ use lb_common::abi::{BackendId, BackendRow};
 use super::{Event, Node, alloc::Span};
 use crate::{
     api::types::Counters,
+    dataplane::List,
     events::{Happened, Kind},
 };
 
@@ -17,8 +18,8 @@ pub enum Retired {
     Row(u32),
     /// A ring.
     Span(Span),
-    /// A list in `ALLOW`.
-    AllowList(u32),
+    /// A list of prefixes.
+    List(List, u32),
 }
 
 /// Ids to give back once a grace period has passed and, after it, a sweep has found no pin that names them.
@@ -62,11 +63,11 @@ impl Node {
             match retired {
                 Retired::Row(row) => self.rows.free(row),
                 Retired::Span(span) => self.spans.free(span),
-                Retired::AllowList(list) => {
-                    if let Err(error) = self.dataplane.remove_allow_list(list) {
-                        tracing::warn!(%error, list, "an allow list could not be removed");
+                Retired::List(kind, list) => {
+                    if let Err(error) = self.dataplane.remove_list(kind, list) {
+                        tracing::warn!(%error, list, ?kind, "a list could not be removed");
                     }
-                    self.allow_lists.free(list);
+                    self.list_numbers.free(list);
                 }
             }
         }

@@ -51,7 +51,7 @@ pub(super) fn overlay(file: Parsed, settings: &[Setting]) -> Result<Parsed, Erro
         }
     };
     let path = format!("{} (with what `lb set` has set)", source.path.display());
-    parse(&Source { path: path.into(), text })
+    parse(&Source { path: path.into(), text })?.with_prefix_files()
 }
 
 fn edit_of(setting: &Setting) -> Edit {

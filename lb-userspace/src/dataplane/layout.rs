@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::maps::{MapInfo, MapType};
 use lb_common::abi::{self, REASONS, map};
 
-use super::{LoadError, Options};
+use super::{LoadError, Options, prefix_lists::GENERATIONS};
 
 const MMAPABLE: u32 = 1024;
 const NO_PREALLOC: u32 = 1;
@@ -33,7 +33,7 @@ pub(super) struct Wanted {
     pub(super) limit: Option<&'static str>,
 }
 
-/// All pinned maps: not the buffer of aya-log, nor `LIMITS` and what tells of packets, which begin anew with each
+/// All pinned maps: not the buffer of aya-log, nor `LIMITS`, `SOURCE_RATES` and what tells of packets, which begin anew with each
 /// program.
 pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let sizes = &options.sizes;
@@ -112,6 +112,23 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             None,
         ),
         array(map::OBSERVED, size_of::<abi::ObservedCounters>(), sizes.backends, Some("backends")),
+        array(map::OPENING_RULES, size_of::<abi::OpeningRules>(), sizes.services, Some("services")),
+        array(
+            map::OPENING_STATES,
+            size_of::<abi::OpeningState>(),
+            sizes.services,
+            Some("services"),
+        ),
+        map(
+            map::VERIFIED,
+            MapType::Array,
+            4,
+            size_of::<abi::VerifiedSources>(),
+            0,
+            lb_common::syn_flood::VERIFIED_BUCKETS,
+            None,
+        ),
+        array(map::COOKIE_KEYS, size_of::<abi::CookieKeys>(), 1, None),
         map(map::WAYS_BACK, MapType::Array, 4, 8, 0, lb_common::way_back::ENTRIES, None),
         map(map::HANDSHAKES, MapType::Array, 4, 8, 0, lb_common::handshake::ENTRIES, None),
         map(
@@ -156,7 +173,18 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
         map(map::FAILURES, MapType::RingBuf, 0, 0, 0, 65_536, None),
         map(map::CLOCK, MapType::Array, 4, size_of::<abi::Clock>(), 0, 1, None),
         lpm(map::ROUTES, size_of::<abi::RouteKey>(), ROUTES, None),
-        lpm(map::ALLOW, size_of::<abi::AllowKey>(), sizes.allow_prefixes, Some("allow_prefixes")),
+        lpm(
+            map::ALLOW,
+            size_of::<abi::PrefixKey>(),
+            sizes.allow_prefixes * GENERATIONS,
+            Some("allow_prefixes"),
+        ),
+        lpm(
+            map::DENY,
+            size_of::<abi::PrefixKey>(),
+            sizes.deny_prefixes * GENERATIONS,
+            Some("deny_prefixes"),
+        ),
     ]
 }
 

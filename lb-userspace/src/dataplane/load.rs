@@ -14,7 +14,6 @@ use lb_common::abi::{REASONS, global, map, mode, program};
 
 use super::{
     Dataplane, Failures, LoadError, Options, Samples, Sizes, Wanted,
-    allow::Allow,
     bpffs::PinDirectory,
     connections::Connections,
     counters::Counters,
@@ -22,8 +21,10 @@ use super::{
     few_routes::Few,
     layout,
     mapped::{Row, Table, Words},
+    openings::Openings,
     permission, pinned,
     pins::Pins,
+    prefix_lists::PrefixLists,
     routes::{Neighbours, Routes},
     table::ServiceTable,
 };
@@ -45,8 +46,8 @@ impl Dataplane {
         .map_err(|error| LoadError::map(map::ROUTES, error))?;
         let neighbours = Neighbours::adopt(take(&mut ebpf, map::NEIGHBOURS)?)
             .map_err(|error| LoadError::map(map::NEIGHBOURS, error))?;
-        let allow = Allow::adopt(take(&mut ebpf, map::ALLOW)?)
-            .map_err(|error| LoadError::map(map::ALLOW, error))?;
+        let allow = prefix_lists(&mut ebpf, map::ALLOW)?;
+        let deny = prefix_lists(&mut ebpf, map::DENY)?;
         Ok(Self {
             arena: mapped(&mut ebpf, map::ARENA)?,
             services: mapped(&mut ebpf, map::SERVICES)?,
@@ -61,10 +62,16 @@ impl Dataplane {
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
             connections: connections(&mut ebpf)?,
             observed: mapped(&mut ebpf, map::OBSERVED)?,
+            openings: Openings::adopt(
+                mapped(&mut ebpf, map::OPENING_RULES)?,
+                mapped(&mut ebpf, map::OPENING_STATES)?,
+                mapped(&mut ebpf, map::COOKIE_KEYS)?,
+            ),
             counters: counters(&mut ebpf)?,
             routes,
             neighbours,
             allow,
+            deny,
             devices: take(&mut ebpf, map::DEVICES)?,
             interfaces: take(&mut ebpf, map::INTERFACES)?,
             clock: take(&mut ebpf, map::CLOCK)?,
@@ -153,6 +160,7 @@ fn load_object(
     let (single_nic, have_nat, have_v6) =
         (flag(options.single_nic), flag(options.have_nat), flag(options.have_v6));
     let observe = flag(options.observe);
+    let limit_openings = flag(options.limit_openings);
     let level = options.log_level;
     let mut loader = EbpfLoader::new();
     loader
@@ -162,6 +170,7 @@ fn load_object(
         .override_global(global::HAVE_NAT, &have_nat, true)
         .override_global(global::HAVE_V6, &have_v6, true)
         .override_global(global::OBSERVE, &observe, true)
+        .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);
     for (wanted, path) in wanted.iter().zip(&paths) {
@@ -169,6 +178,9 @@ fn load_object(
         if !variant.own.contains(&wanted.name) {
             loader.map_pin_path(wanted.name, path.as_path());
         }
+    }
+    if !options.limit_openings {
+        loader.map_max_entries(map::SOURCE_RATES, 1);
     }
     for (name, entries) in variant.entries {
         loader.map_max_entries(name, *entries);
@@ -237,6 +249,13 @@ fn words(ebpf: &mut Ebpf, name: &str) -> Result<Words, LoadError> {
 fn pins(ebpf: &mut Ebpf, name: &str) -> Result<Pins, LoadError> {
     match take_map(ebpf, name)? {
         Map::HashMap(data) => Pins::new(data).map_err(|error| LoadError::map(name, error)),
+        other => Err(unexpected(name, &other)),
+    }
+}
+
+fn prefix_lists(ebpf: &mut Ebpf, name: &str) -> Result<PrefixLists, LoadError> {
+    match take_map(ebpf, name)? {
+        Map::LpmTrie(data) => PrefixLists::adopt(data).map_err(|error| LoadError::map(name, error)),
         other => Err(unexpected(name, &other)),
     }
 }

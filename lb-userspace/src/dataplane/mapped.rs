@@ -14,8 +14,8 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendRow, CaptureRule, FewTables, NextHopRow, ObservedCounters, ReplyRow, ServiceBucket,
-    ServiceRow, Slot, Trace,
+    BackendRow, CaptureRule, CookieKeys, FewTables, NextHopRow, ObservedCounters, OpeningRules,
+    OpeningState, ReplyRow, ServiceBucket, ServiceRow, Slot, Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -97,6 +97,18 @@ impl Row for NextHopRow {
 
 impl Row for ObservedCounters {
     const LAST: usize = size_of::<ObservedCounters>() / 8 - 1;
+}
+
+impl Row for OpeningRules {
+    const LAST: usize = size_of::<OpeningRules>() / 8 - 1;
+}
+
+impl Row for OpeningState {
+    const LAST: usize = size_of::<OpeningState>() / 8 - 1;
+}
+
+impl Row for CookieKeys {
+    const LAST: usize = offset_of!(CookieKeys, current) / 8;
 }
 
 impl Row for ReplyRow {

@@ -25,6 +25,8 @@ pub struct Sizes {
     pub connections: u32,
     /// `allow` prefixes.
     pub allow_prefixes: u32,
+    /// `deny` prefixes.
+    pub deny_prefixes: u32,
 }
 
 impl Sizes {
@@ -38,6 +40,7 @@ impl Sizes {
             ("limits.pins_unconfirmed", self.pins_unconfirmed),
             ("limits.connections", self.connections),
             ("limits.allow_prefixes", self.allow_prefixes),
+            ("limits.deny_prefixes", self.deny_prefixes),
         ];
         if let Some((what, value)) = all.into_iter().find(|(_, value)| *value == 0) {
             return Err(LoadError::Size { what, value, rule: "a map has at least one entry" });
@@ -79,6 +82,8 @@ pub struct Options {
     pub take_over: bool,
     /// Some service observes its backends.
     pub observe: bool,
+    /// Some service limits openings or has a SYN-flood stage.
+    pub limit_openings: bool,
     /// IPv6 is parsed.
     pub have_v6: bool,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.

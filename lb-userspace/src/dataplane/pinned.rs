@@ -4,7 +4,9 @@ use std::{fs, path::Path};
 
 use lb_common::abi::map;
 
-use super::{LoadError, Options, Sizes, attach, bpffs::PinDirectory, layout};
+use super::{
+    LoadError, Options, Sizes, attach, bpffs::PinDirectory, layout, prefix_lists::GENERATIONS,
+};
 
 /// Sizes in force (those of existing pins, else those asked for), and whether there are pins.
 pub(super) fn examine(
@@ -34,7 +36,8 @@ pub(super) fn examine(
             map::PINS => sizes.pins = entries,
             map::PINS_NEW => sizes.pins_unconfirmed = entries,
             map::CONNECTIONS => sizes.connections = entries,
-            map::ALLOW => sizes.allow_prefixes = entries,
+            map::ALLOW => sizes.allow_prefixes = entries / GENERATIONS,
+            map::DENY => sizes.deny_prefixes = entries / GENERATIONS,
             _ => {}
         }
     }

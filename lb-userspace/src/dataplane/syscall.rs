@@ -17,6 +17,10 @@ const OBJ_GET: libc::c_int = 7;
 pub(super) const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 /// Reads many entries of a map.
 pub(super) const MAP_LOOKUP_BATCH: libc::c_int = 24;
+/// Writes many entries of a map.
+pub(super) const MAP_UPDATE_BATCH: libc::c_int = 26;
+/// Removes many entries of a map.
+pub(super) const MAP_DELETE_BATCH: libc::c_int = 27;
 
 #[repr(C)]
 #[derive(Default)]

@@ -29,6 +29,17 @@ pub const fn of(reason: Reason) -> &'static str {
             "Clients use a port or protocol of the VIP that no service has: add the service, or tell the clients."
         }
         R::NotAllowed => "If the client should get in, add its prefix to the service's `allow`.",
+        R::Denied => "If the client should get in, take its prefix out of the service's `deny`.",
+        R::SourceRate => {
+            "A client opens more connections than `rate_limit.connections_per_source` allows: raise it for clients behind NAT, or put the client under `deny`."
+        }
+        R::ServiceRate => {
+            "More connections are wanted than `rate_limit.connections` allows: raise it, or let `syn_flood` sort out who is no client."
+        }
+        R::SynUnproven | R::SynChallenge => {
+            "More SYNs come than `syn_flood.engage` allows: unknown clients are challenged until it is over. Legitimate load? Raise it."
+        }
+        R::SynProof => "A client has answered the challenge and gets in; nothing needs to be done.",
         R::NoBackend => {
             "See `lb status`: bring a backend back (`lb ready`, its health), or let `on_all_down: fail_open` try them all."
         }

@@ -41,6 +41,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
             slots.sample(&[("service", &service.name), ("phase", phase)], count.into())?;
         }
     }
+    syn_flood(encoder, services)?;
     type Value = fn(&ServiceStatus) -> u64;
     let counters: [(&str, &str, Value); 3] = [
         (
@@ -62,6 +63,21 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
         }
     }
     reasons(encoder, all)
+}
+
+fn syn_flood(encoder: &mut DescriptorEncoder<'_>, services: &[ServiceStatus]) -> Result<(), Error> {
+    let stages = || services.iter().filter_map(|service| Some((service, service.syn_flood?)));
+    let help = "1 while the SYN-flood stage is engaged and unknown clients are challenged.";
+    let mut engaged = gauge(encoder, "lb_service_syn_flood_engaged", help)?;
+    for (service, stage) in stages() {
+        engaged.sample(&[("service", &service.name)], flag(stage.engaged))?;
+    }
+    let help = "SYNs a second for services with a SYN-flood stage, as the packet path counts them.";
+    let mut rates = gauge(encoder, "lb_service_syns_per_second", help)?;
+    for (service, stage) in stages() {
+        rates.sample(&[("service", &service.name)], stage.syns_per_second as f64)?;
+    }
+    Ok(())
 }
 
 fn reasons(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Result<(), Error> {

@@ -48,6 +48,8 @@ pub struct Lab {
 pub enum Varied {
     /// The client is the source (requests).
     Source,
+    /// The same, each client in an IPv6 network of its own.
+    Network,
     /// The client is the destination (replies).
     Destination,
 }
@@ -80,11 +82,14 @@ impl Stream {
         let (layout, address, port) = match (is_v4, is_tcp, varied) {
             (true, true, Varied::Source) => (layout::V4_TCP_SOURCE, 26, transport),
             (true, true, Varied::Destination) => (layout::V4_TCP_DESTINATION, 30, transport + 2),
+            (false, true, Varied::Network) => (layout::V6_TCP_NETWORK, 26, transport),
             (true, false, Varied::Source) => (layout::V4_UDP_SOURCE, 26, transport),
             (false, true, Varied::Source) => (layout::V6_TCP_SOURCE, 34, transport),
             (false, true, Varied::Destination) => (layout::V6_TCP_DESTINATION, 50, transport + 2),
             (false, false, Varied::Source) => (layout::V6_UDP_SOURCE, 34, transport),
-            (_, false, Varied::Destination) => panic!("no layout for UDP replies"),
+            (_, false, Varied::Destination) | (_, _, Varied::Network) => {
+                panic!("no layout for {varied:?} of this packet")
+            }
         };
         let transport_checksum = transport + if is_tcp { 16 } else { 6 };
         let mut bare = frame.clone();
@@ -122,6 +127,20 @@ impl Stream {
     pub fn drawn(mut self) -> Self {
         self.template.drawn = 1;
         self
+    }
+
+    /// Makes each packet (IPv4, without DF) the first fragment of a longer one.
+    pub fn fragment(&mut self) {
+        /// More fragments follow.
+        const MORE: [u8; 2] = [0x20, 0];
+        const AT: usize = 20;
+        assert_eq!(self.frame[12..14], [0x08, 0x00], "IPv4");
+        assert_eq!(self.frame[AT..AT + 2], [0, 0], "a whole packet without DF");
+        self.frame[AT..AT + 2].copy_from_slice(&MORE);
+        let mut word = self.template.frame[AT / 8].to_ne_bytes();
+        word[AT % 8..AT % 8 + 2].copy_from_slice(&MORE);
+        self.template.frame[AT / 8] = u64::from_ne_bytes(word);
+        self.template.network_sum += u32::from(u16::from_ne_bytes(MORE));
     }
 
     /// The first frame, to begin a test run with.

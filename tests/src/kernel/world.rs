@@ -9,10 +9,11 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Address, AllowKey, BackendId, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
-        NeighbourKey, NeighbourRow, NextHopRow, PRESENCE_BITS, Pin, Presence, ReplyRow, RouteKey,
-        SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow, Slot, address_value,
-        backend_flag, key_kind, map, nexthop_flag, protocol, service_flag,
+        Address, BackendId, BackendRow, FewRoutes, FewTables, FlowKey, Forward, NeighbourKey,
+        NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin, PrefixKey,
+        Presence, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry,
+        ServiceRow, Slot, address_value, backend_flag, key_kind, map, nexthop_flag, protocol,
+        service_flag,
     },
     be::{Be16, Be32},
 };
@@ -59,10 +60,14 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Owner of each slot as an index into `backends`; empty = all in turn, 1,021 slots.
     pub ring: Vec<u32>,
-    /// Bits of [`service_flag`]; ALLOW and INTERFACES follow from the fields below.
+    /// Bits of [`service_flag`]; ALLOW, DENY and INTERFACES follow from the fields below.
     pub flags: u32,
     /// Clients that may in; empty = all. (address, prefix length)
     pub allow: Vec<(IpAddr, u32)>,
+    /// Clients that may not in. (address, prefix length)
+    pub deny: Vec<(IpAddr, u32)>,
+    /// Limits of rate and thresholds of the SYN-flood stage; the flags say whether there are any.
+    pub openings: OpeningRules,
     /// Mask of NIC numbers.
     pub interfaces: Option<u32>,
     /// Whether the VIP is an address of this host.
@@ -111,6 +116,8 @@ impl Service {
             ring: Vec::new(),
             flags: 0,
             allow: Vec::new(),
+            deny: Vec::new(),
+            openings: OpeningRules::default(),
             interfaces: None,
             is_local: false,
         }
@@ -192,7 +199,8 @@ pub struct Written {
     /// The arena's range of each service.
     pub rings: Vec<Range<u32>>,
     routes: Vec<Key<RouteKey>>,
-    allow: Vec<Key<AllowKey>>,
+    allow: Vec<Key<PrefixKey>>,
+    deny: Vec<Key<PrefixKey>>,
     backends: u32,
 }
 
@@ -242,6 +250,7 @@ impl Written {
         let first = world.first_backend(index);
         let mut flags = service.flags;
         flags |= if service.allow.is_empty() { 0 } else { service_flag::ALLOW };
+        flags |= if service.deny.is_empty() { 0 } else { service_flag::DENY };
         flags |= if service.interfaces.is_none() { 0 } else { service_flag::INTERFACES };
         let row = ServiceRow {
             ring: ring.start,
@@ -250,6 +259,7 @@ impl Written {
             flags,
             interfaces: service.interfaces.unwrap_or_default(),
             allow_list: id,
+            deny_list: id,
             vip: service.vip.into(),
             port: Be16::from_host(service.port),
             protocol: service.protocol,
@@ -274,11 +284,18 @@ impl Written {
                 array(ebpf, map::REPLIES).set(backend_id, reply, 0)?;
             }
         }
-        for (prefix, length) in &service.allow {
-            let bits = length + if prefix.is_ipv4() { 96 } else { 0 };
-            let key = Key::new(32 + bits, AllowKey { list: id, source: (*prefix).into() });
-            allow(ebpf)?.insert(&key, 1, 0)?;
-            self.allow.push(key);
+        array(ebpf, map::OPENING_RULES).set(id, service.openings, 0)?;
+        array(ebpf, map::OPENING_STATES).set(id, OpeningState::default(), 0)?;
+        for (name, prefixes, written) in [
+            (map::ALLOW, &service.allow, &mut self.allow),
+            (map::DENY, &service.deny, &mut self.deny),
+        ] {
+            for (prefix, length) in prefixes {
+                let bits = length + if prefix.is_ipv4() { 96 } else { 0 };
+                let key = Key::new(32 + bits, PrefixKey { list: id, source: (*prefix).into() });
+                list(ebpf, name)?.insert(&key, 1, 0)?;
+                written.push(key);
+            }
         }
         Ok(())
     }
@@ -315,8 +332,10 @@ impl Written {
         for key in self.routes.drain(..) {
             routes(ebpf)?.remove(&key)?;
         }
-        for key in self.allow.drain(..) {
-            allow(ebpf)?.remove(&key)?;
+        for (name, written) in [(map::ALLOW, &mut self.allow), (map::DENY, &mut self.deny)] {
+            for key in written.drain(..) {
+                list(ebpf, name)?.remove(&key)?;
+            }
         }
         for id in 0..=self.backends {
             array(ebpf, map::BACKENDS).set(id, BackendRow::default(), 0)?;
@@ -442,6 +461,9 @@ fn routes(ebpf: &mut Ebpf) -> Result<LpmTrie<&mut aya::maps::MapData, RouteKey, 
     Ok(LpmTrie::try_from(ebpf.map_mut(map::ROUTES).context("no map ROUTES")?)?)
 }
 
-fn allow(ebpf: &mut Ebpf) -> Result<LpmTrie<&mut aya::maps::MapData, AllowKey, u32>> {
-    Ok(LpmTrie::try_from(ebpf.map_mut(map::ALLOW).context("no map ALLOW")?)?)
+fn list<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<LpmTrie<&'a mut aya::maps::MapData, PrefixKey, u32>> {
+    Ok(LpmTrie::try_from(ebpf.map_mut(name).with_context(|| format!("no map {name}"))?)?)
 }

@@ -18,6 +18,8 @@ pub mod layout {
     pub const V6_TCP_DESTINATION: u32 = 4;
     /// IPv6, UDP, the client is the source.
     pub const V6_UDP_SOURCE: u32 = 5;
+    /// IPv6, TCP, the client is the source, and each is in a /64 of its own.
+    pub const V6_TCP_NETWORK: u32 = 6;
 }
 
 /// Entries of `DRAWN`: a sequence of flow numbers that is gone through again and again.
@@ -41,7 +43,7 @@ pub struct Template {
     pub moved: u32,
     /// Index into `PROGRAMS` of the program under test.
     pub program: u32,
-    /// First value of the client address's last 32 bits, host order; each flow adds its number.
+    /// First value of the client address's last 32 bits (of its bytes 4 to 7 where networks vary), host order; each flow adds its number.
     pub address: u32,
     /// First value of the client's port, host order; each flow adds the lower 14 bits of its number.
     pub port: u32,

@@ -39,7 +39,14 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     let flow = flow(content, fields.counter as u32);
     // Also where nothing moves, so that the floor pays for it like a program that moves the head.
     frame::move_head(ctx, fields.moved as i32)?;
-    let packet = frame::bytes::<[u64; WORDS]>(ctx)?;
+    let packet = match frame::bytes::<[u64; WORDS]>(ctx) {
+        Some(packet) => packet,
+        // An answer may be shorter than what it answers.
+        None => {
+            frame::lengthen(ctx, WORDS * 8)?;
+            frame::bytes::<[u64; WORDS]>(ctx)?
+        }
+    };
     match fields.layout {
         layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50>(content, flow, packet),
         layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50>(content, flow, packet),
@@ -47,6 +54,7 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
         layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70>(content, flow, packet),
         layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70>(content, flow, packet),
         layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60>(content, flow, packet),
+        layout::V6_TCP_NETWORK => compose::<26, 54, NOWHERE, 70>(content, flow, packet),
         _ => return None,
     }
     let program = fields.program;

@@ -25,6 +25,9 @@ const COLUMNS: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq
 /// How many there are.
 const WIDTH: usize = 126;
 
+/// Reasons for which connections are denied.
+const DENIED: [&str; 5] = ["not_allowed", "denied", "source_rate", "service_rate", "syn_unproven"];
+
 /// A header, and for each service its FRONTEND, its backends and its BACKEND. Rates are those of the last second.
 pub fn render(stats: &Stats, rates: &Rates, status: &Status) -> String {
     let mut text = format!("# {COLUMNS},\n");
@@ -55,7 +58,8 @@ impl Service<'_> {
         row.set("status", "OPEN");
         row.set("dreq", self.drops());
         row.set("lb_drops", self.drops());
-        row.set("dcon", self.service.reasons.get("not_allowed").copied().unwrap_or(0));
+        let count = |name: &str| self.service.reasons.get(name).copied().unwrap_or(0);
+        row.set("dcon", DENIED.map(count).iter().sum::<u64>());
         row.set("conn_tot", self.service.total.flows);
         if let Some(sum) = self.connections() {
             row.set("scur", sum);

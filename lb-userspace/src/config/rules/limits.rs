@@ -25,6 +25,12 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
             sum(|service| service.allow.len()),
             "allow prefixes",
         ),
+        (
+            "deny_prefixes",
+            Some(limits.deny_prefixes),
+            sum(|service| service.deny.len()),
+            "deny prefixes",
+        ),
         ("ring_slots", limits.ring_slots, rings, "ring slots"),
     ] {
         if let Some(limit) = limit

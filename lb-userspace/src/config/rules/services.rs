@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use ipnet::IpNet;
 use lb_common::abi::MAX_PHASE_SECONDS;
 
 use super::{Context, Findings, Subject, addresses::family};
@@ -32,6 +33,65 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         window(&subject, findings);
         connections(&subject, findings);
         observe(&subject, findings);
+        openings(&subject, findings);
+    }
+}
+
+/// `rate_limit` and `syn_flood`.
+fn openings(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    for (key, is_there) in
+        [("rate_limit", service.rate_limit.is_some()), ("syn_flood", service.syn_flood.is_some())]
+    {
+        if is_there && service.listen.protocol != Protocol::Tcp {
+            let path = subject.path(key);
+            let message = format!("{path} needs protocol: tcp");
+            findings.error(&path, message, "remove it: in UDP no packet says that it opens a flow");
+        }
+    }
+    if let Some(limit) = &service.rate_limit {
+        rates(subject, limit, findings);
+    }
+    if let Some(stage) = &service.syn_flood
+        && stage.release > stage.engage
+    {
+        let path = subject.path("syn_flood.release");
+        let (engage, release) = (stage.engage, stage.release);
+        findings.error(
+            &path,
+            format!("{path} ({release}/s) is more than engage ({engage}/s)"),
+            format!("write {engage}/s or less; half of it is the default"),
+        );
+    }
+}
+
+fn rates(subject: &Subject<'_>, limit: &model::RateLimit, findings: &mut Findings<'_>) {
+    const DAY: u64 = 86_400_000_000_000;
+    let path = subject.path("rate_limit");
+    if limit.connections.is_none() && limit.connections_per_source.is_none() {
+        findings.error(
+            &path,
+            format!("{path} limits nothing"),
+            "write `connections: 10000/s` or `connections_per_source: 100/s`, or remove it",
+        );
+        return;
+    }
+    for (key, rate) in [
+        ("connections", limit.connections),
+        ("connections_per_source", limit.connections_per_source),
+    ] {
+        let path = format!("{path}.{key}_burst");
+        match rate {
+            None if findings.is_written(&path) => {
+                let message = format!("{path} has no effect without {key}");
+                findings.error(&path, message, format!("add `{key}:`, or remove it"));
+            }
+            Some(rate) if rate.burst > DAY / rate.interval => {
+                let message = format!("{path} ({}) takes longer than a day to fill", rate.burst);
+                findings.error(&path, message, format!("write {} or less", DAY / rate.interval));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -201,10 +261,16 @@ fn times(subject: &Subject<'_>, findings: &mut Findings<'_>) {
 }
 
 fn clients(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let service = subject.service;
+    list(subject, "allow", &service.allow, findings);
+    list(subject, "deny", &service.deny, findings);
+}
+
+fn list(subject: &Subject<'_>, key: &str, prefixes: &[IpNet], findings: &mut Findings<'_>) {
     let vip = subject.service.listen.address;
     let mut seen = HashMap::new();
-    for (index, prefix) in subject.service.allow.iter().enumerate() {
-        let path = subject.path(&format!("allow[{index}]"));
+    for (index, prefix) in prefixes.iter().enumerate() {
+        let path = subject.path(&format!("{key}[{index}]"));
         if family(prefix.addr()) != family(vip) {
             findings.error(
                 &path,

@@ -48,7 +48,7 @@ fn every_map_of_the_object_is_pinned_but_those_that_begin_anew() {
         let ebpf = EbpfLoader::new().load(OBJECT).unwrap();
         let wanted = layout::wanted(&sandbox.options());
         for (name, _) in ebpf.maps() {
-            let anew = ["LIMITS", "AYA_LOGS", map::TRACE].contains(&name)
+            let anew = ["LIMITS", "AYA_LOGS", map::SOURCE_RATES, map::TRACE].contains(&name)
                 || name.starts_with("CAPTURE")
                 || name.starts_with('.');
             let pinned = wanted.iter().any(|map| map.name == name);
@@ -84,6 +84,7 @@ fn a_restart_adopts_everything() {
             pins_unconfirmed: 1,
             connections: 100,
             allow_prefixes: 1,
+            deny_prefixes: 1,
         };
         let options = Options { sizes: asked, ..sandbox.options() };
         let dataplane = Dataplane::open(&options).unwrap();

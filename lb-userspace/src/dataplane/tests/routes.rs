@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key};
 use ipnet::IpNet;
-use lb_common::abi::{AllowKey, NeighbourKey, NeighbourRow, NextHopRow, RouteKey, map};
+use lb_common::abi::{NeighbourKey, NeighbourRow, NextHopRow, PrefixKey, RouteKey, map};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
-    super::layout,
+    super::{List, layout},
     sandbox::{Sandbox, sandbox},
 };
 
@@ -148,32 +148,45 @@ fn neighbours_are_exactly_those_of_the_host() {
 }
 
 #[test]
-fn allow_lists_do_not_mix() {
+fn lists_do_not_mix() {
     sandbox(|sandbox| {
         let mut dataplane = sandbox.open();
-        let allowed = |list: u32, client: IpAddr| {
-            let kernel: LpmTrie<MapData, AllowKey, u32> = sandbox.map(map::ALLOW);
-            kernel.get(&Key::new(160, AllowKey { list, source: client.into() }), 0).is_ok()
+        let listed = |map: &str, list: u32, client: IpAddr| {
+            let kernel: LpmTrie<MapData, PrefixKey, u32> = sandbox.map(map);
+            kernel.get(&Key::new(160, PrefixKey { list, source: client.into() }), 0).is_ok()
         };
+        let allowed = |list, client| listed(map::ALLOW, list, client);
         let prefixes = |texts: &[&str]| -> Vec<IpNet> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
         let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
-        dataplane.set_allow_list(1, &prefixes(&["10.0.0.9/8"])).unwrap();
-        dataplane.set_allow_list(2, &prefixes(&["fd00::/8", "192.0.2.0/24"])).unwrap();
+        dataplane.fill_list(List::Allow, 1, &prefixes(&["10.0.0.9/8"])).unwrap();
+        dataplane.fill_list(List::Allow, 2, &prefixes(&["fd00::/8", "192.0.2.0/24"])).unwrap();
+        dataplane.fill_list(List::Deny, 2, &prefixes(&["10.0.0.0/31", "10.0.0.0/31"])).unwrap();
         assert!(allowed(1, one) && !allowed(1, two));
         assert!(allowed(2, two) && !allowed(2, one));
+        assert!(listed(map::DENY, 2, one) && !listed(map::DENY, 1, one));
         drop(dataplane);
         let mut dataplane = sandbox.open();
-        dataplane.remove_allow_list(2).unwrap();
-        assert!(allowed(1, one) && !allowed(2, two));
-        // Twenty fit; what did not get in leaves nothing behind.
+        assert!(dataplane.list_is(List::Allow, 2, &prefixes(&["192.0.2.0/24", "fd00::/8"])));
+        assert!(!dataplane.list_is(List::Allow, 2, &prefixes(&["192.0.2.0/24"])));
+        assert!(
+            dataplane.list_has(List::Deny, 2, &one) && !dataplane.list_has(List::Deny, 2, &two)
+        );
+        dataplane.keep_lists(List::Allow, &[1]).unwrap();
+        assert!(allowed(1, one) && !allowed(2, two) && listed(map::DENY, 2, one));
+        // Twenty at a time, four times over; what did not get in leaves nothing behind.
         let many: Vec<IpNet> =
-            (0..25).map(|n| IpNet::from(IpAddr::from([172, 16, 0, n]))).collect();
-        dataplane.set_allow_list(3, &many).unwrap_err();
-        dataplane.remove_allow_list(3).unwrap();
-        dataplane.remove_allow_list(1).unwrap();
-        dataplane.set_allow_list(4, &many[..20]).unwrap();
-        assert!(!allowed(1, one));
+            (0..85).map(|n| IpNet::from(IpAddr::from([172, 16, 0, n]))).collect();
+        assert_eq!(dataplane.list_room(List::Allow), (20, 79));
+        dataplane.fill_list(List::Allow, 3, &many).unwrap_err();
+        dataplane.remove_list(List::Allow, 3).unwrap();
+        dataplane.remove_list(List::Allow, 1).unwrap();
+        dataplane.fill_list(List::Allow, 4, &many[..80]).unwrap();
+        assert!(!allowed(1, one) && allowed(4, IpAddr::from([172, 16, 0, 79])));
+        // Filled anew, a number has nothing of what it had.
+        dataplane.fill_list(List::Allow, 4, &many[80..]).unwrap();
+        assert!(!allowed(4, IpAddr::from([172, 16, 0, 79])));
+        assert_eq!(dataplane.list_room(List::Allow), (20, 75));
     });
 }
