@@ -375,7 +375,7 @@ fn flows_that_collide_under_another_key_are_spread_evenly() {
         };
         // All of them to the first backend, and within a hundredth of the ring.
         let slot = slot_of(flow_hash(&guess, &flow), SLOTS);
-        if slot >= 12 || slot % BACKENDS != 0 {
+        if slot >= 12 || !slot.is_multiple_of(BACKENDS) {
             continue;
         }
         let from = format!("{}@{port}", Ipv4Addr::from(source));
