@@ -48,6 +48,49 @@ impl Walk {
         }
         Self { start, skip }
     }
+
+    /// The index of the slot among `free` (at least one) that this order reaches first.
+    fn nearest(&self, free: &[u32], slots: &Division) -> usize {
+        let inverse = inverse(self.skip, slots.divisor as u32) as u64;
+        let steps = |slot: u32| {
+            let distance = slot as u64 + slots.divisor - self.start as u64;
+            slots.remainder(slots.remainder(distance) * inverse)
+        };
+        let mut best = (u64::MAX, 0);
+        for (index, &slot) in free.iter().enumerate() {
+            best = best.min((steps(slot), index));
+        }
+        best.1
+    }
+}
+
+/// Remainders by one divisor, without a division each.
+struct Division {
+    divisor: u64,
+    reciprocal: u64,
+}
+
+impl Division {
+    fn by(divisor: u32) -> Self {
+        Self { divisor: divisor as u64, reciprocal: u64::MAX / divisor as u64 }
+    }
+
+    /// The estimate of the quotient is at most one too small.
+    fn remainder(&self, value: u64) -> u64 {
+        let quotient = ((value as u128 * self.reciprocal as u128) >> 64) as u64;
+        let rest = value - quotient * self.divisor;
+        if rest >= self.divisor { rest - self.divisor } else { rest }
+    }
+}
+
+/// What `value` has to be multiplied with to be 1 modulo `modulus`, with which it shares no divisor (extended Euclid).
+fn inverse(value: u32, modulus: u32) -> u32 {
+    let (mut old, mut new) = ((value as i64, 1i64), (modulus as i64, 0i64));
+    while new.0 != 0 {
+        let quotient = old.0 / new.0;
+        (old, new) = (new, (old.0 - quotient * new.0, old.1 - quotient * new.1));
+    }
+    old.1.rem_euclid(modulus as i64) as u32
 }
 
 /// What a member's order and place in a round derive from: the cluster's seed, address and port; never its name, id or
@@ -91,23 +134,65 @@ pub fn quotas(slots: u32, weights: &[u32]) -> Vec<u32> {
 /// member holds; the four slices have one element a member, in the order of turns.
 pub fn claim(claims: &mut Claims, walks: &[Walk], weights: &[u32], quotas: &[u32], held: &[u32]) {
     let slots = claims.member.len() as u32;
-    let mut free = FreeSlots::of(&claims.member);
-    let mut held = held.to_vec();
+    let free = FreeSlots::of(&claims.member);
+    let mut ranks = held.to_vec();
+    claim_each(slots, free, walks, weights, quotas, held, |slot, member| {
+        claims.member[slot as usize] = member;
+        claims.rank[slot as usize] = ranks[member as usize];
+        ranks[member as usize] += 1;
+    });
+}
+
+/// The same where few slots are free and these are known: what is claimed is told as slot and member, in the order of
+/// turns. It costs what is free, not what the ring is long.
+pub fn claim_free(
+    slots: u32,
+    free: &[u32],
+    walks: &[Walk],
+    weights: &[u32],
+    quotas: &[u32],
+    held: &[u32],
+) -> Vec<(u32, u32)> {
+    let mut claimed = Vec::with_capacity(free.len());
+    let free = FreeSlots::listed(slots, free);
+    claim_each(slots, free, walks, weights, quotas, held, |slot, member| {
+        claimed.push((slot, member));
+    });
+    claimed
+}
+
+fn claim_each(
+    slots: u32,
+    mut free: FreeSlots,
+    walks: &[Walk],
+    weights: &[u32],
+    quotas: &[u32],
+    held: &[u32],
+    mut claimed: impl FnMut(u32, u32),
+) {
+    let division = Division::by(slots.max(1));
     let mut next: Vec<u32> = walks.iter().map(|walk| walk.start).collect();
-    for turn in turns(weights, quotas, &held) {
+    let mut last_ones: Option<Vec<u32>> = None;
+    for turn in turns(weights, quotas, held) {
         if free.left == 0 {
             return;
         }
-        let member = turn as u32 as usize;
-        let (mut slot, skip) = (next[member], walks[member].skip);
-        while !free.has(slot) {
-            slot = step(slot, skip, slots);
-        }
+        let member = turn as u32;
+        let walk = &walks[member as usize];
+        let slot = if free.are_few(slots) {
+            let last_ones = last_ones.get_or_insert_with(|| free.list());
+            let nearest = walk.nearest(last_ones, &division);
+            last_ones.swap_remove(nearest)
+        } else {
+            let mut slot = next[member as usize];
+            while !free.has(slot) {
+                slot = step(slot, walk.skip, slots);
+            }
+            next[member as usize] = step(slot, walk.skip, slots);
+            slot
+        };
         free.take(slot);
-        claims.member[slot as usize] = member as u32;
-        claims.rank[slot as usize] = held[member];
-        held[member] += 1;
-        next[member] = step(slot, skip, slots);
+        claimed(slot, member);
     }
 }
 
@@ -139,6 +224,33 @@ impl FreeSlots {
             free.left += 1;
         }
         free
+    }
+
+    fn listed(slots: u32, list: &[u32]) -> Self {
+        let mut free = Self { bits: vec![0; slots.div_ceil(64) as usize], left: list.len() as u32 };
+        for slot in list {
+            free.bits[*slot as usize / 64] |= 1 << (slot % 64);
+        }
+        free
+    }
+
+    fn list(&self) -> Vec<u32> {
+        let mut list = Vec::with_capacity(self.left as usize);
+        for (word, &bits) in self.bits.iter().enumerate() {
+            let mut bits = bits;
+            while bits != 0 {
+                list.push(word as u32 * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+        list
+    }
+
+    /// Whether looking at each free slot is less work than walking to the next one.
+    fn are_few(&self, slots: u32) -> bool {
+        /// A look at a free slot costs so many steps.
+        const LOOK: u64 = 2;
+        LOOK * self.left as u64 * self.left as u64 <= slots as u64
     }
 
     fn has(&self, slot: u32) -> bool {
@@ -219,6 +331,65 @@ mod tests {
         assert_eq!(quotas(10, &[1000, 1, 0, 1]), [8, 1, 0, 1]);
         assert_eq!(quotas(10, &[0, 0]), [0, 0]);
         assert_eq!(quotas(2, &[1, 1, 1]), [1, 1, 0]);
+    }
+
+    /// The rule in its plainest form: each walks until it finds a free slot.
+    fn walked(slots: u32, free: &[u32], walks: &[Walk], turns: &[u64]) -> Vec<(u32, u32)> {
+        let mut free: std::collections::BTreeSet<u32> = free.iter().copied().collect();
+        let mut claimed = Vec::new();
+        for turn in turns {
+            let walk = &walks[*turn as u32 as usize];
+            let mut slot = walk.start;
+            if free.is_empty() {
+                break;
+            }
+            while !free.remove(&slot) {
+                slot = step(slot, walk.skip, slots);
+            }
+            claimed.push((slot, *turn as u32));
+        }
+        claimed
+    }
+
+    #[test]
+    fn looking_for_the_nearest_free_slot_finds_what_walking_finds() {
+        for (slots, free) in
+            [(1u32, 1u32), (2, 1), (12, 3), (1000, 30), (1021, 700), (4093, 41), (65537, 170)]
+        {
+            for seed in 0..20u64 {
+                let members = 7usize;
+                let walks: Vec<Walk> = (0..members as u64)
+                    .map(|index| Walk::new(split_mix(seed * 100 + index), slots))
+                    .collect();
+                let mut list: Vec<u32> = (0..slots).collect();
+                list.sort_by_key(|slot| split_mix(u64::from(*slot) ^ seed << 32));
+                list.truncate(free as usize);
+                let weights: Vec<u32> = (0..members as u32).map(|index| index % 3 + 1).collect();
+                let quotas = quotas(free, &weights);
+                let held = vec![0; members];
+                assert_eq!(
+                    claim_free(slots, &list, &walks, &weights, &quotas, &held),
+                    walked(slots, &list, &walks, &turns(&weights, &quotas, &held)),
+                    "{slots} slots, {free} free, seed {seed}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn remainders_and_inverses_are_exact() {
+        for modulus in [1u32, 2, 3, 1021, 4093, 65_537, 655_373, u32::MAX] {
+            let division = Division::by(modulus);
+            for seed in 0..1000u64 {
+                let value = split_mix(seed) % (u64::from(modulus) * u64::from(modulus)).max(1);
+                assert_eq!(division.remainder(value), value % u64::from(modulus), "{modulus}");
+                let factor = (split_mix(!seed) % u64::from(modulus)) as u32;
+                if modulus > 1 && greatest_common_divisor(factor, modulus) == 1 {
+                    let product = u64::from(factor) * u64::from(inverse(factor, modulus));
+                    assert_eq!(product % u64::from(modulus), 1, "{factor} modulo {modulus}");
+                }
+            }
+        }
     }
 
     #[test]

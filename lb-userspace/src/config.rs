@@ -40,7 +40,7 @@ use self::{
 pub use self::{
     diagnostic::{Diagnostic, Errors},
     example::every_option_yaml,
-    file::load,
+    file::{load, read_own},
     model::{Config, Source},
     schema::schema,
 };

@@ -20,6 +20,7 @@ pub mod dry_run;
 mod forecast;
 mod history;
 mod host;
+pub mod journal;
 mod keeper;
 mod lists;
 mod loaded;
@@ -29,6 +30,7 @@ mod network;
 mod openings;
 pub mod options;
 mod passive;
+mod persist;
 mod private_file;
 mod reload;
 mod report;
@@ -83,8 +85,9 @@ use crate::{
     events::{EventLog, Happened, Kind},
     health::{
         Checker, HealthEvent, TargetKey,
-        agent::{AgentEvent, Agents},
+        agent::{AgentEvent, AgentKey, Agents},
     },
+    memory,
     net::{Net, Snapshot},
     plan::{ring, sweep::Census},
     privileges,
@@ -94,8 +97,6 @@ use crate::{
 const TURN: Duration = Duration::from_millis(20);
 /// Events that are taken in before their changes are applied.
 const EVENTS_A_TURN: usize = 1_024;
-/// After the state was written this many times as long passes before a change of health has it written again.
-const SAVE_REST: u32 = 20;
 /// How often the NICs are looked at (a program detached by hand has no event).
 const LOOK_AT_NICS: Duration = Duration::from_secs(2);
 
@@ -146,7 +147,8 @@ struct Node {
     taking_over: bool,
     /// A new data plane whose first checks have not all been answered.
     starting: bool,
-    state_error: Option<String>,
+    /// What is written down of the state.
+    saved: persist::Persistence,
     config: Option<Config>,
     xdp_mode: XdpMode,
     config_error: Option<String>,
@@ -223,15 +225,15 @@ struct Node {
     pin_counts: [u64; 2],
     counted: connections::Counted,
     sweep_due: Instant,
+    /// The second in which the slots' phases were last looked at, CLOCK_MONOTONIC.
+    kept_at: u64,
     hz: u64,
     /// Services whose backends' health has changed since they were last reconciled.
     dirty: Waiting,
-    /// Whose health each probe's is: services by place and id, and their backends.
-    probed: HashMap<TargetKey, Vec<(usize, u32, BackendId)>>,
-    /// Health has changed since the state was written.
-    unsaved: bool,
-    /// When the state may be written for a change of health.
-    save_due: Instant,
+    /// Whose health each probe's is.
+    probed: HashMap<TargetKey, Vec<Place>>,
+    /// Whose each agent is.
+    asked: HashMap<AgentKey, Vec<Place>>,
     nics_due: Instant,
     began: Instant,
 }
@@ -276,12 +278,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     node.check_host(&parsed)?;
     node.apply_config(parsed.config, text, "start")?;
+    memory::give_back();
     node.finish_take_over()?;
     node.started = true;
     node.note_start();
     if let Some(ended) = trial_ended {
         node.log.add(Happened::to_node(Kind::ConfigRolledBack, ended, "start"));
     }
+    // What is loaded knows it from here on.
+    node.state.services.clear();
     node.save_state();
     node.refuse_without_nic()?;
     let group = node.config.as_ref().and_then(|config| config.socket_group.clone());
@@ -497,7 +502,7 @@ impl Node {
             started: false,
             taking_over,
             starting: !dataplane.adopted(),
-            state_error: None,
+            saved: persist::Persistence::default(),
             config: None,
             xdp_mode: config.xdp_mode,
             config_error: None,
@@ -549,10 +554,10 @@ impl Node {
             pin_counts: [0; 2],
             counted: connections::Counted::default(),
             sweep_due: Instant::now(),
+            kept_at: 0,
             dirty: Waiting::default(),
             probed: HashMap::new(),
-            unsaved: false,
-            save_due: Instant::now(),
+            asked: HashMap::new(),
             nics_due: Instant::now(),
             began: Instant::now(),
         })
@@ -601,6 +606,9 @@ impl Node {
         );
         let cause = format!("process {}", std::process::id());
         self.log.add(Happened::to_node(Kind::Started, text, cause));
+        if let Some(damage) = self.state.damage.take() {
+            self.log.add(Happened::to_node(Kind::StateDamaged, damage, "found at the start"));
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -632,16 +640,14 @@ impl Node {
 
     fn health_changed(&mut self, event: &HealthEvent) {
         let now = monotonic_milliseconds();
-        for &(place, service, backend) in self.probed.get(&event.key).into_iter().flatten() {
-            let service = self.services.get_mut(place).filter(|known| known.id == service);
-            if let Some(service) = service {
-                let mut backends = service.backends.iter_mut();
-                let Some(backend) = backends.find(|known| known.id == backend && !known.removed)
-                else {
+        for place in self.probed.get(&event.key).into_iter().flatten() {
+            if let Some((service, number)) = place.find(&mut self.services) {
+                let backend = &mut service.backends[number];
+                if backend.removed {
                     continue;
-                };
+                }
                 let (before, said) = (backend.healthy(), backend.says());
-                backend.checked = true;
+                let known = std::mem::replace(&mut backend.checked, true);
                 backend.health = Some(event.health.clone());
                 // Even a state that nobody waits for: who is found DOWN now may start slowly later.
                 let step = backend.look(now);
@@ -650,7 +656,12 @@ impl Node {
                     || backend.says() != said
                     || service.starting_until.is_some()
                 {
+                    backend.unsaved = true;
                     self.dirty.insert(service.id);
+                }
+                if !known {
+                    backend.unsaved = true;
+                    self.saved.changed(service.id);
                 }
                 if backend.healthy() != before {
                     self.log.add(health_event(&service.spec.name, &backend.spec.name, event));
@@ -679,22 +690,12 @@ impl Node {
                 tracing::error!(%error, "a change of health could not be applied");
             }
             self.measures.publish.add(began.elapsed());
-            self.unsaved = true;
+            self.saved.changed(id);
             if turn.elapsed() >= TURN {
                 break;
             }
         }
         self.save_health();
-    }
-
-    /// Writes the state down for changes of health: at once, but in large configurations, where it takes long, no more often
-    /// than that it takes a twentieth of the time. What is lost by a kill in between the next checks find again.
-    fn save_health(&mut self) {
-        let began = Instant::now();
-        if self.unsaved && began >= self.save_due {
-            self.save_state();
-            self.save_due = Instant::now() + began.elapsed() * SAVE_REST;
-        }
     }
 
     fn tick(&mut self) {
@@ -719,7 +720,6 @@ impl Node {
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;
             self.attach_interfaces();
-            self.follow_next_hops();
             self.follow_metrics();
             self.follow_dashboard();
         }
@@ -731,6 +731,7 @@ impl Node {
         for service in &mut self.services {
             for backend in service.backends.iter_mut().filter(|backend| backend.ramp < 100) {
                 if backend.look(now) {
+                    backend.unsaved = true;
                     self.dirty.insert(service.id);
                 }
             }
@@ -764,6 +765,30 @@ impl Node {
     }
 }
 
+/// Where a backend was when probes and agents were told of it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Its service's place in the list, and id.
+    service: (usize, u32),
+    /// Its place in the service's list, and id.
+    backend: (usize, BackendId),
+}
+
+impl Place {
+    /// The service and the backend's number in it now, unless they are gone.
+    fn find<'s>(&self, services: &'s mut [Service]) -> Option<(&'s mut Service, usize)> {
+        let (place, id) = self.service;
+        let service = services.get_mut(place).filter(|known| known.id == id)?;
+        let (number, id) = self.backend;
+        if service.backends.get(number).is_some_and(|known| known.id == id) {
+            return Some((service, number));
+        }
+        // Another one has gone meanwhile.
+        let number = service.backends.iter().position(|known| known.id == id)?;
+        Some((service, number))
+    }
+}
+
 /// A backend's change of health.
 fn health_event<'a>(service: &'a str, backend: &'a str, event: &HealthEvent) -> Happened<'a> {
     let health = &event.health;
@@ -791,7 +816,9 @@ fn dataplane_options(
     let ring_slots =
         limits.ring_slots.unwrap_or((needed * 3).clamp(512 * 1024, u32::MAX as u64) as u32);
     let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
-    let entries = (config.services.len() * 2 + backends).max(limits.services as usize * 2);
+    let entries = |services: u64, backends: u64| services * 2 + backends;
+    let entries = entries(config.services.len() as u64, backends as u64)
+        .max(entries(limits.services.into(), limits.backends.into()));
     Options {
         pin_root: options.pin_dir.clone(),
         run_dir: options.run_dir.clone(),
@@ -799,7 +826,9 @@ fn dataplane_options(
             services: limits.services,
             backends: limits.backends,
             ring_slots,
-            table_buckets: (entries as u32 / 2).next_power_of_two().max(1024),
+            // One entry a bucket or less, so that nine of them seldom fall into one bucket of eight: of configurations
+            // that use all of the default limits, one in 300 finds no room.
+            table_buckets: entries.next_power_of_two().clamp(1024, 1 << 24) as u32,
             pins: limits.pins,
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,

@@ -274,12 +274,14 @@ impl Dataplane {
         Ok(self.counters.reasons(service)?)
     }
 
-    /// Zeroes counters and row of a backend id before it is used again.
-    pub fn clear_backend(&mut self, id: u32) -> Result<(), MapError> {
-        self.backends.set(id, &BackendRow::default());
-        self.replies.set(id, &ReplyRow::default());
-        self.observed.set(id, &ObservedCounters::default());
-        self.counters.clear_backend(id)
+    /// Zeroes counters and rows of backend ids before they are used again.
+    pub fn clear_backends(&mut self, ids: &[u32]) -> Result<(), MapError> {
+        for id in ids {
+            self.backends.set(*id, &BackendRow::default());
+            self.replies.set(*id, &ReplyRow::default());
+            self.observed.set(*id, &ObservedCounters::default());
+        }
+        self.counters.clear_backends(ids)
     }
 
     /// Zeroes the reasons of a service id before it is used again.

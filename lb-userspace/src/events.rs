@@ -74,11 +74,13 @@ pub enum Kind {
     DiscoveryFailed,
     /// The daemon's log was set to another level.
     Log,
+    /// Part of what the daemon has written down cannot be read.
+    StateDamaged,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -106,6 +108,7 @@ impl Kind {
         Self::Discovered,
         Self::DiscoveryFailed,
         Self::Log,
+        Self::StateDamaged,
     ];
 
     /// The word of API, CLI and metrics.
@@ -138,6 +141,7 @@ impl Kind {
             Self::Discovered => "discovered",
             Self::DiscoveryFailed => "discovery_failed",
             Self::Log => "log",
+            Self::StateDamaged => "state_damaged",
         }
     }
 
@@ -149,7 +153,8 @@ impl Kind {
             | Self::ServiceMode
             | Self::ConfigRolledBack
             | Self::SynFlood
-            | Self::DiscoveryFailed => tracing::Level::WARN,
+            | Self::DiscoveryFailed
+            | Self::StateDamaged => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }
     }
@@ -255,6 +260,17 @@ impl EventLog {
         let events =
             self.events.iter().filter(|event| event.id > after).take(limit).cloned().collect();
         Events { events, last: self.last, lost }
+    }
+
+    /// The events after the one with the id `after`, as far as they are remembered.
+    pub fn since(&self, after: u64) -> impl Iterator<Item = &Event> {
+        let known = self.last.saturating_sub(after).min(self.events.len() as u64) as usize;
+        self.events.iter().skip(self.events.len() - known)
+    }
+
+    /// Id of the last event; 0 = there was none yet.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 
     /// What the next daemon goes on from.

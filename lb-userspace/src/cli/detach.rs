@@ -17,6 +17,7 @@ use crate::{
         client::{Client, ClientError},
         types::Done,
     },
+    control::journal,
     dataplane::{self, Lock},
     net::Net,
 };
@@ -79,6 +80,8 @@ async fn detach(pin_dir: &Path, run_dir: &Path) -> anyhow::Result<Done> {
         }
         _ => {}
     }
+    journal::remove(run_dir)
+        .with_context(|| format!("cannot remove the journal in {}", run_dir.display()))?;
     Ok(Done { changes })
 }
 

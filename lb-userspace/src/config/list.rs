@@ -100,7 +100,8 @@ mod tests {
             };
             let mut defaults =
                 super::super::parse(&source).unwrap().config.services[0].backends[0].clone();
-            (defaults.weight, defaults.port) = (33, 80);
+            let one = std::sync::Arc::make_mut(&mut defaults);
+            (one.weight, one.port) = (33, 80);
             let backends: Vec<_> = listed.backends(Path::new("a.yaml"), &defaults).collect();
             let told: Vec<_> = backends
                 .iter()

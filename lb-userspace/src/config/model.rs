@@ -114,7 +114,7 @@ pub struct Limits {
     pub deny_prefixes: u32,
 }
 
-/// One service.
+/// One service. Its settings are written out to be compared; its backends are compared one by one.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Service {
     /// Unique name; 1..=64 of letters, digits, `_`, `-`, `.`, not beginning with `-` or `.`.
@@ -167,8 +167,10 @@ pub struct Service {
     pub backends_from: Option<BackendsFrom>,
     /// Backends, at least one unless some are discovered (as long as they are not, templates stand for them); names and (address, port) are unique; none has a VIP's address. `nat` and `dsr`: of the
     /// VIP's family; `dsr` and `tunnel`: the port equals the listen port, which they cannot change. With `nat`, no
-    /// other nat service of the same protocol has the same backend address and port.
-    pub backends: Vec<Backend>,
+    /// other nat service of the same protocol has the same backend address and port. Shared by everything that
+    /// holds the configuration: there may be 100,000.
+    #[serde(skip)]
+    pub backends: Vec<Arc<Backend>>,
 }
 
 impl Service {

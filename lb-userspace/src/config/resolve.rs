@@ -4,6 +4,7 @@ mod check;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -130,7 +131,7 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
             .iter()
             .map(|one| {
                 let levels = [&one.settings, &service.backend_defaults, defaults, &BUILT_IN];
-                backend(one, levels, listen.port.get())
+                Arc::new(backend(one, levels, listen.port.get()))
             })
             .collect(),
     }

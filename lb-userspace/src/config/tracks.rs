@@ -1,6 +1,6 @@
 //! `track:` from backend to backend, to the one that is checked.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use super::model::{Probe, Service};
 
@@ -51,7 +51,7 @@ pub fn follow(services: &mut [Service]) {
         }
     }
     for (index, number, probe) in probes {
-        if let Some(tracked) = &mut services[index].backends[number].track {
+        if let Some(tracked) = &mut Arc::make_mut(&mut services[index].backends[number]).track {
             tracked.probe = Some(probe);
         }
     }

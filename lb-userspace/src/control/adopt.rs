@@ -1,6 +1,10 @@
 //! Start: what is in the maps already becomes what the controller knows, so that a crash or an upgrade loses nothing.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use lb_common::{
     abi::{BackendId, ServiceRow, key_kind, service_flag},
@@ -107,7 +111,8 @@ impl Node {
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
-            ring_digest: 0,
+            owners: None,
+            ring_digest: OnceLock::new(),
             history: Default::default(),
             phases,
             refused: (0, None),
@@ -145,17 +150,19 @@ impl Node {
             let port = row.port.to_host();
             let known =
                 service.spec.backends.iter().find(|b| b.address == address && b.port == port);
-            let spec = known.cloned().unwrap_or_else(|| model::Backend {
-                name: format!("{}", std::net::SocketAddr::new(address, port)),
-                address,
-                port,
-                weight: 0,
-                timing: default_timing(),
-                slowstart: Duration::ZERO,
-                tier: 0,
-                sorry: false,
-                track: None,
-                origin: model::Origin::Written,
+            let spec = known.cloned().unwrap_or_else(|| {
+                Arc::new(model::Backend {
+                    name: format!("{}", std::net::SocketAddr::new(address, port)),
+                    address,
+                    port,
+                    weight: 0,
+                    timing: default_timing(),
+                    slowstart: Duration::ZERO,
+                    tier: 0,
+                    sorry: false,
+                    track: None,
+                    origin: model::Origin::Written,
+                })
             });
             let mut backend = Backend {
                 id: BackendId(id),
@@ -172,11 +179,12 @@ impl Node {
                 passive: Default::default(),
                 pins: 0,
                 slots: 0,
+                unsaved: false,
             };
             if backend.removed
                 && let Some(state) = self.backend_state(index, &backend)
             {
-                backend.spec.name = state;
+                Arc::make_mut(&mut backend.spec).name = state;
             }
             self.restore(index, &mut backend);
             if super::loaded::target(&self.services[index].spec, &backend.spec).is_some()

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -31,12 +32,12 @@ use super::{
 use crate::{
     api::types::PhaseCount,
     config::model,
-    dataplane::List,
+    dataplane::{Arena, List},
     events::{Happened, Kind},
     plan::{
         members::{Decision, Mode, is_up},
         phases::{self, OldRing},
-        ring::{self, BaseRing},
+        ring::{self, BaseRing, Owners},
         slow_start::SlowStart,
     },
 };
@@ -80,7 +81,9 @@ impl Node {
         // First: which backends count as DOWN depends on it.
         let now = monotonic_milliseconds();
         for backend in &mut self.services[index].backends {
+            let before = backend.slow_start.since();
             backend.look(now);
+            backend.unsaved |= backend.slow_start.since() != before;
         }
         let decision = self.services[index].decide();
         self.services[index].take(&decision);
@@ -187,9 +190,21 @@ impl Node {
         };
         // Nobody to move to: the slots stay as they are, for the flows of drained backends.
         let keep = !grown && members.iter().all(|member| member.effective == 0);
-        let owners = match keep {
-            true => Vec::new(),
-            false => owners(&mut service.base_ring, slots, &self.keys, &members),
+        if keep && service.owners.is_some() {
+            return Ok(0);
+        }
+        let wanted = match keep {
+            true => Wanted::Whole(Vec::new(), None),
+            false => wanted(service, slots, grown, &self.keys, &members),
+        };
+        let arena = self.dataplane.arena();
+        let (owners, short) = match wanted {
+            Wanted::Whole(owners, short) => (owners, short),
+            Wanted::Changes(changes, short) => {
+                let moved = change_slots(service, arena, &changes, now);
+                service.owners = Some(short);
+                return Ok(moved);
+            }
         };
         let first = service.ring.slots == 0;
         let mut moved = 0;
@@ -211,6 +226,7 @@ impl Node {
         }
         let service = &mut self.services[index];
         service.phases = phases;
+        service.owners = short;
         if grown {
             let old = std::mem::replace(&mut service.ring, ring);
             let by_source = service.wants_by_source();
@@ -236,21 +252,21 @@ impl Node {
     fn count_slots(&mut self, index: usize) {
         let service = &mut self.services[index];
         let arena = self.dataplane.arena();
-        let owners =
-            (0..service.ring.slots).map(|number| arena.slot(service.ring.offset + number).owner());
-        let mut owned = HashMap::<BackendId, u32>::new();
-        for owner in owners.clone() {
-            *owned.entry(owner).or_default() += 1;
+        let ids = || service.backends.iter().map(|backend| backend.id.0);
+        // They lie close together: a table, and not a search for each of up to 655,373 slots.
+        let (first, last) = (ids().min().unwrap_or(0), ids().max().unwrap_or(0));
+        let mut owned = vec![0u32; (last - first) as usize + 1];
+        for number in 0..service.ring.slots {
+            let owner = arena.slot(service.ring.offset + number).owner().0;
+            let place = owner.checked_sub(first).map_or(usize::MAX, |place| place as usize);
+            if let Some(owned) = owned.get_mut(place) {
+                *owned += 1;
+            }
         }
-        let names: HashMap<BackendId, (IpAddr, u16)> = service
-            .backends
-            .iter()
-            .map(|backend| (backend.id, (backend.spec.address, backend.spec.port)))
-            .collect();
-        service.ring_digest = ring::digest(owners.map(|owner| names.get(&owner)));
         for backend in &mut service.backends {
-            backend.slots = owned.get(&backend.id).copied().unwrap_or(0);
+            backend.slots = owned[(backend.id.0 - first) as usize];
         }
+        service.ring_digest.take();
     }
 
     fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
@@ -432,7 +448,8 @@ impl Node {
             backends: Vec::new(),
             retired: Default::default(),
             retired_ids: Vec::new(),
-            ring_digest: 0,
+            owners: None,
+            ring_digest: OnceLock::new(),
             history: Default::default(),
             phases: PhaseCount::default(),
             refused: (0, None),
@@ -445,11 +462,11 @@ impl Node {
         })
     }
 
-    /// A backend that is not loaded yet.
+    /// A backend that is not loaded yet. What its number counted for another one has still to be cleared.
     pub(super) fn new_backend(
         &mut self,
         service: &model::Service,
-        spec: &model::Backend,
+        spec: &Arc<model::Backend>,
     ) -> Result<Backend, ApplyError> {
         let id = self.backend_ids.take().ok_or(ApplyError::Limit {
             what: "backends",
@@ -457,7 +474,6 @@ impl Node {
             needed: 1,
             left: 0,
         })?;
-        self.dataplane.clear_backend(id).map_err(|error| ApplyError::Dataplane(error.into()))?;
         Ok(Backend {
             id: BackendId(id),
             spec: spec.clone(),
@@ -473,6 +489,7 @@ impl Node {
             passive: Default::default(),
             pins: 0,
             slots: 0,
+            unsaved: false,
         })
     }
 }
@@ -528,20 +545,83 @@ pub(super) fn service_flags(service: &Service) -> u32 {
 /// Slots of a ring from which on its base ring is kept: 8 bytes for each, which many short rings are not worth.
 const LONG_RING: u32 = 16_381;
 
-/// The owner of every slot, by the kept base ring if it is still the right one.
-fn owners(
-    kept: &mut Option<BaseRing>,
+/// What a ring should be.
+enum Wanted {
+    /// The owner of every slot, and the same in short if that can be said.
+    Whole(Vec<BackendId>, Option<Owners>),
+    /// New owners of these slots, and then all of them in short.
+    Changes(Vec<(u32, BackendId)>, Owners),
+}
+
+/// Who should own the slots, by the kept base ring if it is still the right one.
+fn wanted(
+    service: &mut Service,
     slots: u32,
+    grown: bool,
     keys: &HashKeys,
     members: &[ring::Member],
-) -> Vec<BackendId> {
-    let base = match kept.take().filter(|base| base.fits(slots, members)) {
-        Some(base) => base,
-        None => BaseRing::new(slots, keys, members),
+) -> Wanted {
+    let before = service.owners.take().filter(|_| !grown);
+    let kept = service.base_ring.take().filter(|base| base.fits(slots, members));
+    let before = before.filter(|_| kept.is_some());
+    let base = kept.unwrap_or_else(|| BaseRing::new(slots, keys, members));
+    let wanted = match (base.short_owners(members), before) {
+        (None, _) => Wanted::Whole(base.owners(members), None),
+        (Some(after), before) => {
+            let few = |before: &Owners| before.moved() + after.moved() <= slots as usize / FEW;
+            let changes = before.filter(few).and_then(|before| base.difference(&before, &after));
+            match changes {
+                Some(changes) => Wanted::Changes(changes, after),
+                None => Wanted::Whole(base.whole(&after), Some(after)),
+            }
+        }
     };
-    let owners = base.owners(members);
-    *kept = (slots >= LONG_RING).then_some(base);
-    owners
+    if slots >= LONG_RING {
+        service.base_ring = Some(base);
+        return wanted;
+    }
+    match wanted {
+        Wanted::Whole(owners, _) => Wanted::Whole(owners, None),
+        changes @ Wanted::Changes(..) => changes,
+    }
+}
+
+/// Up to one in so many slots, they are changed one by one; beyond, the whole ring is gone through.
+const FEW: usize = 8;
+
+/// Gives slots other owners, and keeps the counts right. Returns how many have changed.
+fn change_slots(
+    service: &mut Service,
+    arena: &Arena,
+    changes: &[(u32, BackendId)],
+    now: u64,
+) -> u32 {
+    let stateful = service.stateful();
+    let places: HashMap<BackendId, usize> =
+        service.backends.iter().enumerate().map(|(place, backend)| (backend.id, place)).collect();
+    let mut moved = 0;
+    for &(number, owner) in changes {
+        let place = service.ring.offset + number;
+        let old = arena.slot(place);
+        let new = phases::change_owner(old, owner, now, stateful);
+        if new == old {
+            continue;
+        }
+        arena.set_slot(place, new);
+        moved += 1;
+        *phase_mut(&mut service.phases, old.phase()) -= 1;
+        *phase_mut(&mut service.phases, new.phase()) += 1;
+        if let Some(&loser) = places.get(&old.owner()) {
+            service.backends[loser].slots -= 1;
+        }
+        if let Some(&winner) = places.get(&owner) {
+            service.backends[winner].slots += 1;
+        }
+    }
+    if moved > 0 {
+        service.ring_digest.take();
+    }
+    moved
 }
 
 /// How long a new service waits for the first results of all its probes before it believes that those without one are
@@ -553,11 +633,15 @@ fn starting_time(spec: &model::Service) -> Duration {
 
 /// Adds one slot.
 pub(super) fn count_phase(count: &mut PhaseCount, phase: Phase) {
+    *phase_mut(count, phase) += 1;
+}
+
+fn phase_mut(count: &mut PhaseCount, phase: Phase) -> &mut u32 {
     match phase {
-        Phase::Settled => count.settled += 1,
-        Phase::Window => count.window += 1,
-        Phase::Harvest => count.harvest += 1,
-        Phase::Pinned => count.pinned += 1,
+        Phase::Settled => &mut count.settled,
+        Phase::Window => &mut count.window,
+        Phase::Harvest => &mut count.harvest,
+        Phase::Pinned => &mut count.pinned,
     }
 }
 

@@ -202,7 +202,7 @@ impl Node {
 
     fn attached_program_changed(&mut self, text: &str, peer: &Peer) {
         self.log.add(Happened::to_node(Kind::Program, text, format!("lb capture by {peer}")));
-        self.save_state();
+        self.record(Vec::new(), false);
     }
 }
 

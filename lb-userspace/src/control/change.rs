@@ -26,6 +26,7 @@ use crate::{
     },
     config::{Parsed, Source},
     events::{Happened, Kind},
+    memory,
 };
 
 /// Longest trial, seconds: a day.
@@ -217,6 +218,7 @@ impl Node {
             None => {}
         }
         self.note_applied(&changes, cause);
+        memory::give_back();
         Ok(Applied { revision: self.state.revision, changes, trial: self.trial() })
     }
 
@@ -302,9 +304,13 @@ impl Node {
 
     /// Whether this text of the file is no news: lb has written it itself, or it was there when the trial began.
     pub(super) fn file_is_no_news(&self, text: &str) -> bool {
-        let hash = hash(text);
         let trial = self.state.trial.as_ref();
-        self.own_file.as_ref() == Some(&hash) || trial.is_some_and(|trial| trial.file_hash == hash)
+        self.is_own_text(text) || trial.is_some_and(|trial| trial.file_hash == hash(text))
+    }
+
+    /// Whether lb has written this text itself.
+    pub(super) fn is_own_text(&self, text: &str) -> bool {
+        self.own_file.as_ref() == Some(&hash(text))
     }
 
     /// The trial, for people.

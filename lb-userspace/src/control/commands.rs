@@ -125,7 +125,7 @@ impl Node {
         }
         let line =
             format!("{service}/{backend}: {} weight {}", target.admin_name(), target.weight());
-        self.save_state();
+        self.record_backend(index, number);
         let began = Instant::now();
         let moved = self.reconcile(index).map_err(failure)?;
         self.measures.publish.add(began.elapsed());
@@ -137,7 +137,9 @@ impl Node {
         let kind = if set.admin.is_some() { Kind::Admin } else { Kind::Weight };
         let happened = Happened::to_node(kind, line.clone(), format!("by {peer}"));
         self.log.add(happened.to_backend(service, backend));
-        self.save_state();
+        let service = &self.services[index];
+        let entries = vec![service.entry(), service.backend_entry(&service.backends[number])];
+        self.record(entries, false);
         Ok(Done { changes: vec![line] })
     }
 
@@ -156,6 +158,9 @@ impl Node {
         let state = self.options.run_dir.join(super::state::FILE);
         if let Err(error) = std::fs::remove_file(&state) {
             changes.push(format!("{} could not be removed: {error}", state.display()));
+        }
+        if let Err(error) = super::journal::remove(&self.options.run_dir) {
+            changes.push(format!("the journal beside it could not be removed: {error}"));
         }
         Ok(Done { changes })
     }

@@ -179,12 +179,12 @@ impl Node {
                 address: at.ip(),
                 port: at.port(),
                 origin: Origin::Held,
-                ..template.clone()
+                ..model::Backend::clone(template)
             }));
         }
         let loaded = self.services.iter().find(|known| known.key == key);
         let staying = loaded.into_iter().flat_map(|known| &known.backends).filter(|b| !b.removed);
-        serving.extend(staying.map(|backend| backend.spec.clone()));
+        serving.extend(staying.map(|backend| model::Backend::clone(&backend.spec)));
         serving
     }
 
@@ -383,7 +383,8 @@ impl Node {
     pub(super) fn template(&self, service: &str, name: &str) -> Option<&model::Backend> {
         let services = &self.discovery.templates.as_ref()?.services;
         let service = services.iter().find(|known| known.name == service)?;
-        service.backends.iter().find(|one| one.name == name && one.origin.is_template())
+        let mut backends = service.backends.iter().map(AsRef::as_ref);
+        backends.find(|one: &&model::Backend| one.name == name && one.origin.is_template())
     }
 }
 

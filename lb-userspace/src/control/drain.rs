@@ -32,7 +32,7 @@ impl Node {
         backend.leaving = Leaving::AtOnce;
         self.advance(index, monotonic_seconds());
         self.sweep_due = std::time::Instant::now();
-        self.save_state();
+        self.record_backend(index, number);
         self.left(index, number)
     }
 
@@ -118,7 +118,12 @@ impl Node {
             self.log.add(happened.to_backend(name, &backend.spec.name));
         }
         if !emptied.is_empty() {
-            self.save_state();
+            let entry = |&(index, number): &(usize, usize)| {
+                let service = &self.services[index];
+                service.backend_entry(&service.backends[number])
+            };
+            let entries = emptied.iter().map(entry).collect();
+            self.record(entries, true);
         }
     }
 }

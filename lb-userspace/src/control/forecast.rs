@@ -1,5 +1,7 @@
 //! `lb plan`: what a configuration would change, before anything is touched.
 
+use std::sync::Arc;
+
 use lb_common::abi::BackendId;
 
 use super::{
@@ -106,6 +108,8 @@ impl Node {
             backends,
             old_ring: None,
             base_ring: None,
+            owners: None,
+            ring_digest: Default::default(),
             mode_reason: String::new(),
             retired_ids: Vec::new(),
             ..*service
@@ -288,7 +292,7 @@ fn backends(service: &Service, spec: &model::Service, changes: &mut Vec<Change>)
     backends
 }
 
-fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
+fn new_backend(id: BackendId, spec: &Arc<model::Backend>) -> Backend {
     Backend {
         id,
         spec: spec.clone(),
@@ -304,17 +308,21 @@ fn new_backend(id: BackendId, spec: &model::Backend) -> Backend {
         passive: Default::default(),
         pins: 0,
         slots: 0,
+        unsaved: false,
     }
 }
 
 /// `settings: window, timeouts`: the service's keys that differ, apart from which backends it has and their weights.
 pub(super) fn settings(before: &model::Service, after: &model::Service) -> Option<String> {
+    if before == after {
+        return None;
+    }
     let fields = |service: &model::Service| match serde_json::to_value(service) {
         Ok(serde_json::Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),
     };
     let (old, new) = (fields(before), fields(after));
-    let differs = |key: &&String| *key != "backends" && old.get(*key) != new.get(*key);
+    let differs = |key: &&String| old.get(*key) != new.get(*key);
     let mut keys: Vec<&str> = new.keys().filter(differs).map(String::as_str).collect();
     let retimed = after.backends.iter().any(|backend| {
         let known = before

@@ -36,7 +36,9 @@ impl Node {
     /// One look at everything that time moves.
     pub(super) fn keep(&mut self) {
         let now = monotonic_seconds();
-        for index in 0..self.services.len() {
+        // Their clock has no more than seconds, and long rings have many slots.
+        let due = std::mem::replace(&mut self.kept_at, now) != now;
+        for index in (0..self.services.len()).filter(|_| due) {
             if self.services[index].unsettled() {
                 self.note_refused(index);
                 self.advance(index, now);
@@ -127,7 +129,9 @@ impl Node {
 
     fn try_sweep(&mut self) -> anyhow::Result<()> {
         let arena = self.dataplane.arena();
-        let rings = self.services.iter().map(|service| service.ring);
+        // No other slot is a candidate.
+        let pinned = self.services.iter().filter(|service| service.phases.pinned > 0);
+        let rings = pinned.map(|service| service.ring);
         let places = rings.flat_map(|ring| (0..ring.slots).map(move |number| ring.offset + number));
         let mut census = Census::begin(places.map(|place| (place, arena.slot(place))));
         // A pin only ever moves from the unconfirmed table to the other: read in this order, none is missed.

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -20,7 +21,7 @@ use crate::{
     },
     plan::{
         members::{Admin, Agent, Mode},
-        ring::BaseRing,
+        ring::{BaseRing, Owners},
         slow_start::SlowStart,
     },
 };
@@ -84,8 +85,10 @@ pub struct Service {
     pub retired: Counters,
     /// Their ids, until the rows are cleared.
     pub retired_ids: Vec<u32>,
-    /// [`ring::digest`](crate::plan::ring::digest) of the owners, at the last apply.
-    pub ring_digest: u32,
+    /// Who owns which slot, in short; `None` = it has to be looked up in the arena. Always of `base_ring`.
+    pub owners: Option<Owners>,
+    /// [`ring::digest`](crate::plan::ring::digest) of the owners, once somebody has asked for it.
+    pub ring_digest: OnceLock<u32>,
     /// What has happened to it.
     pub history: History,
     /// Slots by phase, at the last look.
@@ -162,7 +165,7 @@ pub struct Backend {
     /// Number in maps.
     pub id: BackendId,
     /// As configured (for a removed one: as it was).
-    pub spec: model::Backend,
+    pub spec: Arc<model::Backend>,
     /// Gone from the file; drains.
     pub removed: bool,
     /// Set by hand.
@@ -187,6 +190,8 @@ pub struct Backend {
     pub pins: u64,
     /// Slots it owns, at the last apply.
     pub slots: u32,
+    /// Something has changed that a daemon after this one should know, and is not written down.
+    pub unsaved: bool,
 }
 
 impl Backend {

@@ -22,16 +22,51 @@ use crate::{
 impl Node {
     /// Takes over a new picture of the network.
     pub(super) fn network_changed(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
-        self.publish_devices();
-        for service in 0..self.services.len() {
-            for backend in 0..self.services[service].backends.len() {
-                self.publish_backend_row(service, backend);
-            }
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        let same = before.links == self.snapshot.links
+            && before.addresses == self.snapshot.addresses
+            && before.routes == self.snapshot.routes;
+        if same {
+            self.neighbours_changed(&before);
+            return;
         }
+        self.publish_devices();
+        self.publish_rows(|_| true);
         if let Err(error) = self.publish_addresses() {
             tracing::error!(%error, "addresses could not be published");
         }
+        self.publish_network();
+    }
+
+    /// Neighbours come and go by the thousand: only what leads to those that have changed is published.
+    fn neighbours_changed(&mut self, before: &Snapshot) {
+        let changed = before.changed_neighbours(&self.snapshot);
+        if changed.is_empty() {
+            return;
+        }
+        let gateway = |route: &crate::net::Route| {
+            route.gateway.is_some_and(|gateway| changed.contains(&gateway))
+        };
+        match self.snapshot.routes.iter().any(gateway) {
+            true => self.publish_rows(|_| true),
+            false => self.publish_rows(|backend| changed.contains(&backend.spec.address)),
+        }
+        self.publish_routes();
+    }
+
+    fn publish_rows(&mut self, concerns: impl Fn(&Backend) -> bool) {
+        for service in 0..self.services.len() {
+            for backend in 0..self.services[service].backends.len() {
+                if concerns(&self.services[service].backends[backend]) {
+                    self.publish_backend_row(service, backend);
+                }
+            }
+        }
+    }
+
+    /// Publishes what belongs to no service, and attaches.
+    pub(super) fn publish_network(&mut self) {
+        self.publish_devices();
         self.publish_routes();
         // Last: a program that takes another's place has to know everything from its first packet on.
         self.attach_interfaces();
@@ -216,7 +251,7 @@ impl Node {
         neighbour.usable().then_some(neighbour.mac)?
     }
 
-    /// Tells the kernel which neighbours are in use, and asks for those that are missing.
+    /// Tells which neighbours are in use: they are asked for and kept fresh.
     pub(super) fn follow_next_hops(&mut self) {
         let mut used: Vec<(u32, IpAddr)> = self
             .services
@@ -236,11 +271,6 @@ impl Node {
         used.sort_unstable();
         used.dedup();
         used.retain(|(ifindex, _)| self.snapshot.links.get(ifindex).is_some_and(|link| link.up));
-        for (ifindex, address) in &used {
-            if self.neighbour_mac(*ifindex, *address).is_none() {
-                self.net.want(*ifindex, *address);
-            }
-        }
         self.net.keep_fresh(used);
     }
 

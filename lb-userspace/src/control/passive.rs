@@ -78,6 +78,7 @@ impl Node {
         let text = match &allowed {
             Ok(()) => {
                 let time = backend.passive.eject(rules, now, &cause);
+                backend.unsaved = true;
                 format!("{name} is ejected for {time:?}")
             }
             Err(why) => {
@@ -119,6 +120,7 @@ impl Node {
                 } else {
                     continue;
                 };
+                backend.unsaved = true;
                 let text =
                     format!("{}/{} is no longer ejected", service.spec.name, backend.spec.name);
                 let happened = Happened::to_node(Kind::Returned, text, cause);

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::Instant};
 
 use super::{
-    Node,
+    Node, Place,
     apply::ApplyError,
     host,
     loaded::{Backend, ListenKey, target},
-    state::{BackendState, Leaving, ServiceState, State},
+    state::Leaving,
 };
 use crate::{
     config::{self, Parsed, model},
@@ -34,6 +34,14 @@ pub enum ReloadError {
 impl Node {
     /// Reads the file again and makes it true. Returns one line per change.
     pub(super) fn reload(&mut self, cause: &str) -> Result<Vec<String>, ReloadError> {
+        if cause == super::watch::CHANGED
+            && let Ok((source, _)) = config::read_own(&self.options.config)
+            && self.is_own_text(&source.text)
+        {
+            // Understood before it was written: a large one takes most of a second.
+            self.config_error = None;
+            return Ok(Vec::new());
+        }
         let file = config::load(&self.options.config);
         if let Ok(file) = &file
             && cause == super::watch::CHANGED
@@ -142,20 +150,27 @@ impl Node {
         self.check_capacity(&config)?;
         self.state.revision = self.same_revision(&text).unwrap_or_else(|| self.next_revision());
         self.state.config_text.clone_from(&text);
-        self.save_state();
+        self.record_head();
         let mut changes = self.change_interfaces(&config);
         self.load_features(&config)?;
-        let wanted: Vec<ListenKey> = config.services.iter().map(ListenKey::of).collect();
-        while let Some(index) = self.services.iter().position(|s| !wanted.contains(&s.key)) {
+        let places: HashMap<ListenKey, usize> = config
+            .services
+            .iter()
+            .enumerate()
+            .map(|(place, service)| (ListenKey::of(service), place))
+            .collect();
+        for index in (0..self.services.len()).rev() {
             let service = &self.services[index];
-            changes.push(format!("service {} ({}): removed", service.spec.name, service.key));
-            self.remove_service(index);
+            if !places.contains_key(&service.key) {
+                changes.push(format!("service {} ({}): removed", service.spec.name, service.key));
+                self.remove_service(index);
+            }
         }
+        let mut known: HashMap<ListenKey, usize> =
+            self.services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
         for spec in &config.services {
-            self.apply_service(spec, &mut changes)?;
+            self.apply_service(spec, &mut known, &mut changes)?;
         }
-        let places: HashMap<ListenKey, usize> =
-            wanted.iter().enumerate().map(|(place, key)| (*key, place)).collect();
         self.services.sort_by_key(|service| places.get(&service.key).copied());
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
         self.follow_discovery(templates, &config, problems);
@@ -164,10 +179,9 @@ impl Node {
         self.follow_dashboard();
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
-        self.network_changed(self.snapshot.clone());
+        self.publish_network();
         self.set_targets();
         self.remember_applied(&text, &changes, cause);
-        self.save_state();
         self.sweep_due = Instant::now();
         self.measures.apply.add(began.elapsed());
         Ok(changes)
@@ -202,14 +216,16 @@ impl Node {
     fn apply_service(
         &mut self,
         spec: &model::Service,
+        known: &mut HashMap<ListenKey, usize>,
         changes: &mut Vec<String>,
     ) -> Result<(), ReloadError> {
         let key = ListenKey::of(spec);
-        let index = match self.services.iter().position(|service| service.key == key) {
-            Some(index) => index,
+        let index = match known.get(&key) {
+            Some(index) => *index,
             None => {
                 let service = self.new_service(spec)?;
                 self.services.push(service);
+                known.insert(key, self.services.len() - 1);
                 self.services.len() - 1
             }
         };
@@ -261,7 +277,11 @@ impl Node {
         spec: &model::Service,
     ) -> Result<Vec<String>, ReloadError> {
         let mut lines = Vec::new();
+        let mut added = Vec::new();
         let fresh = self.services[index].row == 0;
+        // Not half as many again: they are what takes most of the memory.
+        let more = spec.backends.len().saturating_sub(self.services[index].backends.len());
+        self.services[index].backends.reserve_exact(more);
         for wanted in &spec.backends {
             let service = &mut self.services[index];
             let known = service.backends.iter_mut().find(|backend| same(backend, wanted));
@@ -287,6 +307,7 @@ impl Node {
                 }
                 None => {
                     let mut backend = self.new_backend(spec, wanted)?;
+                    added.push(backend.id.0);
                     self.restore(index, &mut backend);
                     if !fresh {
                         lines.push(format!(
@@ -298,13 +319,17 @@ impl Node {
                 }
             }
         }
+        // Nothing names them yet.
+        self.dataplane
+            .clear_backends(&added)
+            .map_err(|error| ApplyError::Dataplane(error.into()))?;
         for backend in &mut self.services[index].backends {
             if !backend.removed && !spec.backends.iter().any(|wanted| same(backend, wanted)) {
                 backend.removed = true;
                 lines.push(format!("backend {} removed: it drains", backend.spec.name));
             }
         }
-        self.services[index].backends.sort_by_key(|backend| {
+        self.services[index].backends.sort_by_cached_key(|backend| {
             spec.backends.iter().position(|wanted| same(backend, wanted)).unwrap_or(usize::MAX)
         });
         Ok(lines)
@@ -352,6 +377,9 @@ impl Node {
     }
 
     pub(super) fn restore(&self, index: usize, backend: &mut Backend) {
+        if self.state.services.is_empty() {
+            return;
+        }
         let key = self.services[index].key.to_string();
         let Some(known) =
             self.state.services.get(&key).and_then(|s| s.backends.get(&identity(backend)))
@@ -381,10 +409,14 @@ impl Node {
         let mut targets: HashMap<_, Target> = HashMap::new();
         let mut probed = HashMap::new();
         for (place, service) in self.services.iter().enumerate() {
-            for backend in service.backends.iter().filter(|backend| !backend.removed) {
+            for (number, backend) in service.backends.iter().enumerate() {
+                if backend.removed {
+                    continue;
+                }
                 if let Some(key) = target(&service.spec, &backend.spec) {
                     let users: &mut Vec<_> = probed.entry(key.clone()).or_default();
-                    users.push((place, service.id, backend.id));
+                    let service = (place, service.id);
+                    users.push(Place { service, backend: (number, backend.id) });
                     let entry = targets
                         .entry(key.clone())
                         .or_insert_with(|| Target { key, restored: None });
@@ -397,56 +429,6 @@ impl Node {
         self.probed = probed;
         self.checker.set_targets(targets.into_values().collect());
         self.set_agents();
-    }
-
-    /// Writes down what the maps do not hold.
-    pub(super) fn save_state(&mut self) {
-        let mut services = std::collections::BTreeMap::new();
-        for service in &self.services {
-            let mut state = ServiceState {
-                name: service.spec.name.clone(),
-                retired: service.retired,
-                retired_ids: service.retired_ids.clone(),
-                history: service.history,
-                short: service.short,
-                ..ServiceState::default()
-            };
-            for backend in &service.backends {
-                state.backends.insert(
-                    identity(backend),
-                    BackendState {
-                        name: backend.spec.name.clone(),
-                        admin: backend.admin,
-                        leaving: backend.leaving,
-                        weight: backend.weight,
-                        health: backend.health.clone(),
-                        agent: backend.agent.clone(),
-                        slow_start: backend.slow_start.since(),
-                        passive: backend.passive.kept(),
-                    },
-                );
-            }
-            services.insert(service.key.to_string(), state);
-        }
-        if self.started {
-            self.state.services = services;
-        }
-        self.unsaved = false;
-        self.state.events = self.log.to_save();
-        let state: &State = &self.state;
-        match state.save(&self.options.run_dir) {
-            Ok(()) => self.state_error = None,
-            Err(error) => {
-                let text = format!(
-                    "{} cannot be written: {error}; overrides and health would be lost by a restart",
-                    self.options.run_dir.join(super::state::FILE).display()
-                );
-                if self.state_error.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
-                }
-                self.state_error = Some(text);
-            }
-        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
         agent::{self, AgentHealth},
     },
     metrics::MapFill,
-    plan::members::Mode,
+    plan::{members::Mode, ring},
 };
 
 impl Node {
@@ -77,7 +77,7 @@ impl Node {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
-        warnings.extend(self.state_error.clone());
+        warnings.extend(self.saved.error().cloned());
         if let Some(trial) = self.trial() {
             warnings.push(format!(
                 "revision {} is on trial: revision {} comes back in {} s without `lb confirm`",
@@ -143,7 +143,7 @@ impl Node {
             forward: forward_name(service.spec.forward).to_owned(),
             state: service.state().to_owned(),
             state_reason: service.mode_reason.clone(),
-            ring: format!("{:08x}", service.ring_digest),
+            ring: format!("{:08x}", self.ring_digest(service)),
             vip_on_host: self.snapshot.is_local(service.key.address),
             slots: service.phases,
             backends: service.backends.iter().map(|b| self.backend_status(service, b)).collect(),
@@ -154,6 +154,16 @@ impl Node {
             moved_slots: service.history.moved_slots,
             syn_flood: self.syn_flood(service),
         }
+    }
+
+    fn ring_digest(&self, service: &Service) -> u32 {
+        *service.ring_digest.get_or_init(|| {
+            let arena = self.dataplane.arena();
+            let owners = (0..service.ring.slots)
+                .map(|number| arena.slot(service.ring.offset + number).owner());
+            let named = |one: &Backend| (one.id, one.spec.address, one.spec.port);
+            ring::digest(owners, service.backends.iter().map(named))
+        })
     }
 
     fn backend_status(&self, service: &Service, backend: &Backend) -> BackendStatus {

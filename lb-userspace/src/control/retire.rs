@@ -107,6 +107,8 @@ impl Node {
                 }
             }
         }
+        let mut gone = Vec::new();
+        let mut entries = Vec::new();
         for (index, id) in drained {
             let counters = self.counters_of(id);
             let service = &mut self.services[index];
@@ -116,18 +118,27 @@ impl Node {
             add(&mut service.retired, &counters);
             service.retired_ids.push(id.0);
             let backend = service.backends.remove(at);
-            let (forward, protocol) = (service.spec.forward, service.key.protocol);
             let (name, cause) = (&service.spec.name, "no slot and no pin names it");
             let text = format!("{name}/{} has drained and is gone", backend.spec.name);
             let happened = Happened::to_node(Kind::Drained, text, cause);
             self.log.add(happened.to_backend(name, &backend.spec.name));
-            // First the note that these counters are in the sum, then the end of the row that says they are not.
-            self.save_state();
+            entries.push(service.gone_entry(&backend));
+            entries.push(service.entry());
+            gone.push((index, backend));
+        }
+        if gone.is_empty() {
+            return;
+        }
+        // First the note that these counters are in the sum, then the end of the rows that say they are not.
+        self.record(entries, true);
+        for (index, backend) in gone {
+            let service = &self.services[index];
+            let (forward, protocol) = (service.spec.forward, service.key.protocol);
             self.withdraw_reply(forward, protocol, &backend);
-            self.dataplane.backends().set(id.0, &BackendRow::default());
-            self.dying.push(Dying { service: None, backends: vec![id], graced: false });
+            self.dataplane.backends().set(backend.id.0, &BackendRow::default());
+            self.dying.push(Dying { service: None, backends: vec![backend.id], graced: false });
             self.grace_wanted = true;
-            self.services[index].retired_ids.retain(|retired| *retired != id.0);
+            self.services[index].retired_ids.retain(|retired| *retired != backend.id.0);
         }
     }
 

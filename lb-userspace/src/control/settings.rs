@@ -154,13 +154,14 @@ impl Node {
             return Ok(None);
         };
         let backends = &mut self.services[index].backends;
-        let found = backends.iter_mut().find(|one| one.spec.name == backend && !one.removed);
-        let Some(weight) = found.and_then(|one| one.weight.take()) else { return Ok(None) };
+        let found = backends.iter().position(|one| one.spec.name == backend && !one.removed);
+        let Some(number) = found else { return Ok(None) };
+        let Some(weight) = backends[number].weight.take() else { return Ok(None) };
         let line = format!("{target} weight={weight} is no more");
         self.reconcile(index).map_err(super::commands::failure)?;
         let happened = Happened::to_node(Kind::Weight, line.clone(), cause);
         self.log.add(happened.to_backend(service, backend));
-        self.save_state();
+        self.record_backend(index, number);
         Ok(Some(line))
     }
 

@@ -1,12 +1,13 @@
 //! What outlives the daemon beside the maps: names, overrides, health, and the configuration in force. Kept in the run
-//! directory (gone at a reboot, as the maps are), always whole: written aside, synced, renamed.
+//! directory (gone at a reboot, as the maps are), always whole: written aside, synced, renamed. What has changed since is in
+//! the [journal](super::journal) beside it.
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 pub use super::discovery::Kept;
-use super::{change::Trial, history::History, private_file};
+use super::{change::Trial, history::History, journal, private_file};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event, Setting},
@@ -40,6 +41,11 @@ pub struct State {
     pub events: Vec<Event>,
     /// How the last daemon has left the tables; `None` while one runs, and after one was killed.
     pub left: Option<Left>,
+    /// Number of the journal that goes on from here.
+    pub journal: u64,
+    /// What of the files could not be read; for the event log.
+    #[serde(skip)]
+    pub damage: Option<String>,
 }
 
 /// How a daemon that was told to stop has left the tables.
@@ -92,19 +98,31 @@ pub struct BackendState {
     /// Its name.
     pub name: String,
     /// Set by hand.
+    #[serde(skip_serializing_if = "is_default")]
     pub admin: Admin,
     /// How far a drain has come.
+    #[serde(skip_serializing_if = "is_default")]
     pub leaving: Leaving,
     /// Weight set by hand.
+    #[serde(skip_serializing_if = "is_default")]
     pub weight: Option<u16>,
     /// Last known health.
+    #[serde(skip_serializing_if = "is_default")]
     pub health: Option<Health>,
     /// What its agent has said.
+    #[serde(skip_serializing_if = "is_default")]
     pub agent: AgentHealth,
     /// When it came back, while it starts slowly; milliseconds of CLOCK_MONOTONIC.
+    #[serde(skip_serializing_if = "is_default")]
     pub slow_start: Option<u64>,
     /// Ejections.
+    #[serde(skip_serializing_if = "is_default")]
     pub passive: passive::Kept,
+}
+
+/// What need not be written: most backends have nothing but a name.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl State {
@@ -114,24 +132,87 @@ impl State {
         let path = run_dir.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Its numbers begin anew.
+                journal::remove(run_dir)?;
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         match serde_json::from_str(&text) {
-            Ok(state) => Ok(Some(state)),
+            Ok(mut state) => {
+                journal::replay(run_dir, &mut state)?;
+                Ok(Some(state))
+            }
             Err(error) => {
                 let aside = path.with_extension("json.damaged");
                 tracing::warn!(path = %path.display(), %error, aside = %aside.display(), "the state file is damaged; administrative overrides are lost, everything else is adopted from the maps");
                 fs::rename(&path, &aside)?;
+                journal::remove(run_dir)?;
                 Ok(None)
             }
         }
     }
 
-    /// Writes the state.
-    pub fn save(&self, run_dir: &Path) -> io::Result<()> {
-        let text = serde_json::to_string(self).map_err(io::Error::other)?;
-        private_file::replace(&run_dir.join(FILE), &text)
+    /// Writes the state. Returns its length, bytes.
+    pub fn save(&self, run_dir: &Path) -> io::Result<u64> {
+        self.save_with(run_dir, &self.services)
+    }
+
+    /// The same with other services.
+    pub fn save_with(&self, run_dir: &Path, services: &impl Serialize) -> io::Result<u64> {
+        private_file::replace_with(&run_dir.join(FILE), |file| {
+            serde_json::to_writer(file, &Whole::of(self, services)).map_err(io::Error::from)
+        })
+    }
+}
+
+/// A [`State`] whose services are elsewhere.
+#[derive(Serialize)]
+struct Whole<'a, S> {
+    revision: u64,
+    config_text: &'a str,
+    trial: &'a Option<Trial>,
+    settings: &'a [Setting],
+    addresses: &'a [(String, IpAddr)],
+    discovered: &'a Kept,
+    seed_fingerprint: &'a str,
+    services: &'a S,
+    events: &'a [Event],
+    left: &'a Option<Left>,
+    journal: u64,
+}
+
+impl<'a, S> Whole<'a, S> {
+    fn of(state: &'a State, services: &'a S) -> Self {
+        // Names every field: a new one cannot be forgotten.
+        let State {
+            revision,
+            config_text,
+            trial,
+            settings,
+            addresses,
+            discovered,
+            seed_fingerprint,
+            services: _,
+            events,
+            left,
+            journal,
+            damage: _,
+        } = state;
+        Self {
+            revision: *revision,
+            config_text,
+            trial,
+            settings,
+            addresses,
+            discovered,
+            seed_fingerprint,
+            services,
+            events,
+            left,
+            journal: *journal,
+        }
     }
 }
 

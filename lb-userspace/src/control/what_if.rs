@@ -134,6 +134,8 @@ fn without(service: &Service, lost: &[usize]) -> Service {
         spec: service.spec.clone(),
         backends,
         base_ring: service.base_ring.clone(),
+        owners: None,
+        ring_digest: Default::default(),
         mode_reason: String::new(),
         retired_ids: Vec::new(),
         ..*service

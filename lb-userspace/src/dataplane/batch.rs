@@ -223,6 +223,24 @@ impl<V: Pod + Default> Batch<u32, V> {
         Ok(values)
     }
 
+    /// Writes the default value, on all CPUs, to these entries of an array.
+    pub(super) fn zero(&self, keys: &[u32]) -> io::Result<()> {
+        for keys in keys.chunks(CHUNK) {
+            let values = vec![V::default(); keys.len() * self.per_key];
+            let mut attributes = BatchAttributes {
+                keys: keys.as_ptr() as u64,
+                values: values.as_ptr() as u64,
+                count: keys.len() as u32,
+                map_fd: self.map.as_raw_fd() as u32,
+                ..BatchAttributes::default()
+            };
+            // SAFETY: the attributes are those of the command, which only reads the buffers. `new` has compared the sizes
+            // of key and value with the map's: the values of `count` keys on all CPUs are there.
+            unsafe { syscall::bpf(syscall::MAP_UPDATE_BATCH, &mut attributes)? };
+        }
+        Ok(())
+    }
+
     /// Values of each entry.
     pub(super) fn per_key(&self) -> usize {
         self.per_key

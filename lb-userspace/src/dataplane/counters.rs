@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, MapData, MapError};
 use lb_common::abi::{BackendCounters, HandshakeTimes, REASONS};
 
 use super::batch::Batch;
@@ -12,12 +12,9 @@ const SPAN: u32 = 256;
 
 /// The counter maps.
 pub(super) struct Counters {
-    backends: PerCpuArray<MapData, BackendCounters>,
-    reasons: PerCpuArray<MapData, u64>,
-    read_backends: Batch<u32, BackendCounters>,
-    read_reasons: Batch<u32, u64>,
+    backends: Batch<u32, BackendCounters>,
+    reasons: Batch<u32, u64>,
     handshakes: Array<MapData, HandshakeTimes>,
-    cpus: usize,
 }
 
 impl Counters {
@@ -27,14 +24,7 @@ impl Counters {
         reasons: MapData,
         handshakes: Array<MapData, HandshakeTimes>,
     ) -> Result<Self, MapError> {
-        Ok(Self {
-            read_backends: Batch::new(&backends)?,
-            read_reasons: Batch::new(&reasons)?,
-            backends: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(backends))?,
-            reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(reasons))?,
-            handshakes,
-            cpus: aya::util::nr_cpus().map_err(|(_, error)| error)?,
-        })
+        Ok(Self { backends: Batch::new(&backends)?, reasons: Batch::new(&reasons)?, handshakes })
     }
 
     /// Counters of backends, in the order of `ids`.
@@ -45,10 +35,10 @@ impl Counters {
         for together in order.chunk_by(|a, b| ids[*a] / SPAN == ids[*b] / SPAN) {
             let (first, last) = (ids[together[0]], ids[together[together.len() - 1]]);
             let count = (last - first + 1) as usize;
-            let values = self.read_backends.range(first, count)?;
+            let values = self.backends.range(first, count)?;
             for place in together {
-                let start = (ids[*place] - first) as usize * self.read_backends.per_key();
-                sums[*place] = sum(&values[start..start + self.read_backends.per_key()]);
+                let start = (ids[*place] - first) as usize * self.backends.per_key();
+                sums[*place] = sum(&values[start..start + self.backends.per_key()]);
             }
         }
         Ok(sums)
@@ -61,28 +51,26 @@ impl Counters {
 
     /// A service's reasons; service 0 is the node.
     pub(super) fn reasons(&self, service: u32) -> io::Result<[u64; REASONS as usize]> {
-        let values = self.read_reasons.range(service * REASONS, REASONS as usize)?;
+        let values = self.reasons.range(service * REASONS, REASONS as usize)?;
         let mut sums = [0; REASONS as usize];
-        for (sum, cpus) in sums.iter_mut().zip(values.chunks(self.read_reasons.per_key())) {
+        for (sum, cpus) in sums.iter_mut().zip(values.chunks(self.reasons.per_key())) {
             *sum = cpus.iter().sum();
         }
         Ok(sums)
     }
 
-    /// Zeroes a backend's counters and times before its id is used again.
-    pub(super) fn clear_backend(&mut self, id: u32) -> Result<(), MapError> {
-        let zero = PerCpuValues::try_from(vec![BackendCounters::default(); self.cpus])?;
-        self.handshakes.set(id, HandshakeTimes::default(), 0)?;
-        self.backends.set(id, zero, 0)
+    /// Zeroes the counters and times of backends before their ids are used again.
+    pub(super) fn clear_backends(&mut self, ids: &[u32]) -> Result<(), MapError> {
+        for id in ids {
+            self.handshakes.set(*id, HandshakeTimes::default(), 0)?;
+        }
+        Ok(self.backends.zero(ids)?)
     }
 
     /// Zeroes a service's reasons before its id is used again.
     pub(super) fn clear_reasons(&mut self, service: u32) -> Result<(), MapError> {
-        for number in 0..REASONS {
-            let zero = PerCpuValues::try_from(vec![0u64; self.cpus])?;
-            self.reasons.set(service * REASONS + number, zero, 0)?;
-        }
-        Ok(())
+        let numbers: Vec<u32> = (service * REASONS..(service + 1) * REASONS).collect();
+        Ok(self.reasons.zero(&numbers)?)
     }
 }
 

@@ -60,6 +60,12 @@ impl Words {
         self.words
     }
 
+    /// Sets bits of a word, or clears them. Nobody else writes it.
+    pub(super) fn set(&self, index: usize, mask: u64, on: bool) {
+        let before = self.word(index).load(Ordering::Relaxed);
+        self.store(index, if on { before | mask } else { before & !mask });
+    }
+
     /// Writes one word, if it changes.
     pub(super) fn store(&self, index: usize, value: u64) {
         let word = self.word(index);

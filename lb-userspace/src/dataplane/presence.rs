@@ -20,8 +20,12 @@ impl Filter {
         for address in addresses {
             *filter.entries.entry(Presence::of(&address)).or_default() += 1;
         }
-        for word in 0..filter.words.len() as u32 {
-            filter.write(word);
+        let mut set = vec![0; filter.words.len()];
+        for place in filter.entries.keys() {
+            set[place.word as usize] |= place.mask;
+        }
+        for (word, set) in set.into_iter().enumerate() {
+            filter.words.store(word, set);
         }
         filter
     }
@@ -29,8 +33,11 @@ impl Filter {
     /// Before an entry of this address is published.
     pub(super) fn add(&mut self, address: &Address) {
         let place = Presence::of(address);
-        *self.entries.entry(place).or_default() += 1;
-        self.write(place.word);
+        let count = self.entries.entry(place).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.words.set(place.word as usize, place.mask, true);
+        }
     }
 
     /// After an entry of this address has been removed.
@@ -40,14 +47,8 @@ impl Filter {
             *count -= 1;
             if *count == 0 {
                 self.entries.remove(&place);
+                self.words.set(place.word as usize, place.mask, false);
             }
         }
-        self.write(place.word);
-    }
-
-    fn write(&self, word: u32) {
-        let bits = (0..64).map(|bit| 1u64 << bit);
-        let set = bits.filter(|mask| self.entries.contains_key(&Presence { word, mask: *mask }));
-        self.words.store(word as usize, set.fold(0, |all, mask| all | mask));
     }
 }

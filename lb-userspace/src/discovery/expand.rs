@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::Path,
+    sync::Arc,
 };
 
 use super::{Answers, Directory, Found, Question, answers::SrvRecord};
@@ -236,7 +237,7 @@ impl Room {
             let key = (backend.address, backend.port, service.listen.protocol);
             house.replies.insert(key, service.name.clone());
         }
-        service.backends.push(backend);
+        service.backends.push(Arc::new(backend));
     }
 
     /// Why a backend cannot be one, and what would be right.
@@ -404,7 +405,9 @@ mod tests {
         let before = config("{name: web1, address: 10.0.0.9}, {name: web2, address: 10.0.0.5}", "");
         let after =
             config("{name: app, address: app.internal}, {name: web2, address: 10.0.0.5}", "");
-        let serving = |_: &Service| before.services[0].backends.clone();
+        let serving = |_: &Service| {
+            before.services[0].backends.iter().map(|one| Backend::clone(one)).collect()
+        };
         let waiting = expand(&after, &Answers::new(), &BTreeMap::new(), serving);
         assert_eq!(told(&waiting), ["web2 10.0.0.5:80 100 0", "web1 10.0.0.9:80 100 0"]);
         assert_eq!(waiting.config.services[0].backends[1].origin, Origin::Held);

@@ -190,7 +190,8 @@ async fn result(key: &TargetKey, shared: &Shared) -> Option<Outcome> {
         // Whoever waits here has not begun: his time runs from when he has his place.
         let place = places.acquire().await.ok()?;
         let began = Instant::now();
-        let outcome = probe::probe(key, &shared.network).await;
+        // In a box: what a probe needs at most (a TLS session, a database's answer) is held only by those that probe now.
+        let outcome = Box::pin(probe::probe(key, &shared.network)).await;
         drop(place);
         let slept = shared.heartbeat.slept_since(began, Instant::now());
         if !(slept && outcome.may_be_our_delay()) || repeats == REPEATS {

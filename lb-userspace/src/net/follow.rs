@@ -7,6 +7,7 @@
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use netlink_packet_route::RouteNetlinkMessage;
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{
     Handle, MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -33,7 +34,7 @@ const COALESCE: Duration = Duration::from_millis(4);
 const RETRY: Duration = Duration::from_millis(200);
 /// How often neighbours in use are looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// Room for reports; the kernel grants `net.core.rmem_max` at most.
+/// Room for reports: some 10,000.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// What [`super::Net`] asks of the task.
@@ -66,7 +67,10 @@ impl Events {
         inner
             .add_membership(MulticastGroup::Nexthop as u32)
             .map_err(error("join the next hop group"))?;
-        inner.set_rx_buf_sz(RECEIVE_BUFFER).map_err(error("receive buffer"))?;
+        // Without CAP_NET_ADMIN, as much as everybody may have.
+        if setsockopt(&*inner, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            inner.set_rx_buf_sz(RECEIVE_BUFFER).map_err(error("receive buffer"))?;
+        }
         Ok(Self(socket))
     }
 
@@ -155,7 +159,7 @@ impl Follower {
                     warn!(%error, "netlink reports cannot be read; reading all tables again");
                     tokio::time::sleep(RETRY).await;
                 }
-                self.stale = Stale { topology: true, neighbours: true, unpublished: true };
+                self.stale = Stale { topology: true, neighbours: true, ..self.stale };
             }
         }
         if self.publish_at.is_none() && self.stale.any() {
@@ -195,7 +199,8 @@ impl Follower {
             }
         };
         let after = (!gone).then_some(neighbour);
-        let visible = |entry: Option<super::Neighbour>| entry.map(|one| (one.mac, one.usable()));
+        // Who is not usable might as well not be there.
+        let visible = |entry: Option<super::Neighbour>| entry.and_then(|one| one.usable_mac());
         self.stale.unpublished |= visible(before) != visible(after);
     }
 
@@ -237,15 +242,22 @@ impl Follower {
             for (key, neighbour) in &neighbours {
                 self.freshness.observe(key, Some(neighbour), now);
             }
-            self.snapshot.neighbours = neighbours;
-            self.stale = Stale { unpublished: true, ..Stale::default() };
+            let fresh = Snapshot { neighbours, ..Snapshot::default() };
+            self.stale.unpublished |= !self.snapshot.changed_neighbours(&fresh).is_empty();
+            self.snapshot.neighbours = fresh.neighbours;
+            self.stale.neighbours = false;
         }
         Ok(())
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Want { ifindex, address } => self.act((ifindex, address), Action::Resolve),
+            Command::Want { ifindex, address } => {
+                let key = (ifindex, address);
+                if self.freshness.may_want(&key, Instant::now()) {
+                    self.act(key, Action::Resolve);
+                }
+            }
             Command::KeepFresh(keys) => {
                 let neighbours = &self.snapshot.neighbours;
                 let state = |key: &Key| neighbours.get(key).map(|neighbour| neighbour.state);

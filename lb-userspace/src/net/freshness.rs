@@ -22,6 +22,10 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 /// How often a neighbour that does not answer at all is asked for.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Neighbours that do not answer are asked for in turn, so many at a look: thousands at once would be more reports than the
+/// kernel has room for, and the answers of others would be lost among them.
+const AT_A_LOOK: usize = 500;
+
 /// Interface index and address.
 pub(super) type Key = (u32, IpAddr);
 
@@ -89,21 +93,53 @@ impl Freshness {
     /// What is due now. Reports that have arrived must have been given to `observe` first, or a process that was
     /// stopped for a while would give up neighbours which have long answered.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(Key, Action)> {
+        let mut silent: Vec<_> = self
+            .watched
+            .iter()
+            .filter(|(_, watch)| watch.is_silent() && watch.may_ask(now))
+            .map(|(key, watch)| (watch.asked, *key))
+            .collect();
+        if silent.len() > AT_A_LOOK {
+            // Who has waited longest.
+            silent.select_nth_unstable(AT_A_LOOK);
+            silent.truncate(AT_A_LOOK);
+        }
+        let silent: HashSet<Key> = silent.into_iter().map(|(_, key)| key).collect();
         let mut actions: Vec<_> = self
             .watched
             .iter_mut()
+            .filter(|(key, watch)| !watch.is_silent() || silent.contains(key))
             .filter_map(|(key, watch)| Some((*key, watch.due(now)?)))
             .collect();
         actions.sort_unstable_by_key(|(key, _)| *key);
         actions
     }
+
+    /// Whether a packet's wish for a neighbour is news: not if the neighbour was asked for just now.
+    pub(super) fn may_want(&mut self, key: &Key, now: Instant) -> bool {
+        let Some(watch) = self.watched.get_mut(key) else { return true };
+        if !watch.may_ask(now) {
+            return false;
+        }
+        watch.asked = Some(now);
+        true
+    }
 }
 
 impl Watch {
+    /// There is no neighbour, and the kernel does not ask for it.
+    fn is_silent(&self) -> bool {
+        matches!(self.state, None | Some(NeighbourState::None | NeighbourState::Failed))
+    }
+
+    fn may_ask(&self, now: Instant) -> bool {
+        self.asked.is_none_or(|asked| now >= asked + RETRY)
+    }
+
     fn due(&mut self, now: Instant) -> Option<Action> {
-        let may_ask = self.asked.is_none_or(|asked| now >= asked + RETRY);
+        let may_ask = self.may_ask(now);
         match self.state {
-            None | Some(NeighbourState::None | NeighbourState::Failed) if may_ask => {
+            _ if self.is_silent() && may_ask => {
                 self.asked = Some(now);
                 Some(Action::Resolve)
             }
@@ -203,6 +239,29 @@ mod tests {
         for state in [NeighbourState::Permanent, NeighbourState::NoArp] {
             assert_eq!(Clock::new(Some(state)).due(60_000), None, "{state:?}");
         }
+    }
+
+    #[test]
+    fn thousands_that_do_not_answer_are_asked_for_in_turn_and_keep_nobody_else_waiting() {
+        let start = Instant::now();
+        let key = |n: u16| (1, IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
+        let mut freshness = Freshness::default();
+        freshness.watch((0..1_800).map(key).collect(), start, |_| None);
+        let mut asked = HashMap::<Key, u32>::new();
+        let mut look = |freshness: &mut Freshness, milliseconds: u64| {
+            let due = freshness.due(start + Duration::from_millis(milliseconds));
+            assert!(due.len() <= AT_A_LOOK + 1, "{}", due.len());
+            due.into_iter().for_each(|(key, _)| *asked.entry(key).or_default() += 1);
+            asked.clone()
+        };
+        (0..4).for_each(|round| drop(look(&mut freshness, round * 200)));
+        assert_eq!(look(&mut freshness, 900).len(), 1_800, "each has had its turn");
+        // One that has answered is confirmed whatever the others do.
+        freshness.observe(&key(7), Some(&neighbour(NeighbourState::Reachable)), start);
+        let before = look(&mut freshness, 1_000)[&key(7)];
+        assert_eq!(look(&mut freshness, 2_000)[&key(7)], before + 1);
+        assert!(!freshness.may_want(&key(7), start), "it was asked for just now");
+        assert!(freshness.may_want(&(9, KEY.1), start), "nobody watches it");
     }
 
     #[test]

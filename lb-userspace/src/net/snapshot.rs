@@ -1,7 +1,7 @@
 //! The state of a network namespace as plain data.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -40,6 +40,17 @@ impl Snapshot {
     /// Whether the address belongs to an interface of this host.
     pub fn is_local(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.iter().any(|own| own.address == address)
+    }
+
+    /// Addresses of neighbours with another usable MAC address in `other`, or with one in only one of both.
+    pub fn changed_neighbours(&self, other: &Self) -> HashSet<IpAddr> {
+        let differs = |key: &(u32, IpAddr)| self.usable_mac(key) != other.usable_mac(key);
+        let keys = self.neighbours.keys().chain(other.neighbours.keys());
+        keys.filter(|key| differs(key)).map(|(_, address)| *address).collect()
+    }
+
+    fn usable_mac(&self, key: &(u32, IpAddr)) -> Option<[u8; 6]> {
+        self.neighbours.get(key).and_then(Neighbour::usable_mac)
     }
 
     /// The interface of this name.
@@ -99,6 +110,11 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// Where packets may be sent to.
+    pub fn usable_mac(&self) -> Option<[u8; 6]> {
+        self.mac.filter(|_| self.usable())
+    }
+
     /// Whether packets may be sent to `mac` (the kernel's `NUD_VALID`: also while it is being confirmed).
     pub fn usable(&self) -> bool {
         self.mac.is_some() && self.state.is_valid()

@@ -9,12 +9,15 @@
 //! Measured (release, one core): the base ring of 1,000 backends takes 2.6 ms at 65,537 slots and 74 ms at 655,373; the
 //! owners after one of them went DOWN 0.6 and 6 ms, after a tenth of them 1.3 and 26 ms.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use lb_common::{
     abi::{Address, BackendId},
     hash::HashKeys,
-    maglev::{Claims, FREE, Walk, claim, member_key, quotas},
+    maglev::{Claims, FREE, Walk, claim, claim_free, member_key, quotas},
 };
 
 /// Lengths of rings: primes, far enough apart that a service seldom changes class.
@@ -63,22 +66,32 @@ pub fn owners(slots: u32, keys: &HashKeys, members: &[Member]) -> Vec<BackendId>
     BaseRing::new(slots, keys, members).owners(members)
 }
 
-/// What a ring looks like, in 32 bits: equal on nodes whose rings are. `owners` are the owners of its slots in order, by
-/// address and port, because ids are each node's own; `None` = nobody.
-pub fn digest<'a>(owners: impl Iterator<Item = Option<&'a (IpAddr, u16)>>) -> u32 {
+/// What a ring looks like, in 32 bits: equal on nodes whose rings are. `owners` are the owners of its slots in order;
+/// `names` their addresses and ports, by which they go in, because ids are each node's own. Who has no name is nobody.
+pub fn digest(
+    owners: impl Iterator<Item = BackendId>,
+    names: impl Iterator<Item = (BackendId, IpAddr, u16)>,
+) -> u32 {
     const PRIME: u64 = 0x100_0000_01b3;
-    let mut known: HashMap<&(IpAddr, u16), u64> = HashMap::new();
-    let mut name = |owner: &'a (IpAddr, u16)| {
-        *known.entry(owner).or_insert_with(|| {
-            let words = Address::from(owner.0).words.map(|word| word.to_host());
-            words.iter().chain([&(owner.1 as u32)]).fold(0xcbf2_9ce4_8422_2325, |sum, &word| {
-                (sum ^ word as u64).wrapping_mul(PRIME).rotate_left(29)
-            })
-        })
+    let add = |sum: u64, word: u64| (sum ^ word).wrapping_mul(PRIME).rotate_left(29);
+    let name = |(id, address, port): (BackendId, IpAddr, u16)| {
+        let words = Address::from(address).words.map(|word| word.to_host());
+        let port = [port as u32];
+        let words = words.iter().chain(&port);
+        (id.0, words.fold(0xcbf2_9ce4_8422_2325, |sum, &word| add(sum, word as u64)))
     };
-    let sum = owners.fold(0xcbf2_9ce4_8422_2325u64, |sum, owner| {
-        (sum ^ owner.map_or(0, &mut name)).wrapping_mul(PRIME).rotate_left(29)
-    });
+    let names: Vec<(u32, u64)> = names.map(name).collect();
+    // Ids of a service lie close together: a table is the fastest way to look 655,373 of them up.
+    let first = names.iter().map(|(id, _)| *id).min().unwrap_or(0);
+    let last = names.iter().map(|(id, _)| *id).max().unwrap_or(0);
+    let mut table = vec![0; (last - first) as usize + 1];
+    for (id, name) in names {
+        table[(id - first) as usize] = name;
+    }
+    let word = |id: BackendId| {
+        id.0.checked_sub(first).and_then(|place| table.get(place as usize)).copied().unwrap_or(0)
+    };
+    let sum = owners.fold(0xcbf2_9ce4_8422_2325u64, |sum, owner| add(sum, word(owner)));
     (sum ^ (sum >> 32)) as u32
 }
 
@@ -88,7 +101,30 @@ pub fn digest<'a>(owners: impl Iterator<Item = Option<&'a (IpAddr, u16)>>) -> u3
 pub struct BaseRing {
     /// In the order of turns.
     seats: Vec<Seat>,
-    claims: Claims,
+    /// Seats in the order of their addresses.
+    by_address: Vec<usize>,
+    /// The seat that each slot belongs to.
+    seat_of: Vec<u32>,
+    /// The slots of each seat in the order in which it claimed them, seat after seat.
+    claimed: Vec<u32>,
+    /// Where in `claimed` each seat's slots begin, and the end of the last.
+    starts: Vec<u32>,
+}
+
+/// Who owns which slot, as the difference from a base ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// The backend of each seat of the base ring.
+    ids: Vec<BackendId>,
+    /// Slots that are not their seat's, each once, and whose they are.
+    moved: Vec<(u32, BackendId)>,
+}
+
+impl Owners {
+    /// How many slots are not where the base ring has them.
+    pub fn moved(&self) -> usize {
+        self.moved.len()
+    }
 }
 
 /// A place at the table: what of a member decides about the base ring.
@@ -123,13 +159,31 @@ impl BaseRing {
         let mut claims = Claims::free(slots);
         let quotas = quotas(slots, &weights);
         claim(&mut claims, &walks, &weights, &quotas, &vec![0; seats.len()]);
-        Self { seats, claims }
+        let mut by_address: Vec<usize> = (0..seats.len()).collect();
+        by_address.sort_unstable_by_key(|&place| (seats[place].address, seats[place].port));
+        let mut starts = vec![0u32; seats.len() + 1];
+        for &seat in claims.member.iter().filter(|&&seat| seat != FREE) {
+            starts[seat as usize + 1] += 1;
+        }
+        for seat in 0..seats.len() {
+            starts[seat + 1] += starts[seat];
+        }
+        let mut claimed = vec![0u32; starts[seats.len()] as usize];
+        let ranked = claims.member.iter().zip(&claims.rank).enumerate();
+        for (slot, (&seat, &rank)) in ranked.filter(|(_, (seat, _))| **seat != FREE) {
+            claimed[(starts[seat as usize] + rank) as usize] = slot as u32;
+        }
+        Self { seats, by_address, seat_of: claims.member, claimed, starts }
+    }
+
+    fn slots(&self) -> u32 {
+        self.seat_of.len() as u32
     }
 
     /// Whether this is the base ring of `members`, too: whether at most effective weights have changed.
     pub fn fits(&self, slots: u32, members: &[Member]) -> bool {
         let seated = members.iter().filter(|member| base_weight(member) > 0);
-        self.claims.member.len() == slots as usize
+        self.seat_of.len() == slots as usize
             && seated.clone().count() == self.seats.len()
             && seated.clone().zip(self.places(members)).all(|(member, place)| {
                 place.is_some_and(|place| self.seats[place].weight == base_weight(member))
@@ -143,7 +197,45 @@ impl BaseRing {
     /// So each step of a slow start moves what that backend gains and nothing else, which shares by weight would not: they
     /// differ a little for everybody at each step.
     pub fn owners(&self, members: &[Member]) -> Vec<BackendId> {
-        let mut owners = self.settled_owners(members);
+        self.owners_of(members, &self.settled_owners(members))
+    }
+
+    /// The same, in short: `None` while somebody starts slowly.
+    pub fn short_owners(&self, members: &[Member]) -> Option<Owners> {
+        let starting = |member: &Member| member.ramp < 100 && member.effective > 0;
+        (!members.iter().any(starting)).then(|| self.settled_owners(members))
+    }
+
+    /// The slots whose owner is another one after than before, and perhaps some that are not; `None` if backends have
+    /// other ids.
+    pub fn difference(&self, before: &Owners, after: &Owners) -> Option<Vec<(u32, BackendId)>> {
+        if before.ids != after.ids {
+            return None;
+        }
+        let back = before.moved.iter().map(|&(slot, _)| {
+            let seat = self.seat_of[slot as usize] as usize;
+            (slot, after.ids.get(seat).copied().unwrap_or(BackendId::NONE))
+        });
+        let mut changes: Vec<(u32, BackendId)> = back.chain(after.moved.iter().copied()).collect();
+        // Stable: of two, what is so after comes last.
+        changes.sort_by_key(|(slot, _)| *slot);
+        changes.reverse();
+        changes.dedup_by_key(|(slot, _)| *slot);
+        Some(changes)
+    }
+
+    /// The owner of every slot.
+    pub fn whole(&self, short: &Owners) -> Vec<BackendId> {
+        let owner = |seat: &u32| short.ids.get(*seat as usize).copied().unwrap_or(BackendId::NONE);
+        let mut owners: Vec<BackendId> = self.seat_of.iter().map(owner).collect();
+        for &(slot, owner) in &short.moved {
+            owners[slot as usize] = owner;
+        }
+        owners
+    }
+
+    fn owners_of(&self, members: &[Member], settled: &Owners) -> Vec<BackendId> {
+        let mut owners = self.whole(settled);
         let starting = |member: &&Member| member.ramp < 100 && member.effective > 0;
         if members.iter().filter(starting).count() == 0 {
             return owners;
@@ -153,7 +245,7 @@ impl BaseRing {
             // Not the weight: it may be what the base ring has of the member.
             member.percent = 0;
         }
-        let without = self.settled_owners(&without);
+        let without = self.whole(&self.settled_owners(&without));
         let mut slots = HashMap::<BackendId, u64>::new();
         for owner in &owners {
             *slots.entry(*owner).or_default() += 1;
@@ -175,8 +267,8 @@ impl BaseRing {
         owners
     }
 
-    /// The owner of every slot under the members' effective weights, which count in hundredths here.
-    fn settled_owners(&self, members: &[Member]) -> Vec<BackendId> {
+    /// Who owns what under the members' effective weights, which count in hundredths here.
+    fn settled_owners(&self, members: &[Member]) -> Owners {
         let mut ids = vec![BackendId::NONE; self.seats.len()];
         let mut weights = vec![0u32; self.seats.len()];
         let seated = members.iter().filter(|member| base_weight(member) > 0);
@@ -187,31 +279,35 @@ impl BaseRing {
             }
         }
         let kept = self.kept(&weights);
-        let mut claims = self.claims.clone();
-        for (member, rank) in claims.member.iter_mut().zip(&claims.rank) {
-            if *member != FREE && *rank >= kept[*member as usize] {
-                *member = FREE;
-            }
+        // Without seats all slots are free, and nobody is there to claim them.
+        let mut free = Vec::new();
+        for (seat, &kept) in kept.iter().enumerate() {
+            let (start, end) = (self.starts[seat] + kept, self.starts[seat + 1]);
+            free.extend_from_slice(&self.claimed[start as usize..end as usize]);
         }
         let walks: Vec<Walk> = self.seats.iter().map(|seat| seat.walk).collect();
-        let quotas = quotas(claims.member.len() as u32, &weights);
-        claim(&mut claims, &walks, &weights, &quotas, &kept);
-        let owner = |member: &u32| ids.get(*member as usize).copied().unwrap_or(BackendId::NONE);
-        claims.member.iter().map(owner).collect()
+        let quotas = quotas(self.slots(), &weights);
+        let claims = claim_free(self.slots(), &free, &walks, &weights, &quotas, &kept);
+        let mut moved: Vec<(u32, BackendId)> =
+            claims.into_iter().map(|(slot, seat)| (slot, ids[seat as usize])).collect();
+        if moved.len() < free.len() {
+            // All weights are 0.
+            let claimed: HashSet<u32> = moved.iter().map(|(slot, _)| *slot).collect();
+            let unclaimed = free.into_iter().filter(|slot| !claimed.contains(slot));
+            moved.extend(unclaimed.map(|slot| (slot, BackendId::NONE)));
+        }
+        Owners { ids, moved }
     }
 
     /// For each member with a base weight, in order: its seat.
     fn places<'a>(&'a self, members: &'a [Member]) -> impl Iterator<Item = Option<usize>> + 'a {
-        let mut by_address: Vec<usize> = (0..self.seats.len()).collect();
-        by_address
-            .sort_unstable_by_key(|&place| (self.seats[place].address, self.seats[place].port));
         members.iter().filter(|member| base_weight(member) > 0).map(move |member| {
-            by_address
+            self.by_address
                 .binary_search_by_key(&(member.address, member.port), |&place| {
                     (self.seats[place].address, self.seats[place].port)
                 })
                 .ok()
-                .map(|found| by_address[found])
+                .map(|found| self.by_address[found])
         })
     }
 
@@ -237,14 +333,11 @@ impl BaseRing {
         } else {
             (1, 1)
         };
-        let mut base = vec![0u32; self.seats.len()];
-        for &member in self.claims.member.iter().filter(|&&member| member != FREE) {
-            base[member as usize] += 1;
-        }
         let kept = |place: usize| {
-            let worth = base[place] as u128 * weights[place] as u128 * reference.1
+            let base = self.starts[place + 1] - self.starts[place];
+            let worth = base as u128 * weights[place] as u128 * reference.1
                 / (self.seats[place].weight as u128 * 100 * reference.0).max(1);
-            worth.min(base[place] as u128) as u32
+            worth.min(base as u128) as u32
         };
         (0..self.seats.len()).map(kept).collect()
     }

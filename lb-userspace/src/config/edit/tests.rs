@@ -139,7 +139,7 @@ const CHANGES: [(&str, &str, bool); 12] = [
 fn change(config: &mut Config, service: usize, backend: usize, number: usize) {
     use std::time::Duration;
     let service = &mut config.services[service];
-    let one = &mut service.backends[backend];
+    let one = std::sync::Arc::make_mut(&mut service.backends[backend]);
     match CHANGES[number].0 {
         "rise" => one.timing.rise = 7,
         "fall" => one.timing.fall = 9,

@@ -82,10 +82,10 @@ fn source(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
             "leave the port out",
         );
     }
-    let other =
-        |backend: &&crate::config::model::Backend| backend.address.is_ipv4() != source.is_ipv4();
+    let mut backends = subject.service.backends.iter();
     if check.via == Via::Direct
-        && let Some(backend) = subject.service.backends.iter().find(other)
+        && let Some(backend) =
+            backends.find(|backend| backend.address.is_ipv4() != source.is_ipv4())
     {
         findings.error(
             &path,

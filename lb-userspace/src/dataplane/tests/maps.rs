@@ -111,7 +111,7 @@ fn counters_are_summed_over_cpus() {
         assert!(dataplane.backend_counters(&[600]).is_err(), "there is no backend 600");
 
         dataplane.backends().set(3, &BackendRow { mtu: 1, ..BackendRow::default() });
-        dataplane.clear_backend(3).unwrap();
+        dataplane.clear_backends(&[3]).unwrap();
         let all = dataplane.backend_counters(&[2, 3, 4]).unwrap();
         assert_eq!(all[1], BackendCounters::default());
         assert!(all[0].packets > 0 && all[2].packets > 0, "{all:?}");

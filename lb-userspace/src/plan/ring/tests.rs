@@ -3,7 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::hash::expand_seed;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedMutRandom, SliceRandom},
+};
 
 use super::*;
 
@@ -372,14 +376,58 @@ fn rings_are_the_same_in_every_build() {
 }
 
 #[test]
-fn a_digest_tells_rings_apart() {
-    let one = ("10.0.0.1".parse().expect("an address"), 80);
-    let other = ("10.0.0.1".parse().expect("an address"), 81);
-    let of = |owners: &[Option<&(IpAddr, u16)>]| digest(owners.iter().copied());
-    let ring = [Some(&one), Some(&other), None];
-    assert_eq!(of(&ring), of(&[Some(&one.clone()), Some(&other.clone()), None]));
-    for another in [[Some(&other), Some(&one), None], [Some(&one), Some(&other), Some(&one)]] {
-        assert_ne!(of(&ring), of(&another));
+fn a_digest_tells_rings_apart_and_knows_owners_by_their_names() {
+    let address = || "10.0.0.1".parse().expect("an address");
+    let of = |owners: &[u32], first: u32| {
+        let names = [(first, 80u16), (first + 1, 81)];
+        let names = names.map(|(id, port)| (BackendId(id), address(), port));
+        digest(owners.iter().map(|id| BackendId(*id)), names.into_iter())
+    };
+    let ring = of(&[7, 8, 0], 7);
+    assert_eq!(ring, of(&[1, 2, 0], 1), "ids are each node's own");
+    assert_eq!(ring, of(&[7, 8, 9], 7), "who has no name is nobody");
+    for another in [&[8, 7, 0][..], &[7, 8, 7], &[7, 8]] {
+        assert_ne!(ring, of(another, 7), "{another:?}");
     }
-    assert_ne!(of(&ring), of(&ring[..2]));
+    digest([BackendId(3)].into_iter(), [].into_iter());
+}
+
+/// Whatever changes, the difference from what was before leads to what the whole ring is.
+#[test]
+fn a_difference_leads_where_the_whole_ring_is() {
+    let mut random = StdRng::seed_from_u64(5);
+    let mut set = members(&[100, 50, 50, 7, 0, 256, 100, 100, 30, 9]);
+    let base = BaseRing::new(1021, &keys(), &set);
+    let mut short = base.short_owners(&set).expect("nobody starts slowly");
+    let mut ring = base.owners(&set);
+    let mut kinds = [0; 2];
+    for round in 0..500 {
+        for _ in 0..random.random_range(1..4) {
+            let member = set.choose_mut(&mut random).expect("there are some");
+            // A weight of its own of one without a configured weight is another base ring.
+            if member.configured > 0 {
+                member.effective = match random.random_range(0..4) {
+                    0 | 1 => 0,
+                    2 => member.configured,
+                    _ => random.random_range(0..=256),
+                };
+            }
+        }
+        assert!(base.fits(1021, &set), "round {round}");
+        let after = base.short_owners(&set).expect("nobody starts slowly");
+        for (slot, owner) in base.difference(&short, &after).expect("the same backends") {
+            ring[slot as usize] = owner;
+        }
+        assert_eq!(ring, owners(1021, &keys(), &set), "round {round}: {set:?}");
+        kinds[usize::from(set.iter().all(|member| member.effective == 0))] += 1;
+        short = after;
+    }
+    assert!(kinds[0] > 100, "{kinds:?}");
+    let mut others = set.clone();
+    others[0].id.0 += 100;
+    let others = base.short_owners(&others).expect("nobody starts slowly");
+    assert_eq!(base.difference(&short, &others), None, "other ids");
+    set[1].effective = 50;
+    set[1].ramp = 50;
+    assert!(base.short_owners(&set).is_none(), "who starts slowly needs the whole ring");
 }
