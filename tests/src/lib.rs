@@ -9,6 +9,7 @@ mod bpf;
 pub mod browser;
 pub mod cgroup;
 pub mod client;
+pub mod crowd;
 pub mod daemon;
 pub mod flood;
 pub mod kernel;

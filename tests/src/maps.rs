@@ -53,6 +53,11 @@ pub fn dump(pin: &Path) -> io::Result<Entries> {
     Ok(entries)
 }
 
+/// One value of `size` bytes; `None` = the key is not there.
+pub fn value(map: &MapData, key: &[u8], size: usize) -> io::Result<Option<Vec<u8>>> {
+    bpf::look_up(map.fd().as_fd().as_raw_fd(), key, size)
+}
+
 /// Where two dumps differ, in words; empty if nowhere.
 pub fn differences(
     before: &BTreeMap<String, Entries>,

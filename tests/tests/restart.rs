@@ -101,11 +101,14 @@ fn twenty_kills_lose_nothing() {
 
 /// An apply writes down what it is about to make true before it begins: as soon as that is seen, the daemon dies.
 fn kill_inside_apply(daemon: &mut Daemon<'_>, yaml: &str) {
-    let state = daemon.directory.join("run/state.json");
+    let run = daemon.directory.join("run");
+    let read = |name: &str| std::fs::read_to_string(run.join(name)).unwrap_or_default();
+    let says = |state: &serde_json::Value| state["config_text"] == yaml;
     lb_tests::client::wait_at_once("the apply begins", MINUTE, || {
-        let text = std::fs::read_to_string(&state).unwrap_or_default();
-        let state: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        state["config_text"] == yaml
+        let journal = read("state.journal");
+        let mut lines = journal.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let begins = lines.any(|line: serde_json::Value| says(&line["head"]));
+        begins || says(&serde_json::from_str(&read("state.json")).unwrap_or_default())
     });
     daemon.kill().unwrap();
 }

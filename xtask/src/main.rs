@@ -76,6 +76,9 @@ enum Verb {
         /// Print one JSON object as the last line of standard output
         #[arg(long)]
         json: bool,
+        /// Only what begins so: recovery, control, control/probes, program
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
     },
 }
 
@@ -117,7 +120,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Lab { lab } => lab::run(&lab),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Soak { runs, again, list } => soak::run(&runs, again, list),
-        Verb::Bench { quick, json } => bench::run(quick, json),
+        Verb::Bench { quick, json, only } => bench::run(quick, json, only.as_deref()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What lb costs and how soon it is itself again: rows of figures, some with a limit.
 
 mod compare;
+mod control;
 mod peers;
 mod program;
 mod quality;
@@ -62,6 +63,7 @@ fn run(args: &Args) -> Result<bool> {
     if args.wants("recovery") {
         rows.extend(recovery::measure(if args.quick { 1 } else { 5 })?);
     }
+    rows.extend(control::measure(args)?);
     if args.wants("quality") {
         rows.extend(quality::measure());
     }
