@@ -22,6 +22,7 @@ mod reason;
 mod service;
 mod slot;
 mod trace;
+mod track;
 
 pub use address::Address;
 pub use admission::{
@@ -46,13 +47,16 @@ pub use pin::{Pin, pin_flag};
 pub use presence::{PRESENCE_BITS, Presence};
 pub use reason::{REASONS, Reason};
 pub use service::{
-    Forward, OnAllDown, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow,
+    Forward, OnAllDown, Prefixes, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow,
     address_value, key_kind, service_flag,
 };
 pub use slot::{MAX_PHASE_SECONDS, Phase, Slot, elapsed_seconds};
 pub use trace::{
     CaptureHead, CaptureRecord, CaptureRule, CaptureState, MAX_SNAPLEN, Trace, mode, rule_flag,
     trace_flag,
+};
+pub use track::{
+    BackendLoad, Policy, RememberedSource, ServiceLoad, SourceKey, algorithm, policy_flag,
 };
 
 /// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v5`).
@@ -74,6 +78,18 @@ pub mod map {
     pub const PINS: &str = "PINS";
     /// `HashMap<FlowKey, Pin>`: unconfirmed pins (only a SYN was seen).
     pub const PINS_NEW: &str = "PINS_NEW";
+    /// `HashMap<FlowKey, Pin>`: confirmed flows of services that track all, see [`crate::track`].
+    pub const FLOWS: &str = "FLOWS";
+    /// `HashMap<FlowKey, Pin>`: their unconfirmed flows.
+    pub const FLOWS_NEW: &str = "FLOWS_NEW";
+    /// `HashMap<SourceKey, RememberedSource>`: clients that services with `persistence` remember.
+    pub const SOURCES: &str = "SOURCES";
+    /// `Array<Policy>`, MMAPABLE, indexed by service id: how a service that tracks its flows chooses.
+    pub const POLICIES: &str = "POLICIES";
+    /// `Array<ServiceLoad>`, MMAPABLE, indexed by service id.
+    pub const SERVICE_LOADS: &str = "SERVICE_LOADS";
+    /// `Array<BackendLoad>`, MMAPABLE, indexed by backend id.
+    pub const LOADS: &str = "LOADS";
     /// `Array<u64>`: SYNs that wait for their answer, see [`crate::handshake`].
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// `Array<HandshakeTimes>`, indexed by backend id (nat only).
@@ -168,6 +184,8 @@ pub mod global {
     pub const OBSERVE: &str = "OBSERVE";
     /// `u32`: 1 if any service limits openings or has a SYN-flood stage.
     pub const LIMIT_OPENINGS: &str = "LIMIT_OPENINGS";
+    /// `u32`: 1 if any service tracks its flows.
+    pub const TRACK: &str = "TRACK";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }
@@ -188,6 +206,7 @@ mod pod {
         Address,
         PrefixKey,
         BackendCounters,
+        BackendLoad,
         BackendRow,
         CaptureRule,
         CaptureState,
@@ -206,15 +225,19 @@ mod pod {
         OpeningRules,
         OpeningState,
         Pin,
+        Policy,
         ProvenSource,
+        RememberedSource,
         ReplyRow,
         RouteKey,
         ServiceBucket,
         ServiceEntry,
+        ServiceLoad,
         ServiceRow,
         Slot,
         SourceRates,
         Trace,
-        VerifiedSources
+        VerifiedSources,
+        SourceKey
     );
 }

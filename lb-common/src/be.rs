@@ -54,6 +54,11 @@ impl Be32 {
     pub const fn raw(self) -> u32 {
         self.0
     }
+
+    /// The bits that `mask`, in host order, leaves.
+    pub const fn and(self, mask: u32) -> Self {
+        Self(self.0 & mask.to_be())
+    }
 }
 
 impl fmt::Debug for Be16 {

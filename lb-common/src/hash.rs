@@ -4,7 +4,7 @@
 //! word times a secret 64-bit key, whose upper half is strongly universal; then one multiply-xorshift round, which
 //! breaks up the arithmetic progressions that consecutive ports would otherwise make.
 
-use crate::abi::{Address, FlowKey};
+use crate::abi::{Address, FlowKey, Prefixes};
 
 /// Number of 64-bit keys: one added, one for each word of two addresses, one for the ports, one for the protocol.
 pub const KEYS: usize = 11;
@@ -18,22 +18,25 @@ pub fn flow_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
     finish(sum(keys, flow))
 }
 
-/// Hash of a client alone, for services that keep each client at one backend: the whole IPv4 address, or the first 64
-/// bits of an IPv6 one (a host changes the others at will, RFC 8981).
+/// Hash of a client alone, for services that keep each client at one backend: as much of its address as `prefix` says.
 #[inline(always)]
-pub fn source_hash(keys: &HashKeys, flow: &FlowKey) -> u32 {
-    let [a, b, _, d] = flow.source.words.map(|word| word.raw() as u64);
-    let sum = match flow.source.is_v4() {
-        true => keys[2].wrapping_mul(d),
-        false => keys[4].wrapping_mul(a).wrapping_add(keys[5].wrapping_mul(b)),
-    };
+pub fn source_hash(keys: &HashKeys, source: &Address, prefix: Prefixes) -> u32 {
+    let [a, b, c, d] = prefix.masked(source).words.map(|word| word.raw() as u64);
+    let mut sum = keys[2].wrapping_mul(d);
+    if !source.is_v4() {
+        let high = keys[4].wrapping_mul(a).wrapping_add(keys[5].wrapping_mul(b));
+        sum = sum.wrapping_add(high).wrapping_add(keys[6].wrapping_mul(c));
+    }
     finish(keys[0].wrapping_add(sum) ^ keys[10])
 }
 
-/// By which of the two hashes a service finds its slots.
+/// By which of the two hashes a service finds its slots: by the client's prefix, if there is one, or by the flow.
 #[inline(always)]
-pub fn ring_hash(keys: &HashKeys, flow: &FlowKey, by_source: bool) -> u32 {
-    if by_source { source_hash(keys, flow) } else { flow_hash(keys, flow) }
+pub fn ring_hash(keys: &HashKeys, flow: &FlowKey, by_source: Option<Prefixes>) -> u32 {
+    match by_source {
+        Some(prefix) => source_hash(keys, &flow.source, prefix),
+        None => flow_hash(keys, flow),
+    }
 }
 
 #[inline(always)]

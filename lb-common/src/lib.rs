@@ -5,6 +5,7 @@
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
 pub mod abi;
+pub mod balance;
 pub mod be;
 pub mod checksum;
 pub mod encap;
@@ -23,9 +24,12 @@ pub mod quote;
 pub mod rewrite;
 #[cfg(test)]
 mod sample;
+#[cfg(any(test, feature = "user"))]
+pub mod schedule;
 pub mod select;
 pub mod siphash;
 pub mod source_rate;
 pub mod syn_flood;
 pub mod tcp_reset;
+pub mod track;
 pub mod way_back;

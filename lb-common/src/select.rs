@@ -144,16 +144,16 @@ pub fn note_syn_ack(pin: &mut Pin, sequence: u32, acknowledgement: u32) -> bool 
 
 /// A packet's end in sequence space, and whether it ends the flow.
 #[derive(Clone, Copy)]
-struct Tail {
+pub(crate) struct Tail {
     /// The sequence number after the packet's last.
-    end: u32,
-    length: u32,
-    closing: bool,
+    pub(crate) end: u32,
+    pub(crate) length: u32,
+    pub(crate) closing: bool,
 }
 
 impl Tail {
     #[inline(always)]
-    fn of_syn(isn: u32) -> Self {
+    pub(crate) fn of_syn(isn: u32) -> Self {
         Self { end: isn.wrapping_add(1), length: 1, closing: false }
     }
 }
@@ -301,7 +301,7 @@ fn confirm<P: Pins>(mut pin: Pin, sequence: u32, tail: Tail, now: u64, pins: &mu
 
 /// Brings a confirmed pin up to date; true if it has to be stored: when a write is due, or CLOSING changes.
 #[inline(always)]
-fn touch(pin: &mut Pin, tail: Tail, now: u64) -> bool {
+pub(crate) fn touch(pin: &mut Pin, tail: Tail, now: u64) -> bool {
     let was_closing = pin.flags & pin_flag::CLOSING != 0;
     let explained =
         was_closing && tail.end == pin.closing_sequence && (tail.closing || tail.length == 0);
@@ -323,20 +323,25 @@ fn touch(pin: &mut Pin, tail: Tail, now: u64) -> bool {
 }
 
 #[inline(always)]
-fn due(pin: &Pin, now: u64) -> bool {
+pub(crate) fn due(pin: &Pin, now: u64) -> bool {
     now.wrapping_sub(pin.last_seen) >= TOUCH_JIFFIES
 }
 
 /// Whether a SYN with this initial sequence number is one that the unconfirmed pin stands for.
 #[inline(always)]
-fn opened_by(pin: &Pin, isn: u32) -> bool {
+pub(crate) fn opened_by(pin: &Pin, isn: u32) -> bool {
     pin.client_isn == isn || (pin.flags & pin_flag::SECOND_ISN != 0 && pin.closing_sequence == isn)
 }
 
 /// Whether a packet fits the handshake of an unconfirmed pin, so that it cannot be another flow's (nor made up by
 /// somebody who does not see the flow).
 #[inline(always)]
-fn completes(pin: &Pin, sequence: u32, acknowledgement: u32, sees_replies: bool) -> bool {
+pub(crate) fn completes(
+    pin: &Pin,
+    sequence: u32,
+    acknowledgement: u32,
+    sees_replies: bool,
+) -> bool {
     let client = follows(sequence, pin.client_isn)
         || (pin.flags & pin_flag::SECOND_ISN != 0 && follows(sequence, pin.closing_sequence));
     let server = !sees_replies
@@ -346,7 +351,7 @@ fn completes(pin: &Pin, sequence: u32, acknowledgement: u32, sees_replies: bool)
 
 /// Whether a sequence number lies 1..=65535 behind an initial one (modulo 2^32, RFC 9293 3.4).
 #[inline(always)]
-fn follows(sequence: u32, isn: u32) -> bool {
+pub(crate) fn follows(sequence: u32, isn: u32) -> bool {
     sequence.wrapping_sub(isn).wrapping_sub(1) < HANDSHAKE_WINDOW
 }
 

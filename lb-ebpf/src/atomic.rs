@@ -1,5 +1,31 @@
 //! Changing a word that several CPUs change. Rust's atomics have no such operations for this target.
 
+/// Adds to the word, and gives what it was before (Linux 5.12).
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the instruction reads and writes the eight bytes at `word`, which the caller vouches for, and nothing else.
+    unsafe {
+        let mut value = more;
+        core::arch::asm!(
+            "{value} = atomic_fetch_add((u64 *)({word} + 0), {value})",
+            word = in(reg) word,
+            value = inout(reg) value,
+            options(nostack, preserves_flags),
+        );
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as the caller promises.
+    unsafe {
+        core::sync::atomic::AtomicU64::from_ptr(word)
+            .fetch_add(more, core::sync::atomic::Ordering::Relaxed)
+    }
+}
+
 /// Adds to the word.
 ///
 /// # Safety

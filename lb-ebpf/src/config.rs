@@ -36,6 +36,10 @@ pub static OBSERVE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static LIMIT_OPENINGS: Global<u32> = Global::new(0);
 
+/// 1 if any service tracks its flows.
+#[unsafe(no_mangle)]
+pub static TRACK: Global<u32> = Global::new(0);
+
 /// One of [`mode`].
 #[unsafe(no_mangle)]
 pub static MODE: Global<u32> = Global::new(mode::PLAIN);

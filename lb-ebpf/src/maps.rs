@@ -7,15 +7,15 @@ use aya_ebpf::{
     maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    Address, BackendCounters, BackendId, BackendRow, CaptureRecord, CaptureRule, CaptureState,
-    Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow, HandshakeTimes,
-    NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket, OpeningRules,
-    OpeningState, PRESENCE_BITS, Pin, PrefixKey, Presence, ProvenSource, REASONS, ReplyRow,
-    RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceRow, Slot, SourceRates, Trace,
-    VerifiedSources,
+    Address, BackendCounters, BackendId, BackendLoad, BackendRow, CaptureRecord, CaptureRule,
+    CaptureState, Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow,
+    HandshakeTimes, NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket,
+    OpeningRules, OpeningState, PRESENCE_BITS, Pin, Policy, PrefixKey, Presence, ProvenSource,
+    REASONS, RememberedSource, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket,
+    ServiceLoad, ServiceRow, Slot, SourceKey, SourceRates, Trace, VerifiedSources,
 };
 
-use crate::lpm::longest_match;
+use crate::{lpm::longest_match, scratch::Scratch};
 
 /// VIP entries, VIP addresses and nat reply entries.
 #[map]
@@ -41,6 +41,27 @@ pub static PINS: HashMap<FlowKey, Pin> = HashMap::with_max_entries(65_536, 0);
 /// Unconfirmed pins.
 #[map]
 pub static PINS_NEW: HashMap<FlowKey, Pin> = HashMap::with_max_entries(65_536, 0);
+/// Confirmed flows of services that track all.
+#[map]
+pub static FLOWS: HashMap<FlowKey, Pin> = HashMap::with_max_entries(1, 0);
+/// Their unconfirmed flows.
+#[map]
+pub static FLOWS_NEW: HashMap<FlowKey, Pin> = HashMap::with_max_entries(1, 0);
+/// Clients that services remember.
+#[map]
+pub static SOURCES: HashMap<SourceKey, RememberedSource> = HashMap::with_max_entries(1, 0);
+/// Room beside the stack.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// How services choose, by service id.
+#[map]
+pub static POLICIES: Array<Policy> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// Loads of services by id.
+#[map]
+pub static SERVICE_LOADS: Array<ServiceLoad> = Array::with_max_entries(64, BPF_F_MMAPABLE);
+/// Loads of backends by id.
+#[map]
+pub static LOADS: Array<BackendLoad> = Array::with_max_entries(1_024, BPF_F_MMAPABLE);
 /// Counters by backend id.
 #[map]
 pub static COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(1_024, 0);

@@ -99,13 +99,19 @@ pub fn key<'a>(place: &'a mut MaybeUninit<FlowKey>, flow: &FlowKey) -> &'a FlowK
     unsafe { place.assume_init_ref() }
 }
 
-/// Notes a backend's SYN-ACK in the flow's unconfirmed pin, if it has one to this backend. Numbers in host order.
+/// Notes a backend's SYN-ACK in the flow's unconfirmed entry of a table, if it has one to this backend. Numbers in host order.
 #[inline(always)]
-pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowledgement: u32) {
+pub fn note_syn_ack(
+    table: &HashMap<FlowKey, Pin>,
+    flow: &FlowKey,
+    backend: BackendId,
+    sequence: u32,
+    acknowledgement: u32,
+) {
     if config::is_dry_run() {
         return;
     }
-    let Some(pin) = PINS_NEW.get_ptr_mut(flow) else { return };
+    let Some(pin) = table.get_ptr_mut(flow) else { return };
     // SAFETY: the pointer is to a map's value. It may be reused for another flow meanwhile; that flow's handshake would
     // then fail to confirm, and its next SYN-ACK sets it right.
     let pin = unsafe { &mut *pin };
@@ -117,30 +123,42 @@ pub fn note_syn_ack(flow: &FlowKey, backend: BackendId, sequence: u32, acknowled
 /// Stores a pin; false if the table is full. A dry run assumes that it is not.
 #[inline(always)]
 fn store(table: &HashMap<FlowKey, Pin>, flow: &FlowKey, pin: &Pin) -> bool {
-    let mut copy = MaybeUninit::<Pin>::uninit();
-    let place = copy.as_mut_ptr();
-    // Volatile, field by field: two fields stored at once could be misaligned, which the verifier refuses on the stack.
-    // SAFETY: `place` is valid for a pin, and every field of it is written.
-    let copy = unsafe {
-        (&raw mut (*place).backend).write_volatile(pin.backend);
-        (&raw mut (*place).flags).write_volatile(pin.flags);
-        (&raw mut (*place).last_seen).write_volatile(pin.last_seen);
-        (&raw mut (*place).created).write_volatile(pin.created);
-        (&raw mut (*place).client_isn).write_volatile(pin.client_isn);
-        (&raw mut (*place).server_isn).write_volatile(pin.server_isn);
-        (&raw mut (*place).closing_sequence).write_volatile(pin.closing_sequence);
-        (&raw mut (*place).service).write_volatile(pin.service);
-        copy.assume_init_ref()
-    };
+    let mut place = MaybeUninit::uninit();
+    insert(table, flow, copy(&mut place, pin), true)
+}
+
+/// A pin as a table's value, in memory. Volatile, field by field: two fields stored at once could be misaligned, which the
+/// verifier refuses on the stack.
+#[inline(always)]
+pub fn copy<'a>(place: &'a mut MaybeUninit<Pin>, pin: &Pin) -> &'a Pin {
+    let copy = place.as_mut_ptr();
+    // SAFETY: `copy` is valid for a pin, and every field of it is written.
+    unsafe {
+        (&raw mut (*copy).backend).write_volatile(pin.backend);
+        (&raw mut (*copy).flags).write_volatile(pin.flags);
+        (&raw mut (*copy).last_seen).write_volatile(pin.last_seen);
+        (&raw mut (*copy).created).write_volatile(pin.created);
+        (&raw mut (*copy).client_isn).write_volatile(pin.client_isn);
+        (&raw mut (*copy).server_isn).write_volatile(pin.server_isn);
+        (&raw mut (*copy).closing_sequence).write_volatile(pin.closing_sequence);
+        (&raw mut (*copy).service).write_volatile(pin.service);
+        place.assume_init_ref()
+    }
+}
+
+/// Stores what [`copy`] has made, if it is allowed; false if not, or if the table is full. A dry run assumes that it is not.
+#[inline(always)]
+pub fn insert(table: &HashMap<FlowKey, Pin>, flow: &FlowKey, copy: &Pin, is_allowed: bool) -> bool {
     // Without a branch around the call: the compiler would copy registers that it knows it does not need, and the verifier
     // refuses those that were never set.
     let is_dry_run = config::is_dry_run();
-    let flags = if is_dry_run { NO_UPDATE } else { 0 };
-    table.insert(flow, copy, flags).is_ok() | is_dry_run
+    let flags = if is_dry_run | !is_allowed { NO_UPDATE } else { 0 };
+    table.insert(flow, copy, flags).is_ok() | (is_dry_run & is_allowed)
 }
 
+/// A flow's entry of a table.
 #[inline(always)]
-fn read(table: &HashMap<FlowKey, Pin>, flow: &FlowKey) -> Option<Pin> {
+pub fn read(table: &HashMap<FlowKey, Pin>, flow: &FlowKey) -> Option<Pin> {
     // SAFETY: the pointer is to a map's value, copied at once. An entry that is removed and reused in between is what
     // the kernel's preallocated hash maps allow; then the flow's last packet and its pin's end coincided.
     table.get_ptr(flow).map(|pin| unsafe { *pin })

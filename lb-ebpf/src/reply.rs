@@ -14,7 +14,7 @@ use crate::{
     nexthop::{self, Hop},
     observe,
     packet::{Context, XdpFrame},
-    pin, select, service,
+    pin, select, service, track,
     verdict::{Answer, Verdict},
 };
 
@@ -62,6 +62,9 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
             note_syn_ack::<F>(frame.context(), reply, backend);
         }
     }
+    if config::TRACK.load() != 0 && says_something(&packet) {
+        track::reply::<F>(frame.context(), backend);
+    }
     let mut hop = Hop::default();
     if nexthop::to_client::<F>(frame.context(), &mut hop) == 0 {
         return Err(drop(Reason::NoNextHop));
@@ -77,6 +80,13 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
     count::reply(BackendId(backend), packet.length, packet.flags & tcp_flag::RST != 0);
     Ok(Verdict::sent(action))
+}
+
+/// Whether the packet says something about its flow that is tracked: the beginning or end of a connection, or any datagram.
+#[inline(always)]
+fn says_something(packet: &Packet) -> bool {
+    packet.flow.protocol == protocol::UDP
+        || packet.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) != 0
 }
 
 #[inline(always)]
@@ -102,7 +112,7 @@ fn note_syn_ack<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> 
             return None;
         }
         let (sequence, acknowledgement) = (sequence.to_host(), acknowledgement.to_host());
-        pin::note_syn_ack(&flow, BackendId(backend), sequence, acknowledgement);
+        pin::note_syn_ack(&maps::PINS_NEW, &flow, BackendId(backend), sequence, acknowledgement);
         Some(())
     };
     note().is_some() as u32

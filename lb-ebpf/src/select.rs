@@ -13,10 +13,11 @@ use lb_common::{
 };
 
 use crate::{
+    balance::Ask,
     config, maps,
     packet::{self, XdpFrame},
     pin::{self, FlowPins},
-    trace,
+    trace, track,
     verdict::Verdict,
 };
 
@@ -27,7 +28,13 @@ pub fn backend<F: Family>(
     packet: &Packet,
     service: &ServiceRow,
 ) -> Result<BackendId, Verdict> {
-    let hash = hash_of::<F>(service, &packet.flow, service_flag::BY_SOURCE);
+    let hash = hash_of::<F>(service, &packet.flow);
+    if track::wanted(service.flags) {
+        let backend = track::backend::<F>(frame.context(), &Ask::of(service, hash));
+        if backend != BackendId::NONE {
+            return Ok(backend);
+        }
+    }
     let slot = slot_at(service, service.ring, service.slots, hash)?;
     let mut backend = slot.owner();
     if slot.phase() != Phase::Settled && packet.flow.protocol == protocol::TCP {
@@ -49,7 +56,13 @@ pub fn backend<F: Family>(
 /// The backend of a flow, given in the client's direction, for a packet that says nothing about the flow's state.
 #[inline(always)]
 pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<BackendId, Verdict> {
-    let hash = hash_of::<F>(service, flow, service_flag::BY_SOURCE);
+    let hash = hash_of::<F>(service, flow);
+    if track::wanted(service.flags) {
+        let backend = track::whereabouts(flow);
+        if backend != BackendId::NONE {
+            return Ok(backend);
+        }
+    }
     let slot = slot_at(service, service.ring, service.slots, hash)?;
     let mut backend = slot.owner();
     if slot.phase() != Phase::Settled && flow.protocol == protocol::TCP {
@@ -70,14 +83,23 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
 /// The slot of a flow, given in the client's direction.
 #[inline(always)]
 pub fn slot_of_flow<F: Family>(service: &ServiceRow, flow: &FlowKey) -> Option<Slot> {
-    let hash = hash_of::<F>(service, flow, service_flag::BY_SOURCE);
+    let hash = hash_of::<F>(service, flow);
     maps::slot(service.ring.wrapping_add(slot_of(hash, service.slots)))
 }
 
-/// The hash that a ring is asked by; `flag` is the one that says so of it.
+/// The hash that the ring is asked by.
 #[inline(always)]
-fn hash_of<F: Family>(service: &ServiceRow, flow: &FlowKey, flag: u32) -> u32 {
-    ring_hash(&config::hash_keys(F::Header::IS_V6), flow, service.flags & flag != 0)
+fn hash_of<F: Family>(service: &ServiceRow, flow: &FlowKey) -> u32 {
+    let by_source = (service.flags & service_flag::BY_SOURCE != 0).then_some(service.prefix);
+    ring_hash(&config::hash_keys(F::Header::IS_V6), flow, by_source)
+}
+
+/// The hash that the old ring is asked by.
+#[inline(always)]
+fn old_hash_of<F: Family>(service: &ServiceRow, flow: &FlowKey) -> u32 {
+    let by_source =
+        (service.flags & service_flag::OLD_BY_SOURCE != 0).then_some(service.old_prefix);
+    ring_hash(&config::hash_keys(F::Header::IS_V6), flow, by_source)
 }
 
 #[inline(always)]
@@ -94,7 +116,7 @@ fn base<F: Family>(service: &ServiceRow, slot: Slot, flow: &FlowKey) -> Result<B
     if service.old_slots == 0 {
         return Ok(slot.owner());
     }
-    let hash = hash_of::<F>(service, flow, service_flag::OLD_BY_SOURCE);
+    let hash = old_hash_of::<F>(service, flow);
     Ok(home(slot_at(service, service.old_ring, service.old_slots, hash)?))
 }
 
@@ -117,8 +139,9 @@ fn changing<F: Family>(context: packet::Context, about: &Context) -> u32 {
     select(about, &segment, &mut pins).0
 }
 
+/// What a client's TCP packet says about its flow.
 #[inline(always)]
-fn segment(tcp: &Tcp, payload: u16) -> Segment {
+pub fn segment(tcp: &Tcp, payload: u16) -> Segment {
     let sequence = be32(tcp.sequence).to_host();
     if tcp.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
         return Segment::Opening { isn: sequence };

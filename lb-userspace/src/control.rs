@@ -17,6 +17,7 @@ mod dashboard;
 mod discovery;
 mod drain;
 pub mod dry_run;
+mod flows;
 mod forecast;
 mod history;
 mod host;
@@ -31,6 +32,7 @@ mod openings;
 pub mod options;
 mod passive;
 mod persist;
+mod policy;
 mod private_file;
 mod reload;
 mod report;
@@ -224,6 +226,7 @@ struct Node {
     /// Unconfirmed, confirmed.
     pin_counts: [u64; 2],
     counted: connections::Counted,
+    tracked: flows::Tracked,
     sweep_due: Instant,
     /// The second in which the slots' phases were last looked at, CLOCK_MONOTONIC.
     kept_at: u64,
@@ -553,6 +556,7 @@ impl Node {
             census: Census::default(),
             pin_counts: [0; 2],
             counted: connections::Counted::default(),
+            tracked: flows::Tracked::default(),
             sweep_due: Instant::now(),
             kept_at: 0,
             dirty: Waiting::default(),
@@ -716,6 +720,7 @@ impl Node {
         self.keep();
         self.count_connections();
         self.mind_openings();
+        self.sweep_flows();
         self.dataplane.settle_routes();
         if now >= self.nics_due {
             self.nics_due = now + LOOK_AT_NICS;
@@ -816,6 +821,8 @@ fn dataplane_options(
     let ring_slots =
         limits.ring_slots.unwrap_or((needed * 3).clamp(512 * 1024, u32::MAX as u64) as u32);
     let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
+    let track = config.services.iter().any(|service| service.tracks());
+    let sources = config.services.iter().any(|service| service.remembers_sources());
     let entries = |services: u64, backends: u64| services * 2 + backends;
     let entries = entries(config.services.len() as u64, backends as u64)
         .max(entries(limits.services.into(), limits.backends.into()));
@@ -832,6 +839,9 @@ fn dataplane_options(
             pins: limits.pins,
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,
+            flows: if track { limits.flows } else { 1 },
+            flows_unconfirmed: if track { limits.flows_unconfirmed } else { 1 },
+            sources: if sources { limits.sources } else { 1 },
             allow_prefixes: limits.allow_prefixes,
             deny_prefixes: limits.deny_prefixes,
         },
@@ -841,6 +851,7 @@ fn dataplane_options(
         take_over: false,
         observe: config.services.iter().any(|service| service.observe.is_some()),
         limit_openings: openings::wanted(config),
+        track,
         have_v6: true,
         log_level: options.packet_log,
     }

@@ -17,6 +17,7 @@ mod error;
 mod failures;
 mod few_routes;
 mod fill;
+mod flows;
 mod foreign;
 mod grace;
 mod layout;
@@ -45,6 +46,7 @@ mod wanted;
 
 use std::{
     io,
+    mem::offset_of,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -56,10 +58,12 @@ use aya::{
 use ipnet::IpNet;
 use lb_common::{
     abi::{
-        Address, BackendCounters, BackendRow, Clock, Connection, FlowKey, HandshakeTimes,
-        NextHopRow, ObservedCounters, Pin, REASONS, ReplyRow, ServiceRow,
+        Address, BackendCounters, BackendLoad, BackendRow, Clock, Connection, FlowKey,
+        HandshakeTimes, NextHopRow, ObservedCounters, Pin, Policy, REASONS, RememberedSource,
+        ReplyRow, ServiceLoad, ServiceRow, SourceKey,
     },
     be::Be16,
+    track::is_open,
 };
 
 pub use self::{
@@ -69,6 +73,7 @@ pub use self::{
     dry_run::{DryRun, LARGEST_FRAME, Overlay},
     error::LoadError,
     failures::Failures,
+    flows::Walk,
     foreign::{OnNic, program_on},
     grace::grace,
     load::Recipe,
@@ -87,6 +92,7 @@ use self::{
     bpffs::{Hold, PinDirectory},
     connections::Connections,
     counters::Counters,
+    flows::Flows,
     pins::Pins,
     prefix_lists::PrefixLists,
     routes::{Neighbours, Routes},
@@ -117,6 +123,10 @@ pub struct Dataplane {
     pins: Pins,
     pins_new: Pins,
     connections: Connections,
+    flows: Flows,
+    policies: Table<Policy>,
+    service_loads: Table<ServiceLoad>,
+    loads: Table<BackendLoad>,
     observed: Table<ObservedCounters>,
     openings: Openings,
     counters: Counters,
@@ -259,6 +269,98 @@ impl Dataplane {
         &self.openings
     }
 
+    /// A tracked flow's entry.
+    pub fn flow(&self, confirmed: bool, flow: &FlowKey) -> Result<Option<Pin>, MapError> {
+        self.flows.table(confirmed).get(flow)
+    }
+
+    /// Some tracked flows more of one table; the walk is through when it is at its beginning again.
+    pub fn walk_flows(&self, confirmed: bool, walk: &mut Walk) -> io::Result<Vec<(FlowKey, Pin)>> {
+        self.flows.table(confirmed).page(walk)
+    }
+
+    /// Removes a tracked flow, and what it counts for, unless a packet has changed it since it was read.
+    pub fn delete_flow(
+        &mut self,
+        confirmed: bool,
+        flow: &FlowKey,
+        read: &Pin,
+    ) -> Result<(), MapError> {
+        if self.flows.delete(confirmed, flow, read)? {
+            let table = match confirmed {
+                true => offset_of!(ServiceLoad, confirmed),
+                false => offset_of!(ServiceLoad, unconfirmed),
+            };
+            if read.service < self.service_loads.len() {
+                self.service_loads.add(read.service, table, -1);
+            }
+            if is_open(read) {
+                self.add_connections(read.service, read.backend.0, -1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Corrects the number of connections of a backend and of its service.
+    pub fn add_connections(&self, service: u32, backend: u32, more: i64) {
+        if backend < self.loads.len() {
+            self.loads.add(backend, offset_of!(BackendLoad, connections), more);
+        }
+        if service < self.service_loads.len() {
+            self.service_loads.add(service, offset_of!(ServiceLoad, connections), more);
+        }
+    }
+
+    /// Corrects the numbers of a service's entries: unconfirmed, confirmed.
+    pub fn add_entries(&self, service: u32, more: [i64; 2]) {
+        self.service_loads.add(service, offset_of!(ServiceLoad, unconfirmed), more[0]);
+        self.service_loads.add(service, offset_of!(ServiceLoad, confirmed), more[1]);
+    }
+
+    /// Sizes of the tables of tracked flows: unconfirmed, confirmed.
+    pub fn flow_limits(&self) -> [u32; 2] {
+        [self.sizes.flows_unconfirmed, self.sizes.flows]
+    }
+
+    /// Some remembered clients more; the walk is through when it is at its beginning again.
+    pub fn walk_sources(&self, walk: &mut Walk) -> io::Result<Vec<(SourceKey, RememberedSource)>> {
+        self.flows.sources(walk)
+    }
+
+    /// A remembered client.
+    pub fn source(&self, key: &SourceKey) -> Result<Option<RememberedSource>, MapError> {
+        self.flows.source(key)
+    }
+
+    /// Forgets a client unless it has been heard of since it was read.
+    pub fn delete_source(
+        &mut self,
+        key: &SourceKey,
+        read: &RememberedSource,
+    ) -> Result<(), MapError> {
+        self.flows.delete_source(key, read).map(drop)
+    }
+
+    /// How services choose, by id.
+    pub fn policies(&self) -> &Table<Policy> {
+        &self.policies
+    }
+
+    /// Loads of services, by id.
+    pub fn service_loads(&self) -> &Table<ServiceLoad> {
+        &self.service_loads
+    }
+
+    /// The load of a backend, and its weight in force.
+    pub fn load_of(&self, backend: u32) -> BackendLoad {
+        self.loads.get(backend)
+    }
+
+    /// Sets the weight in force of a backend.
+    pub fn set_load_weight(&self, backend: u32, weight: u64) {
+        self.loads.set_word(backend, offset_of!(BackendLoad, weight) / 8, weight);
+    }
+
     /// Times of handshakes of backends, in the order of `ids`.
     pub fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
         self.counters.handshakes(ids)
@@ -280,13 +382,16 @@ impl Dataplane {
             self.backends.set(*id, &BackendRow::default());
             self.replies.set(*id, &ReplyRow::default());
             self.observed.set(*id, &ObservedCounters::default());
+            self.loads.set(*id, &BackendLoad::default());
         }
         self.counters.clear_backends(ids)
     }
 
-    /// Zeroes the reasons of a service id before it is used again.
+    /// Zeroes the reasons, the policy and the loads of a service id before it is used again.
     pub fn clear_reasons(&mut self, service: u32) -> Result<(), MapError> {
         self.openings.clear(service);
+        self.policies.set(service, &Policy::default());
+        self.service_loads.set(service, &ServiceLoad::default());
         self.counters.clear_reasons(service)
     }
 
@@ -393,6 +498,8 @@ impl Dataplane {
         (loaded.have_nat || !options.have_nat)
             && loaded.observe == options.observe
             && loaded.limit_openings == options.limit_openings
+            && (loaded.track || !options.track)
+            && (self.sizes.sources > 1 || options.sizes.sources == 1)
             && (loaded.have_v6 || !options.have_v6)
             && (!loaded.single_nic || options.single_nic)
     }

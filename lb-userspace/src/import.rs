@@ -48,7 +48,11 @@ struct Service {
     port: u16,
     protocol: Option<&'static str>,
     forward: Forward,
-    by_source: bool,
+    /// What stands behind `balance:`; empty = what it is without the key.
+    balance: &'static str,
+    hash_balance_factor: Option<u16>,
+    /// What stands behind `persistence:`.
+    persistence: Option<String>,
     /// What stands behind `observe:`.
     observe: Option<String>,
     allow_fail_open: bool,

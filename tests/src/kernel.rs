@@ -28,7 +28,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{Clock, FlowKey, Pin, Slot, global, map, program},
+    abi::{BackendLoad, Clock, FlowKey, Pin, ServiceLoad, Slot, global, map, program},
     hash::{HashKeys, expand_seed},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -71,6 +71,10 @@ pub struct Options {
     pub observe: bool,
     /// Services may limit openings and have SYN-flood stages.
     pub limit_openings: bool,
+    /// Entries of each table of flows; 0 = no service tracks its flows.
+    pub flows: u32,
+    /// Remembered clients.
+    pub sources: u32,
 }
 
 impl Default for Options {
@@ -82,6 +86,8 @@ impl Default for Options {
             pins: 1 << 16,
             observe: false,
             limit_openings: false,
+            flows: 0,
+            sources: 1,
         }
     }
 }
@@ -145,14 +151,15 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         let keys = hash_keys();
         let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
-        let observe = u32::from(options.observe);
         let limit_openings = u32::from(options.limit_openings);
+        let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
             .override_global(global::SINGLE_NIC, &single, true)
             .override_global(global::HAVE_NAT, &1u32, true)
             .override_global(global::OBSERVE, &observe, true)
+            .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
@@ -162,6 +169,12 @@ impl Kernel {
             .map_max_entries(map::REPLIES, options.backends)
             .map_max_entries(map::COUNTERS, options.backends)
             .map_max_entries(map::OBSERVED, options.backends)
+            .map_max_entries(map::LOADS, options.backends)
+            .map_max_entries(map::POLICIES, SERVICES)
+            .map_max_entries(map::SERVICE_LOADS, SERVICES)
+            .map_max_entries(map::FLOWS, options.flows.max(1))
+            .map_max_entries(map::FLOWS_NEW, options.flows.max(1))
+            .map_max_entries(map::SOURCES, options.sources)
             .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
             .map_max_entries(map::PINS, options.pins)
             .map_max_entries(map::PINS_NEW, options.pins);
@@ -241,6 +254,22 @@ impl Kernel {
     pub fn pin_counts(&mut self) -> (usize, usize) {
         let confirmed = self.hash_map::<FlowKey, Pin>(map::PINS).keys().count();
         (confirmed, self.hash_map::<FlowKey, Pin>(map::PINS_NEW).keys().count())
+    }
+
+    /// Confirmed and unconfirmed entry of a tracked flow.
+    pub fn flows(&mut self, flow: &FlowKey) -> (Option<Pin>, Option<Pin>) {
+        let confirmed = self.hash_map::<FlowKey, Pin>(map::FLOWS).get(flow, 0).ok();
+        (confirmed, self.hash_map::<FlowKey, Pin>(map::FLOWS_NEW).get(flow, 0).ok())
+    }
+
+    /// Open connections of a backend, as the program counts them.
+    pub fn connections(&mut self, backend: u32) -> u64 {
+        self.array::<BackendLoad>(map::LOADS).get(&backend, 0).expect("within").connections
+    }
+
+    /// What the program counts of a service.
+    pub fn service_load(&mut self, service: u32) -> ServiceLoad {
+        self.array(map::SERVICE_LOADS).get(&service, 0).expect("within")
     }
 
     /// Now, in the kernel's jiffies.

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use super::{Address, FlowKey, protocol};
+use super::{Address, FlowKey};
 use crate::be::Be16;
 
 /// Number of a backend, 1..2^24; 0 is "none". Belongs to one backend of one service until nothing names it any more.
@@ -23,6 +23,8 @@ pub mod backend_flag {
     pub const DOWN: u32 = 1;
     /// `ifindex`, `dst_mac` and `src_mac` are valid. Without it the packet path asks the kernel (`bpf_fib_lookup`).
     pub const RESOLVED: u32 = 2;
+    /// Gone from the file: it keeps its flows, and clients that were remembered go elsewhere with their next one.
+    pub const REMOVED: u32 = 4;
 }
 
 /// One entry of `BACKENDS`, one cache line. Every field group changes by one aligned 8-byte store: each MAC address with
@@ -72,7 +74,7 @@ pub struct ReplyRow {
 }
 
 impl ReplyRow {
-    /// The flow as its client sends it, of a TCP packet that came from the backend.
+    /// The flow as its client sends it, of a packet that came from the backend.
     #[inline(always)]
     pub const fn client_flow(&self, from_backend: &FlowKey) -> FlowKey {
         FlowKey {
@@ -80,7 +82,7 @@ impl ReplyRow {
             destination: self.vip,
             source_port: from_backend.destination_port,
             destination_port: self.port,
-            protocol: protocol::TCP,
+            protocol: from_backend.protocol,
             _pad: [0; 3],
         }
     }

@@ -123,6 +123,8 @@ pub mod service_flag {
     pub const LIMIT_OPENINGS: u32 = 1 << 17;
     /// There is a SYN-flood stage ([`crate::syn_flood`]).
     pub const SYN_FLOOD: u32 = 1 << 18;
+    /// Every flow is remembered, and its backend chosen by the service's [`super::Policy`] ([`crate::track`]).
+    pub const TRACK: u32 = 1 << 24;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
     pub const RUN_TIME: u32 = REJECT | DROP | NEW_ONLY;
 
@@ -142,6 +144,7 @@ pub mod service_flag {
             DENY,
             LIMIT_OPENINGS,
             SYN_FLOOD,
+            TRACK,
         ];
         let (mut seen, mut index) = (0, 0);
         while index < all.len() {
@@ -150,6 +153,51 @@ pub mod service_flag {
             index += 1;
         }
     };
+}
+
+/// Lengths of prefixes that stand for one client, bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefixes {
+    /// Of IPv4, 0..=32.
+    pub v4: u8,
+    /// Of IPv6, 0..=128.
+    pub v6: u8,
+}
+
+impl Default for Prefixes {
+    /// A host: the whole IPv4 address, or the first 64 bits of an IPv6 one (a host changes the others at will, RFC 8981).
+    fn default() -> Self {
+        Self { v4: 32, v6: 64 }
+    }
+}
+
+impl Prefixes {
+    /// The address with its host part zero.
+    #[inline(always)]
+    pub const fn masked(self, address: &Address) -> Address {
+        let [a, b, c, d] = address.words;
+        if address.is_v4() {
+            return Address::v4(d.and(mask(self.v4 as u32)));
+        }
+        let length = self.v6 as u32;
+        Address::v6([
+            a.and(mask(length)),
+            b.and(mask(length.saturating_sub(32))),
+            c.and(mask(length.saturating_sub(64))),
+            d.and(mask(length.saturating_sub(96))),
+        ])
+    }
+}
+
+/// The first `length` bits of a word, host order; all of them from 32 on.
+#[inline(always)]
+const fn mask(length: u32) -> u32 {
+    match length {
+        0 => 0,
+        1..32 => u32::MAX << (32 - length),
+        _ => u32::MAX,
+    }
 }
 
 /// One entry of `SERVICES`, one cache line. Immutable once its index is published in `SERVICE_TABLE` (a change of the
@@ -185,8 +233,10 @@ pub struct ServiceRow {
     pub idle_seconds: u32,
     /// Number of the list in `DENY`, with [`service_flag::DENY`].
     pub deny_list: u32,
-    /// Zero.
-    pub _reserved: u32,
+    /// With [`service_flag::BY_SOURCE`]: how much of a client's address counts.
+    pub prefix: Prefixes,
+    /// The same for the old ring.
+    pub old_prefix: Prefixes,
 }
 
 const _: () = assert!(size_of::<ServiceRow>() == 64);

@@ -225,10 +225,11 @@ fn a_client_has_one_source_hash_whatever_its_ports() {
         ("2001:db8::1", "2001:db8::ffff:1", true),
         ("2001:db8::1", "2001:db8:0:1::1", false),
     ] {
-        let hash = |address, port| source_hash(&keys, &flow(address, port));
+        let host = Prefixes::default();
+        let hash = |address, port| source_hash(&keys, &flow(address, port).source, host);
         assert_eq!(hash(a, 1024) == hash(b, 50_000), same, "{a} and {b}");
-        assert_eq!(ring_hash(&keys, &flow(a, 7), true), hash(a, 8));
-        assert_eq!(ring_hash(&keys, &flow(a, 7), false), flow_hash(&keys, &flow(a, 7)));
+        assert_eq!(ring_hash(&keys, &flow(a, 7), Some(host)), hash(a, 8));
+        assert_eq!(ring_hash(&keys, &flow(a, 7), None), flow_hash(&keys, &flow(a, 7)));
     }
 }
 
@@ -240,8 +241,31 @@ fn consecutive_clients_are_spread_evenly() {
         let [_, _, c, d] = number.to_be_bytes();
         let flow =
             FlowKey { source: core::net::IpAddr::from([10, 9, c, d]).into(), ..FlowKey::default() };
-        slots[slot_of(source_hash(&keys, &flow), 16) as usize] += 1;
+        slots[slot_of(source_hash(&keys, &flow.source, Prefixes::default()), 16) as usize] += 1;
     }
     let (least, most) = (slots.iter().min().unwrap(), slots.iter().max().unwrap());
     assert!(*least > 3_600 && *most < 4_400, "{slots:?}");
+}
+
+#[test]
+fn a_prefix_has_one_source_hash() {
+    let keys = expand_seed(&[4; 32]);
+    let hash = |address: &str, v4: u8, v6: u8| {
+        let address = address.parse::<IpAddr>().unwrap().into();
+        source_hash(&keys, &address, Prefixes { v4, v6 })
+    };
+    for (a, b, v4, v6, same) in [
+        ("10.0.0.1", "10.0.0.254", 24, 64, true),
+        ("10.0.0.1", "10.0.1.1", 24, 64, false),
+        ("10.0.0.1", "10.0.1.1", 23, 64, true),
+        ("10.0.0.1", "203.0.113.9", 0, 64, true),
+        ("2001:db8::1", "2001:db8::2", 32, 128, false),
+        ("2001:db8::1", "2001:db8::2", 32, 126, true),
+        ("2001:db8:0:0:1::", "2001:db8:0:0:2::", 32, 80, false),
+        ("2001:db8:0:0:1::", "2001:db8:0:0:1:ffff::", 32, 80, true),
+        ("2001:db8::1", "2001:db8:1::1", 32, 32, true),
+        ("2001:db8::1", "fd00::1", 32, 0, true),
+    ] {
+        assert_eq!(hash(a, v4, v6) == hash(b, v4, v6), same, "{a} and {b} by /{v4} and /{v6}");
+    }
 }

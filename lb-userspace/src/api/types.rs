@@ -115,9 +115,12 @@ pub struct ServiceStatus {
     pub slots: PhaseCount,
     /// Backends, those on their way out included.
     pub backends: Vec<BackendStatus>,
-    /// `maglev` or `source`: what the ring is asked with.
+    /// The word behind `balance:`.
     #[serde(default)]
     pub balance: String,
+    /// What it has in the tables of flows, if it remembers all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<Tracking>,
     /// Seconds since the service last changed between usable and DOWN; since it is known, if it never has.
     #[serde(default)]
     pub last_change_seconds: u64,
@@ -146,6 +149,22 @@ pub struct SynFlood {
     pub engage: u64,
     /// Fewer release it.
     pub release: u64,
+}
+
+/// A service's entries in the tables of flows, and how many it may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracking {
+    /// Flows after their handshake or first answer.
+    pub confirmed: u64,
+    /// As many as there may be.
+    pub confirmed_limit: u64,
+    /// Flows before that.
+    pub unconfirmed: u64,
+    /// As many as there may be.
+    pub unconfirmed_limit: u64,
+    /// Clients that are remembered, at the last sweep; `None` = none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<u64>,
 }
 
 /// Slots by phase.

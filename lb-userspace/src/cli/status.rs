@@ -8,7 +8,7 @@ use super::{
     output::{self, Style, clean, number_cell, table_text},
     units,
 };
-use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Setting, Status};
+use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Setting, Status, Tracking};
 
 /// Show node, NICs, services and backends
 ///
@@ -125,6 +125,9 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
             stage.syns_per_second, stage.release
         ));
     }
+    if let Some(tracking) = &service.tracking {
+        text.push_str(&flows(&service.balance, tracking));
+    }
     let headings = [
         "BACKEND", "FROM", "ROLE", "ADDRESS", "STATE", "ADMIN", "WEIGHT", "SLOTS", "PINS", "SINCE",
         "CHECK", "NEXT HOP",
@@ -159,6 +162,17 @@ fn render_service(service: &ServiceStatus, style: Style) -> String {
     }
     text.push_str(&table_text(&table, "  "));
     text
+}
+
+/// What is remembered of flows, where all are.
+fn flows(balance: &str, tracking: &Tracking) -> String {
+    let Tracking { confirmed, confirmed_limit, unconfirmed, unconfirmed_limit, sources } = tracking;
+    let sources =
+        sources.map_or_else(String::new, |sources| format!(", {sources} clients remembered"));
+    format!(
+        "  {}  flows: {confirmed} of {confirmed_limit} confirmed, {unconfirmed} of {unconfirmed_limit} unconfirmed{sources}\n",
+        clean(balance)
+    )
 }
 
 /// Slots that are not SETTLED, by phase; nothing in the normal state.

@@ -53,10 +53,28 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "mode: native")], &["1:1: unknown key `mode` at the top level: did you mean `xdp_mode`?"]),
     Case(&[(5, "    forward: nat\n    balance: roundrobin")], &[
-        "6:14: `roundrobin` is not a value of services[0].balance: did you mean `maglev`? (write one of maglev, source)",
+        "6:14: `roundrobin` is not a value of services[0].balance: did you mean `wrr`? (write one of maglev, source, rr, wrr, leastconn, wlc, random2)",
     ]),
-    Case(&[(5, "    forward: nat\n    persistence: {by: source}")], &[
-        "6:5: unknown key `persistence` in services[0]: persistence with a time-out is not built; `balance: source` keeps a client at its backend",
+    Case(&[(5, "    forward: nat\n    persistence: {by: source, prefix_v4: 33}")], &[
+        "6:42: 33 in services[0].persistence.prefix_v4 is out of bounds: write a number from 0 to 32",
+    ]),
+    Case(&[(5, "    forward: nat\n    persistence: {by: source, timeout: 1500ms}")], &[
+        "6:40: 1500ms in services[0].persistence.timeout is out of bounds: write whole seconds from 1s to 24h",
+    ]),
+    Case(&[(5, "    forward: nat\n    balance: leastconn\n    track: changes")], &[
+        "7:12: services[0].track is `changes`, but `balance: leastconn` needs every flow to be remembered: remove it, or write `track: always`",
+    ]),
+    Case(&[(5, "    forward: nat\n    persistence: {by: source, timeout: 6m}\n    track: changes")], &[
+        "7:12: services[0].track is `changes`, but `persistence.timeout` needs every flow to be remembered: remove it, or write `track: always`",
+    ]),
+    Case(&[(5, "    forward: nat\n    balance: rr\n    hash_balance_factor: 125")], &[
+        "7:26: services[0].hash_balance_factor has no effect with `balance: rr`: remove it, or write `balance: maglev` or `source`",
+    ]),
+    Case(&[(5, "    forward: nat\n    hash_balance_factor: 100")], &[
+        "6:26: 100 in services[0].hash_balance_factor is out of bounds: write a number from 101 to 10000",
+    ]),
+    Case(&[(5, "    forward: nat\n    balance: rr\n    persistence: {by: source}")], &[
+        "7:5: services[0].persistence without `timeout` is what the ring does, and `balance: rr` does not ask it: add `timeout: 6m`, or write `balance: maglev`",
     ]),
     Case(&[(8, "      - {name: web1, address: 10.0.0.11, send_proxy: true}")], &[
         "8:42: unknown key `send_proxy` in services[0].backends[0]: the PROXY protocol is not built: remove the key",

@@ -59,6 +59,8 @@ const SOURCE_RATE: &[(&str, &str)] = &[("services[].rate_limit.connections_per_s
 const ENGAGE: &[(&str, &str)] = &[("services[].syn_flood.engage", "50/s")];
 const RELEASE: &[(&str, &str)] = &[("services[].syn_flood.release", "5/s")];
 const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
+const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
+const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 
 const ROWS: &[Row] = &[
@@ -79,6 +81,9 @@ const ROWS: &[Row] = &[
     ("limits.pins", &[], Differs("5000", "6000")),
     ("limits.pins_unconfirmed", &[], Differs("5000", "6000")),
     ("limits.connections", &[], Differs("5000", "6000")),
+    ("limits.flows", &[], Differs("5000", "6000")),
+    ("limits.flows_unconfirmed", &[], Differs("5000", "6000")),
+    ("limits.sources", &[], Differs("5000", "6000")),
     ("limits.allow_prefixes", &[], Differs("5", "6")),
     ("resolver", &[], Differs("{}", "{min_ttl: 2s}")),
     ("resolver.resolv_conf", &[], Differs("/a", "/b")),
@@ -123,6 +128,13 @@ const ROWS: &[Row] = &[
     ("services[].deny", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
     ("services[].deny_file", &[], Differs("/etc/a", "/etc/b")),
     ("services[].balance", &[], Differs("maglev", "source")),
+    ("services[].hash_balance_factor", &[], Differs("125", "150")),
+    ("services[].track", &[], Differs("changes", "always")),
+    ("services[].persistence", &[], Differs("source", "{by: source, timeout: 6m}")),
+    ("services[].persistence.by", TIMEOUT, Needed("source")),
+    ("services[].persistence.prefix_v4", PERSISTENCE, Differs("24", "25")),
+    ("services[].persistence.prefix_v6", PERSISTENCE, Differs("48", "56")),
+    ("services[].persistence.timeout", PERSISTENCE, Differs("5s", "6s")),
     ("services[].on_all_down", &[], Differs("reject", "drop")),
     ("services[].quorum", &[], Differs("1", "2")),
     ("services[].hysteresis", QUORUM, Differs("1", "2")),

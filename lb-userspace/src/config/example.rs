@@ -59,7 +59,11 @@ fn write_key(text: &mut String, key: &Key, indent: usize, first_of_item: bool) {
         _ => {
             let value = key.shape.example.as_ref().or(key.shape.default.as_ref());
             let value = value.unwrap_or_else(|| panic!("{} needs an example", key.name));
-            let comment = COMMENTS.iter().any(|path| path.ends_with(&format!("[].{}", key.name)));
+            // Each list indents by 4.
+            let comment = COMMENTS.iter().any(|path| {
+                path.ends_with(&format!("[].{}", key.name))
+                    && path.matches("[]").count() * 4 == indent
+            });
             let mark = if comment { "# " } else { "" };
             let head = format!("{}{lead}{mark}{}:", " ".repeat(at), key.name);
             *text += &format!("{head} {}\n", flow(value));

@@ -1,5 +1,6 @@
 //! The checked configuration. Only `config` makes one; everything else may rely on what is documented here.
 
+mod balance;
 mod check;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::check::*;
+pub use self::{balance::*, check::*};
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -108,6 +109,12 @@ pub struct Limits {
     pub pins_unconfirmed: u32,
     /// Connections that are counted.
     pub connections: u32,
+    /// Confirmed flows of services that track all.
+    pub flows: u32,
+    /// Their unconfirmed flows.
+    pub flows_unconfirmed: u32,
+    /// Clients that services with `persistence` remember.
+    pub sources: u32,
     /// `allow` prefixes of all services together.
     pub allow_prefixes: u32,
     /// `deny` prefixes of all services together.
@@ -125,6 +132,12 @@ pub struct Service {
     pub forward: Forward,
     /// What decides about the backend.
     pub balance: Balance,
+    /// Percent of its share of all connections that a backend may have, 101..=10000; with maglev and source only.
+    pub hash_balance_factor: Option<u16>,
+    /// Which flows are remembered; all of them if anything above or below needs it.
+    pub track: Track,
+    /// What keeps a client at its backend.
+    pub persistence: Option<Persistence>,
     /// Clients that may in, beside those in `allow_file`; empty, and no file = all.
     pub allow: Vec<IpNet>,
     /// More of them.
@@ -278,27 +291,6 @@ pub enum Forward {
     Dsr,
     /// `forward: tunnel, encap: ipip`; any mix of families.
     Ipip,
-}
-
-/// `balance:`
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Each flow by itself.
-    #[default]
-    Maglev,
-    /// All flows of a client together.
-    Source,
 }
 
 /// `on_all_down:`

@@ -11,7 +11,8 @@ use std::{
 use super::{
     model::{
         Backend, BackendsFrom, Burst, Config, Dashboard, Forward, Limits, Listen, Observe, OnError,
-        Origin, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts, Timing, Tracked,
+        Origin, Persistence, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts, Timing,
+        Track, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
@@ -52,6 +53,9 @@ pub fn config(file: &spec::File) -> Config {
             pins: limits.pins,
             pins_unconfirmed: limits.pins_unconfirmed,
             connections: limits.connections,
+            flows: limits.flows,
+            flows_unconfirmed: limits.flows_unconfirmed,
+            sources: limits.sources,
             allow_prefixes: limits.allow_prefixes,
             deny_prefixes: limits.deny_prefixes,
         },
@@ -76,7 +80,15 @@ fn dashboard(dashboard: &spec::Dashboard) -> Dashboard {
     }
 }
 
-fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
+fn service(written: &spec::Service, defaults: &BackendSettings) -> Service {
+    let mut service = service_as_written(written, defaults);
+    if written.track.is_none() && service.needs_tracking() {
+        service.track = Track::Always;
+    }
+    service
+}
+
+fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Service {
     let listen = &service.listen;
     Service {
         name: service.name.0.clone(),
@@ -99,6 +111,14 @@ fn service(service: &spec::Service, defaults: &BackendSettings) -> Service {
         deny: service.deny.iter().map(|prefix| prefix.0).collect(),
         deny_file: service.deny_file.as_ref().map(prefix_file),
         balance: service.balance,
+        hash_balance_factor: service.hash_balance_factor,
+        track: service.track.unwrap_or_default(),
+        persistence: service.persistence.as_ref().map(|one| Persistence {
+            by: one.by,
+            prefix_v4: one.prefix_v4,
+            prefix_v6: one.prefix_v6,
+            timeout: one.timeout.map(|timeout| timeout.0),
+        }),
         on_all_down: service.on_all_down,
         quorum: service.quorum,
         hysteresis: service.hysteresis,

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod backends;
+mod balance;
 mod checks;
 mod dashboard;
 mod discovery;
@@ -81,4 +82,5 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     roles::judge(context, findings);
     timing::judge(context, findings);
     limits::judge(context, findings);
+    balance::judge(context, findings);
 }

@@ -1,6 +1,7 @@
 //! The file as written. These types are the only definition of its keys: the JSON Schema, the checks of keys, types
 //! and bounds, `configs/every-option.yaml` and its documentation are all derived from them.
 
+mod balance;
 mod check;
 
 use std::{net::IpAddr, num::NonZeroU16};
@@ -13,7 +14,7 @@ use super::{
     diagnostic::Diagnostic,
     model::{
         Balance, Fragments, InitState, ObserveMode, OnAllDown, OnError, OnMarkedDown, Protocol,
-        SocketLevel, XdpMode,
+        SocketLevel, Track, XdpMode,
     },
     value::{
         BackendPath, DnsName, Endpoint, FilePath, GroupName, Host, HostName, InterfaceName, Name,
@@ -21,7 +22,7 @@ use super::{
     },
 };
 
-pub use self::check::*;
+pub use self::{balance::*, check::*};
 
 /// The configuration of lb, an XDP load balancer for TCP and UDP.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -155,6 +156,16 @@ pub struct Limits {
     /// Connections that are counted, of all services with `count_connections`; each takes some 100 bytes while it is open.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub connections: u32,
+    /// Flows of services that track all of them (`track: always`), after their handshake or first answer; about 130 bytes each,
+    /// allocated once a service does.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub flows: u32,
+    /// The same, before that; a flood of SYNs or datagrams can fill this table only, and only its service's part of it.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub flows_unconfirmed: u32,
+    /// Clients that services with `persistence` and a time-out remember; about 90 bytes each, allocated once a service does.
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub sources: u32,
     /// `allow` prefixes of all services together, those in files counted.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub allow_prefixes: u32,
@@ -172,6 +183,9 @@ impl Default for Limits {
             pins: 262_144,
             pins_unconfirmed: 65_536,
             connections: 262_144,
+            flows: 262_144,
+            flows_unconfirmed: 65_536,
+            sources: 262_144,
             allow_prefixes: 65_536,
             deny_prefixes: 262_144,
         }
@@ -231,10 +245,26 @@ pub struct Service {
     /// as needed; a backend without a tunnel device can run `lb decap`.
     #[schemars(example = Encap::Ipip)]
     pub encap: Option<Encap>,
-    /// What decides about the backend of a new flow, by Maglev hashing in both cases: `maglev` = addresses and ports, each
-    /// flow by itself; `source` = the client's address alone (IPv6: its /64), so that a client stays with its backend.
+    /// What decides about the backend of a new flow. By Maglev hashing, without remembering anything: `maglev` = addresses and
+    /// ports, each flow by itself; `source` = the client's address alone (IPv6: its /64), so that a client stays with its
+    /// backend. With every flow remembered (`track: always` goes without saying): `rr` = in turn; `wrr` = in turn, by
+    /// weight; `leastconn` = who has the fewest connections; `wlc` = who has the fewest for its weight; `random2` = the
+    /// less loaded of two drawn by weight. `rr` and `leastconn` give all weights but 0 the same share.
     #[serde(default)]
     pub balance: Balance,
+    /// Percent of its share of all connections that a backend may have (HAProxy's word): a new flow whose backend has more goes
+    /// to the next one on the ring. With `balance: maglev` or `source`, for at most 256 backends; `track: always` goes
+    /// without saying. Smaller = more even, and more flows that are not where the ring alone would have them.
+    #[schemars(range(min = 101, max = 10_000), example = 125)]
+    pub hash_balance_factor: Option<u16>,
+    /// Which flows are remembered: `changes` = those of ring slots whose backend has changed, until that has settled; `always` =
+    /// all of them (`limits.flows`), UDP's too, each with its backend until that goes down. What finds no room follows the
+    /// ring, as if it were `changes`. Costs one or two look-ups for each packet from a client of this service. Without it:
+    /// `always` where another key needs it, else `changes`.
+    #[schemars(example = Track::Always)]
+    pub track: Option<Track>,
+    /// What keeps a client at its backend, whatever port it comes from.
+    pub persistence: Option<Persistence>,
     /// Clients that may in. Empty = all. (Balanced packets do not pass the host's firewall.)
     #[serde(default)]
     #[schemars(example = ["198.51.100.0/24", "203.0.113.7"])]

@@ -82,6 +82,14 @@ impl Node {
         if let Some(ring) = old_ring {
             self.spans.adopt(ring);
         }
+        let policy = self.dataplane.policies().get(row.id);
+        let choices = match policy.schedule_length {
+            0 => Span { offset: policy.members, slots: policy.members_length },
+            slots => Span { offset: policy.schedule, slots },
+        };
+        if choices.slots != 0 {
+            self.spans.adopt(choices);
+        }
         let key =
             ListenKey { address: row.vip.into(), port: row.port.to_host(), protocol: row.protocol };
         let spec = match specs.get(&key) {
@@ -103,8 +111,9 @@ impl Node {
             ring,
             old_ring,
             base_ring: None,
-            by_source: row.flags & service_flag::BY_SOURCE != 0,
-            old_by_source: row.flags & service_flag::OLD_BY_SOURCE != 0,
+            by_source: (row.flags & service_flag::BY_SOURCE != 0).then_some(row.prefix),
+            old_by_source: (row.flags & service_flag::OLD_BY_SOURCE != 0).then_some(row.old_prefix),
+            choices,
             allow_list: row.allow_list,
             deny_list: row.deny_list,
             syn_flood_engaged: false,
@@ -241,6 +250,12 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
             0 => model::Balance::Maglev,
             _ => model::Balance::Source,
         },
+        hash_balance_factor: None,
+        track: match row.flags & service_flag::TRACK {
+            0 => model::Track::Changes,
+            _ => model::Track::Always,
+        },
+        persistence: None,
         on_all_down: model::OnAllDown::default(),
         quorum: 1,
         hysteresis: 0,

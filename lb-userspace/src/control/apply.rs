@@ -89,6 +89,7 @@ impl Node {
         self.services[index].take(&decision);
         self.publish_backends(index)?;
         let moved = self.fill_ring(index, &decision)?;
+        self.publish_policy(index, &decision)?;
         let service = &mut self.services[index];
         if service.row != 0 {
             service.history.moved_slots += u64::from(moved);
@@ -289,7 +290,8 @@ impl Node {
             protocol: service.key.protocol,
             forward: forward(service.spec.forward) as u8,
             idle_seconds: service.idle_seconds() as u32,
-            _reserved: 0,
+            prefix: service.by_source.unwrap_or_default(),
+            old_prefix: service.old_by_source.unwrap_or_default(),
         };
         let old = service.row;
         if old != 0 {
@@ -388,6 +390,9 @@ impl Node {
         if let Some(ring) = service.old_ring {
             self.retire(Retired::Span(ring));
         }
+        if service.choices.slots != 0 {
+            self.retire(Retired::Span(service.choices));
+        }
         for (kind, list) in [(List::Allow, service.allow_list), (List::Deny, service.deny_list)] {
             if list != 0 {
                 self.retire(Retired::List(kind, list));
@@ -440,8 +445,9 @@ impl Node {
             ring: Span::default(),
             old_ring: None,
             base_ring: None,
-            by_source: spec.balance == model::Balance::Source,
-            old_by_source: false,
+            by_source: spec.ring_prefix(),
+            old_by_source: None,
+            choices: Span::default(),
             allow_list: 0,
             deny_list: 0,
             syn_flood_engaged: false,
@@ -506,10 +512,10 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if !service.spec.listen.interfaces.is_empty() {
         flags |= service_flag::INTERFACES;
     }
-    if service.by_source {
+    if service.by_source.is_some() {
         flags |= service_flag::BY_SOURCE;
     }
-    if service.old_by_source && service.old_ring.is_some() {
+    if service.old_by_source.is_some() && service.old_ring.is_some() {
         flags |= service_flag::OLD_BY_SOURCE;
     }
     let takes_fragments = match service.spec.fragments {
@@ -527,6 +533,9 @@ pub(super) fn service_flags(service: &Service) -> u32 {
         flags |= service_flag::OBSERVE;
     }
     flags |= super::openings::flags(&service.spec);
+    if service.spec.tracks() {
+        flags |= service_flag::TRACK;
+    }
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {
             model::OnAllDown::Reject => service_flag::REJECT,

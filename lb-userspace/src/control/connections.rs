@@ -128,6 +128,9 @@ impl Node {
 
     /// Connections of one backend; `None` if they are not counted, or if some could not be and may still be open.
     pub(super) fn connections_of(&self, service: usize, backend: u32) -> Option<Connections> {
+        if let Some(tracked) = self.tracked_connections_of(service, backend) {
+            return Some(tracked);
+        }
         let service = &self.services[service];
         let (_, refused) = self.counted.refused.get(&service.id)?;
         let idle = Duration::from_secs(service.idle_seconds());

@@ -245,7 +245,8 @@ impl Node {
             protocol: question.protocol.number(),
             _pad: [0; 3],
         };
-        Ok(match self.dataplane.pin(false, &flow)? {
+        let tracked = self.dataplane.flow(false, &flow)?;
+        Ok(match tracked.or(self.dataplane.pin(false, &flow)?) {
             Some(pin) => Segment::Ack {
                 sequence: pin.client_isn.wrapping_add(1),
                 acknowledgement: pin.server_isn.wrapping_add(1),
@@ -264,7 +265,16 @@ impl Node {
     ) {
         let names = self.names();
         let (said, opening) = (names.verdict(next), names.verdict(new));
-        if overlay.is_none() {
+        let chooses = service.is_some_and(|service| service.spec.tracks());
+        if overlay.is_none()
+            && chooses
+            && said.backend.is_some()
+            && found.pin == "none"
+            && said.backend == opening.backend
+        {
+            // Who is chosen for a datagram of a new flow only the program knows.
+            found.backend.clone_from(&said.backend);
+        } else if overlay.is_none() {
             found.disagreement = disagreement(found, &said);
         } else {
             found.why = format!("by the rings as they would be then; now: {}", found.why);

@@ -132,7 +132,7 @@ impl Node {
             lines.push(format!("would be {}: {}", decision.mode.name(), decision.reason));
         }
         if moves.slots > 0 {
-            let open = if hypothetical.stateful() {
+            let open = if hypothetical.keeps_flows() {
                 "open flows stay where they are"
             } else {
                 "open flows move with them: UDP has no opening packet"
@@ -143,6 +143,7 @@ impl Node {
                 percent(moves.share)
             ));
         }
+        lines.extend(tracking(&service.spec, spec));
         lines.extend(settings(&service.spec, spec));
         PlanService {
             name: spec.name.clone(),
@@ -152,7 +153,7 @@ impl Node {
             slots,
             moved_slots: moves.slots,
             moved_share: moves.share,
-            open_flows_move: moves.slots > 0 && !hypothetical.stateful(),
+            open_flows_move: moves.slots > 0 && !hypothetical.keeps_flows(),
             backends: hypothetical
                 .backends
                 .iter()
@@ -310,6 +311,20 @@ fn new_backend(id: BackendId, spec: &Arc<model::Backend>) -> Backend {
         slots: 0,
         unsaved: false,
     }
+}
+
+/// What becomes of open flows when they are remembered no longer, or from now on.
+pub(super) fn tracking(before: &model::Service, after: &model::Service) -> Option<String> {
+    let text = match (before.tracks(), after.tracks()) {
+        (true, false) => {
+            "flows are no longer remembered: open ones that are not where the ring has them move"
+        }
+        (false, true) => {
+            "flows are remembered from now on; those that are open follow the ring until they end"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// `settings: window, timeouts`: the service's keys that differ, apart from which backends it has and their weights.

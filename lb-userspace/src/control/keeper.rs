@@ -171,13 +171,18 @@ impl Node {
         self.pins_seen = census.pins() > 0;
         for service in &mut self.services {
             for backend in &mut service.backends {
-                backend.pins = census.pins_of(backend.id);
+                backend.pins = census.pins_of(backend.id) + self.tracked.flows_of(backend.id);
             }
         }
         self.settle(&census);
-        self.drop_drained(|id| census.pins_of(id) > 0);
-        self.note_emptied(|id| census.pins_of(id) > 0);
-        self.bury(|id| census.pins_of(id) > 0);
+        let ids = self.services.iter().flat_map(|service| service.backends.iter().map(|b| b.id));
+        let dying = self.dying.iter().flat_map(|dying| dying.backends.iter().copied());
+        let tracked: HashSet<BackendId> =
+            ids.chain(dying).filter(|id| self.is_tracked(*id)).collect();
+        let is_named = |id| census.pins_of(id) > 0 || tracked.contains(&id);
+        self.drop_drained(is_named);
+        self.note_emptied(is_named);
+        self.bury(is_named);
         self.census = census;
         Ok(())
     }

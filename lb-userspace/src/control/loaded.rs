@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use lb_common::abi::BackendId;
+use lb_common::abi::{BackendId, Prefixes};
 
 use super::{alloc::Span, history::History, state::Leaving};
 use crate::{
@@ -67,10 +67,12 @@ pub struct Service {
     pub ring: Span,
     /// The ring before its length changed, while slots still ask it.
     pub old_ring: Option<Span>,
-    /// The ring is asked by the client's address alone; so is the old one.
-    pub by_source: bool,
-    /// See [`Self::by_source`].
-    pub old_by_source: bool,
+    /// How much of the client's address alone the ring is asked by; `None` = by the flow.
+    pub by_source: Option<Prefixes>,
+    /// The same of the old ring.
+    pub old_by_source: Option<Prefixes>,
+    /// Where its choices stand in the arena, if it tracks its flows: see [`lb_common::abi::Policy`].
+    pub choices: Span,
     /// The base ring of a long ring, kept because making it is most of the work of a change.
     pub base_ring: Option<BaseRing>,
     /// Number in `ALLOW`; 0 = everybody may in.
@@ -115,9 +117,14 @@ impl Service {
         self.spec.listen.protocol == model::Protocol::Tcp
     }
 
-    /// Whether the file wants the ring asked by the client's address alone.
-    pub fn wants_by_source(&self) -> bool {
-        self.spec.balance == model::Balance::Source
+    /// How much of the client's address alone the file wants the ring to be asked by.
+    pub fn wants_by_source(&self) -> Option<Prefixes> {
+        self.spec.ring_prefix()
+    }
+
+    /// Whether open flows stay where they are when slots change hands.
+    pub fn keeps_flows(&self) -> bool {
+        self.stateful() || self.spec.tracks()
     }
 
     /// Slots that are not settled.

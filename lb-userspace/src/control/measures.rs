@@ -71,7 +71,16 @@ impl Node {
             ("pins", (self.pin_counts[1], sizes.pins.into())),
             ("pins_unconfirmed", (self.pin_counts[0], sizes.pins_unconfirmed.into())),
         ];
+        let [unconfirmed, confirmed, sources] = self.tracked.entries();
+        let tables = [
+            ("flows", (confirmed, sizes.flows.into())),
+            ("flows_unconfirmed", (unconfirmed, sizes.flows_unconfirmed.into())),
+            ("sources", (sources, sizes.sources.into())),
+        ];
+        // One entry: no service has the feature.
+        let tables =
+            tables.into_iter().filter(|(_, (_, capacity)): &(_, (u64, u64))| *capacity > 1);
         let named = |(map, (entries, capacity))| MapFill { map, entries, capacity };
-        own.into_iter().chain(fixed).map(named).collect()
+        own.into_iter().chain(tables).chain(fixed).map(named).collect()
     }
 }

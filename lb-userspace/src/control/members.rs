@@ -66,13 +66,18 @@ impl Service {
     /// Its backends as the ring sees them.
     pub fn ring_members(&self, decision: &Decision) -> Vec<ring::Member> {
         let staying = self.backends.iter().zip(&decision.parts).filter(|(b, _)| !b.removed);
+        // Where weights do not count, they do not count for what falls back to the ring either.
+        let weight = |weight: u16| match self.spec.balance.ignores_weights() {
+            true if weight > 0 => 100,
+            _ => weight,
+        };
         staying
             .map(|(backend, part)| ring::Member {
                 id: backend.id,
                 address: backend.spec.address,
                 port: backend.spec.port,
-                configured: part.configured,
-                effective: part.effective,
+                configured: weight(part.configured),
+                effective: weight(part.effective),
                 percent: part.percent,
                 ramp: part.ramp,
             })

@@ -90,6 +90,9 @@ impl Node {
         if takes_flows_away(service, backend) {
             row.flags |= backend_flag::DOWN;
         }
+        if backend.removed {
+            row.flags |= backend_flag::REMOVED;
+        }
         if row == loaded {
             return;
         }

@@ -172,6 +172,7 @@ impl Node {
             self.apply_service(spec, &mut known, &mut changes)?;
         }
         self.services.sort_by_key(|service| places.get(&service.key).copied());
+        self.publish_bounds();
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
         self.follow_discovery(templates, &config, problems);
         self.config = Some(config);
@@ -241,6 +242,7 @@ impl Node {
         let before = std::mem::replace(&mut self.services[index].spec, spec.clone());
         let mut lines = self.change_backends(index, spec)?;
         lines.extend(listed);
+        lines.extend(super::forecast::tracking(&before, spec));
         lines.extend(super::forecast::settings(&before, spec));
         let (length, by_source) = (self.services[index].ring.slots, self.services[index].by_source);
         let moved = self.reconcile(index)?;
@@ -356,7 +358,7 @@ impl Node {
                         .iter()
                         .filter(|wanted| !service.backends.iter().any(|known| same(known, wanted)))
                         .count() as u64;
-                    let by_source = spec.balance == model::Balance::Source;
+                    let by_source = spec.ring_prefix();
                     if length != service.ring.slots as u64 || by_source != service.by_source {
                         slots += length;
                     }

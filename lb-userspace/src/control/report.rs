@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::abi::{
-    Address, BackendId, FlowKey, HANDSHAKE_BUCKETS, HandshakeTimes, Phase, Reason, Slot,
+    Address, BackendId, FlowKey, HANDSHAKE_BUCKETS, HandshakeTimes, Phase, Reason, Slot, SourceKey,
     backend_flag,
 };
 use lb_common::{
@@ -50,7 +50,7 @@ impl Node {
             starting: self.starting,
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
             warnings: self.warnings(),
-            services: self.services.iter().map(|service| self.service_status(service)).collect(),
+            services: (0..self.services.len()).map(|index| self.service_status(index)).collect(),
             pins: PinStatus {
                 confirmed: self.pin_counts[1],
                 confirmed_limit: self.dataplane.pin_limit(true) as u64,
@@ -136,7 +136,8 @@ impl Node {
         })
     }
 
-    fn service_status(&self, service: &Service) -> ServiceStatus {
+    fn service_status(&self, index: usize) -> ServiceStatus {
+        let service = &self.services[index];
         ServiceStatus {
             name: service.spec.name.clone(),
             listen: service.key.to_string(),
@@ -147,7 +148,8 @@ impl Node {
             vip_on_host: self.snapshot.is_local(service.key.address),
             slots: service.phases,
             backends: service.backends.iter().map(|b| self.backend_status(service, b)).collect(),
-            balance: balance_name(service.spec.balance).to_owned(),
+            balance: service.spec.balance.name().to_owned(),
+            tracking: self.tracking(index),
             last_change_seconds: service.history.last_change_seconds(unix_seconds()),
             downs: service.history.downs,
             down_seconds: service.history.down_seconds(unix_seconds()),
@@ -337,7 +339,18 @@ impl Node {
         let phase = slot.phase();
         let pinned =
             confirmed.or(unconfirmed).filter(|_| phase != Phase::Settled && service.stateful());
+        let tracked = match service.spec.tracks() {
+            true => Some((self.dataplane.flow(true, flow)?, self.dataplane.flow(false, flow)?)),
+            false => None,
+        };
+        let entry = tracked.and_then(|(confirmed, unconfirmed)| confirmed.or(unconfirmed));
+        let is_down =
+            |id: BackendId| self.dataplane.backends().get(id.0).flags & backend_flag::DOWN != 0;
         let (backend, mut why) = match (phase, pinned) {
+            _ if entry.is_some_and(|entry| !is_down(entry.backend)) => {
+                let backend = entry.map_or(BackendId::NONE, |entry| entry.backend);
+                (backend, format!("every flow is remembered, and this one is at {}", name(backend)))
+            }
             (Phase::Settled, _) => {
                 (slot.owner(), "the slot is settled: its owner gets every packet".to_owned())
             }
@@ -355,6 +368,13 @@ impl Node {
         };
         if backend != slot.owner() && pinned.is_none() && resolve(base) != base {
             why = format!("{why}; that is DOWN, so the owner gets it");
+        }
+        if let Some(chosen) = self.chosen_how(service, flow)? {
+            why = match entry {
+                Some(_) => why,
+                None => format!("the flow is not remembered: {why}"),
+            };
+            why = format!("{why}; a new flow {chosen}");
         }
         let row = self.dataplane.services().get(service.row);
         use lb_common::abi::service_flag::{DROP, NEW_ONLY, REJECT};
@@ -380,7 +400,7 @@ impl Node {
             slots: service.ring.slots,
             phase: format!("{phase:?}").to_uppercase(),
             base: matches!(phase, Phase::Window | Phase::Harvest).then(|| name(base)),
-            pin: match (confirmed, unconfirmed) {
+            pin: match tracked.unwrap_or((confirmed, unconfirmed)) {
                 (Some(pin), _) => format!("confirmed {}", name(pin.backend)),
                 (None, Some(pin)) => format!("unconfirmed {}", name(pin.backend)),
                 (None, None) => "none".to_owned(),
@@ -388,6 +408,37 @@ impl Node {
             why,
             ..Lookup::default()
         })
+    }
+
+    /// How a backend is chosen for a flow, in words, if the service remembers all.
+    fn chosen_how(&self, service: &Service, flow: &FlowKey) -> anyhow::Result<Option<String>> {
+        if !service.spec.tracks() {
+            return Ok(None);
+        }
+        if service.spec.remembers_sources() {
+            let prefix = self.dataplane.policies().get(service.id).prefix;
+            let key =
+                SourceKey { source: prefix.masked(&flow.source), service: service.id, _pad: 0 };
+            let found = self.dataplane.source(&key)?.map(|source| source.backend);
+            let backend = found.and_then(|id| service.backend(id)).filter(|known| !known.removed);
+            if let Some(backend) = backend {
+                return Ok(Some(format!(
+                    "of this client goes to {}, where the client is remembered",
+                    backend.spec.name
+                )));
+            }
+        }
+        let how = match (service.spec.balance, service.spec.hash_balance_factor) {
+            (model::Balance::Maglev | model::Balance::Source, None) => "goes to the slot's owner",
+            (model::Balance::Maglev | model::Balance::Source, Some(_)) => {
+                "goes to the slot's owner, or to the next on the ring that has not too many connections"
+            }
+            (model::Balance::Rr | model::Balance::Wrr, _) => "goes to whose turn it is",
+            (model::Balance::Leastconn, _) => "goes to who has the fewest connections",
+            (model::Balance::Wlc, _) => "goes to who has the fewest connections for its weight",
+            (model::Balance::Random2, _) => "goes to the less loaded of two drawn",
+        };
+        Ok(Some(how.to_owned()))
     }
 
     fn base(&self, service: &Service, slot: Slot, flow: &FlowKey) -> BackendId {
@@ -423,13 +474,6 @@ fn forward_name(forward: model::Forward) -> &'static str {
         model::Forward::Nat => "nat",
         model::Forward::Dsr => "dsr",
         model::Forward::Ipip => "tunnel",
-    }
-}
-
-fn balance_name(balance: model::Balance) -> &'static str {
-    match balance {
-        model::Balance::Maglev => "maglev",
-        model::Balance::Source => "source",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     api::types::Failure,
     dataplane::Overlay,
     health::Health,
-    plan::{phases, ring},
+    plan::{phases, policy::Choice, ring},
 };
 
 /// How long one overlay serves the batches of one replay.
@@ -55,6 +55,10 @@ impl Node {
             let mut row = self.dataplane.services().get(service.row);
             let slots = self.slots(service.ring.offset, service.ring.slots);
             if lost.is_empty() {
+                if service.choices.slots != 0 {
+                    let choices = self.slots(service.choices.offset, service.choices.slots);
+                    overlay.slots.push((service.choices.offset, choices));
+                }
                 overlay.slots.push((service.ring.offset, slots));
                 let backends = service.backends.iter();
                 overlay.backends.extend(
@@ -63,6 +67,7 @@ impl Node {
                 );
             } else {
                 let without = without(service, &lost);
+                overlay.slots.extend(choices(&without));
                 overlay.slots.push((service.ring.offset, self.change(&without, slots)));
                 row.flags = row.flags & !service_flag::RUN_TIME
                     | service_flags(&without) & service_flag::RUN_TIME;
@@ -120,6 +125,18 @@ impl Node {
         let changed = slots.iter().zip(owners);
         changed.map(|(slot, owner)| phases::change_owner(*slot, owner, now, stateful)).collect()
     }
+}
+
+/// The service's choices as they would be, in the place and length of those that are: policies are not a copy's own.
+fn choices(service: &Service) -> Option<(u32, Vec<Slot>)> {
+    let span = service.choices;
+    let choice = Choice::of(&service.spec, &service.ring_members(&service.decide()));
+    let entries = choice.entries();
+    if span.slots == 0 || entries.is_empty() {
+        return None;
+    }
+    let slots = entries.iter().cycle().take(span.slots as usize);
+    Some((span.offset, slots.map(|id| Slot::settled(*id)).collect()))
 }
 
 /// The service as it would be.

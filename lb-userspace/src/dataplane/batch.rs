@@ -43,7 +43,7 @@ struct BatchAttributes {
 /// Where a lookup goes on, in the first 4 bytes: a hash bucket, or the index of the last entry of an array.
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
-struct Cursor([u32; 2]);
+pub(super) struct Cursor([u32; 2]);
 
 /// What one call has found.
 struct Found {
@@ -109,26 +109,31 @@ impl<K: Pod + Default, V: Pod + Default> Batch<K, V> {
     /// All entries of a hash map, each as it is when the call passes it. Entries that packets add or remove meanwhile may
     /// be among them or not; every other is, once.
     pub(super) fn entries(&self) -> io::Result<Vec<(K, V)>> {
-        assert_eq!(self.per_key, 1);
-        let mut all = Vec::new();
-        let mut keys = vec![K::default(); CHUNK];
-        let mut values = vec![V::default(); CHUNK];
         let mut cursor = None;
+        let mut all = self.page(&mut cursor)?;
+        while cursor.is_some() {
+            all.extend(self.page(&mut cursor)?);
+        }
+        Ok(all)
+    }
+
+    /// Some entries from `cursor` (`None` = the beginning) on, which is left where the next page begins, or `None` behind the
+    /// last. Together, the pages are as [`Self::entries`].
+    pub(super) fn page(&self, cursor: &mut Option<Cursor>) -> io::Result<Vec<(K, V)>> {
+        assert_eq!(self.per_key, 1);
+        let mut chunk = CHUNK;
         loop {
-            match self.lookup(cursor, &mut keys, &mut values) {
+            let mut keys = vec![K::default(); chunk];
+            let mut values = vec![V::default(); chunk];
+            match self.lookup(*cursor, &mut keys, &mut values) {
                 Ok(found) => {
-                    let pairs = keys.iter().copied().zip(values.iter().copied());
-                    all.extend(pairs.take(found.count));
-                    cursor = found.next;
-                    if cursor.is_none() {
-                        return Ok(all);
-                    }
+                    *cursor = found.next;
+                    return Ok(keys.into_iter().zip(values).take(found.count).collect());
                 }
                 Err(error)
-                    if error.raw_os_error() == Some(libc::ENOSPC) && keys.len() < LARGEST_CHUNK =>
+                    if error.raw_os_error() == Some(libc::ENOSPC) && chunk < LARGEST_CHUNK =>
                 {
-                    keys.resize(keys.len() * 4, K::default());
-                    values.resize(keys.len(), V::default());
+                    chunk *= 4;
                 }
                 Err(error) => return Err(error),
             }

@@ -21,6 +21,10 @@ pub(super) const NEIGHBOURS: u32 = 16_384;
 /// Packets in fragments remembered at most.
 const FRAGMENTS: u32 = 16_384;
 
+/// Tables of features: one entry while no service has the feature, and then no program that uses them, so that they can be
+/// replaced by larger ones at any time.
+pub(super) const OF_FEATURES: [&str; 3] = [map::FLOWS, map::FLOWS_NEW, map::SOURCES];
+
 /// One map as the program wants it.
 pub(super) struct Wanted {
     pub(super) name: &'static str,
@@ -33,7 +37,7 @@ pub(super) struct Wanted {
     pub(super) limit: Option<&'static str>,
 }
 
-/// All pinned maps: not the buffer of aya-log, nor `LIMITS`, `SOURCE_RATES` and what tells of packets, which begin anew with each
+/// All pinned maps: not the buffer of aya-log, nor `LIMITS`, `SOURCE_RATES`, `SCRATCH` and what tells of packets, which begin anew with each
 /// program.
 pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
     let sizes = &options.sizes;
@@ -76,6 +80,18 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
         array(map::NEXTHOPS, size_of::<abi::NextHopRow>(), ROUTES + 1, None),
         hash(map::PINS, flow, pin, sizes.pins, Some("pins")),
         hash(map::PINS_NEW, flow, pin, sizes.pins_unconfirmed, Some("pins_unconfirmed")),
+        hash(map::FLOWS, flow, pin, sizes.flows, Some("flows")),
+        hash(map::FLOWS_NEW, flow, pin, sizes.flows_unconfirmed, Some("flows_unconfirmed")),
+        hash(
+            map::SOURCES,
+            size_of::<abi::SourceKey>(),
+            size_of::<abi::RememberedSource>(),
+            sizes.sources,
+            Some("sources"),
+        ),
+        array(map::POLICIES, size_of::<abi::Policy>(), sizes.services, Some("services")),
+        array(map::SERVICE_LOADS, size_of::<abi::ServiceLoad>(), sizes.services, Some("services")),
+        array(map::LOADS, size_of::<abi::BackendLoad>(), sizes.backends, Some("backends")),
         hash(
             map::NEIGHBOURS,
             size_of::<abi::NeighbourKey>(),

@@ -19,6 +19,7 @@ use super::{
     counters::Counters,
     error::chain,
     few_routes::Few,
+    flows::Flows,
     layout,
     mapped::{Row, Table, Words},
     openings::Openings,
@@ -61,6 +62,10 @@ impl Dataplane {
             pins: pins(&mut ebpf, map::PINS)?,
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
             connections: connections(&mut ebpf)?,
+            flows: Flows::of(&mut ebpf)?,
+            policies: mapped(&mut ebpf, map::POLICIES)?,
+            service_loads: mapped(&mut ebpf, map::SERVICE_LOADS)?,
+            loads: mapped(&mut ebpf, map::LOADS)?,
             observed: mapped(&mut ebpf, map::OBSERVED)?,
             openings: Openings::adopt(
                 mapped(&mut ebpf, map::OPENING_RULES)?,
@@ -88,7 +93,19 @@ impl Dataplane {
 
     /// Loads the program anew over the same maps, and puts it on every NIC in place of the old one, which ends a capture.
     pub fn reload_program(&mut self, options: &Options) -> anyhow::Result<()> {
-        self.ebpf = load(&self.directory.maps(), options, &self.sizes)?;
+        let wanted = Sizes {
+            flows: self.sizes.flows.max(options.sizes.flows),
+            flows_unconfirmed: self.sizes.flows_unconfirmed.max(options.sizes.flows_unconfirmed),
+            sources: self.sizes.sources.max(options.sizes.sources),
+            ..self.sizes
+        };
+        self.check_features(&wanted)?;
+        let maps = self.directory.maps();
+        let layout = layout::wanted(&Options { sizes: wanted, ..options.clone() });
+        pinned::make_room(&maps, &layout)?;
+        self.ebpf = load(&maps, options, &wanted)?;
+        self.flows = Flows::of(&mut self.ebpf)?;
+        self.sizes = wanted;
         self.options = options.clone();
         if self.logger.is_some() {
             self.spawn_logger();
@@ -97,6 +114,29 @@ impl Dataplane {
         let put = self.put_on_all();
         drop(capture);
         put
+    }
+}
+
+impl Dataplane {
+    /// Tables that are in use cannot grow while they are.
+    fn check_features(&self, wanted: &Sizes) -> Result<(), LoadError> {
+        let (found, wanted) = (&self.sizes, wanted);
+        let tables = [
+            (map::FLOWS, found.flows, wanted.flows, "flows"),
+            (
+                map::FLOWS_NEW,
+                found.flows_unconfirmed,
+                wanted.flows_unconfirmed,
+                "flows_unconfirmed",
+            ),
+            (map::SOURCES, found.sources, wanted.sources, "sources"),
+        ];
+        match tables.into_iter().find(|(_, found, wanted, _)| *found > 1 && wanted > found) {
+            Some((name, found, wanted, limit)) => {
+                Err(LoadError::TooSmall { name: name.to_owned(), found, wanted, limit })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -159,8 +199,8 @@ fn load_object(
     let flag = |on: bool| u32::from(on);
     let (single_nic, have_nat, have_v6) =
         (flag(options.single_nic), flag(options.have_nat), flag(options.have_v6));
-    let observe = flag(options.observe);
     let limit_openings = flag(options.limit_openings);
+    let (observe, track) = (flag(options.observe), flag(options.track));
     let level = options.log_level;
     let mut loader = EbpfLoader::new();
     loader
@@ -171,6 +211,7 @@ fn load_object(
         .override_global(global::HAVE_V6, &have_v6, true)
         .override_global(global::OBSERVE, &observe, true)
         .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
+        .override_global(global::TRACK, &track, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);
     for (wanted, path) in wanted.iter().zip(&paths) {
@@ -221,7 +262,7 @@ fn cause(log: &str) -> &str {
         .unwrap_or("no log")
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or_else(|| LoadError::Load(format!("the object has no map `{name}`")))
 }
 
@@ -246,7 +287,7 @@ fn words(ebpf: &mut Ebpf, name: &str) -> Result<Words, LoadError> {
     }
 }
 
-fn pins(ebpf: &mut Ebpf, name: &str) -> Result<Pins, LoadError> {
+pub(super) fn pins(ebpf: &mut Ebpf, name: &str) -> Result<Pins, LoadError> {
     match take_map(ebpf, name)? {
         Map::HashMap(data) => Pins::new(data).map_err(|error| LoadError::map(name, error)),
         other => Err(unexpected(name, &other)),
@@ -280,7 +321,7 @@ fn counters(ebpf: &mut Ebpf) -> Result<Counters, LoadError> {
         .map_err(|error| LoadError::map(map::COUNTERS, error))
 }
 
-fn unexpected(name: &str, map: &Map) -> LoadError {
+pub(super) fn unexpected(name: &str, map: &Map) -> LoadError {
     LoadError::Load(format!("the object's map `{name}` is {map:?}"))
 }
 

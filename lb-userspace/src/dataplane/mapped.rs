@@ -14,8 +14,9 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendRow, CaptureRule, CookieKeys, FewTables, NextHopRow, ObservedCounters, OpeningRules,
-    OpeningState, ReplyRow, ServiceBucket, ServiceRow, Slot, Trace,
+    BackendLoad, BackendRow, CaptureRule, CookieKeys, FewTables, NextHopRow, ObservedCounters,
+    OpeningRules, OpeningState, Policy, ReplyRow, ServiceBucket, ServiceLoad, ServiceRow, Slot,
+    Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -87,6 +88,18 @@ impl AsRawFd for RawDescriptor {
 pub trait Row: Pod + Default {
     /// The word that is written after all others: it says that they are valid.
     const LAST: usize;
+}
+
+impl Row for BackendLoad {
+    const LAST: usize = offset_of!(BackendLoad, weight) / 8;
+}
+
+impl Row for Policy {
+    const LAST: usize = offset_of!(Policy, schedule) / 8;
+}
+
+impl Row for ServiceLoad {
+    const LAST: usize = 0;
 }
 
 impl Row for BackendRow {
@@ -209,6 +222,15 @@ impl<T: Row> Table<T> {
     pub(super) fn set_word(&self, index: u32, word: usize, stored: u64) {
         assert!(index < self.entries && word < Self::WORDS);
         self.words.word(index as usize * Self::WORDS + word).store(stored, Ordering::Release);
+    }
+}
+
+impl<T: Row> Table<T> {
+    /// Adds to a word of an entry that packets add to, too; `offset` in bytes.
+    pub(super) fn add(&self, index: u32, offset: usize, more: i64) {
+        assert!(index < self.entries && offset / 8 < Self::WORDS);
+        let word = self.words.word(index as usize * Self::WORDS + offset / 8);
+        word.fetch_add(more as u64, Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,12 @@ pub struct Sizes {
     pub pins_unconfirmed: u32,
     /// Connections that are counted.
     pub connections: u32,
+    /// Confirmed flows of services that track all; 1 while none does.
+    pub flows: u32,
+    /// Their unconfirmed flows; 1 while none does.
+    pub flows_unconfirmed: u32,
+    /// Clients that services remember; 1 while none does.
+    pub sources: u32,
     /// `allow` prefixes.
     pub allow_prefixes: u32,
     /// `deny` prefixes.
@@ -39,6 +45,9 @@ impl Sizes {
             ("limits.pins", self.pins),
             ("limits.pins_unconfirmed", self.pins_unconfirmed),
             ("limits.connections", self.connections),
+            ("limits.flows", self.flows),
+            ("limits.flows_unconfirmed", self.flows_unconfirmed),
+            ("limits.sources", self.sources),
             ("limits.allow_prefixes", self.allow_prefixes),
             ("limits.deny_prefixes", self.deny_prefixes),
         ];
@@ -84,6 +93,8 @@ pub struct Options {
     pub observe: bool,
     /// Some service limits openings or has a SYN-flood stage.
     pub limit_openings: bool,
+    /// Some service tracks its flows.
+    pub track: bool,
     /// IPv6 is parsed.
     pub have_v6: bool,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use aya::maps::MapInfo;
 use lb_common::abi::map;
 
 use super::{
@@ -15,7 +16,9 @@ pub(super) fn examine(
 ) -> Result<(Sizes, bool), LoadError> {
     let maps = directory.maps();
     let wanted = layout::wanted(options);
-    let missing = wanted.iter().find(|wanted| !maps.join(wanted.name).exists());
+    let missing = wanted.iter().find(|wanted| {
+        !layout::OF_FEATURES.contains(&wanted.name) && !maps.join(wanted.name).exists()
+    });
     if let Some(missing) = missing {
         let attached = !attach::pinned(&directory.links(), None).is_empty();
         if attached {
@@ -25,8 +28,12 @@ pub(super) fn examine(
         clear(&maps)?;
         return Ok((options.sizes, false));
     }
+    make_room(&maps, &wanted)?;
     let mut sizes = options.sizes;
     for wanted in wanted {
+        if !maps.join(wanted.name).exists() {
+            continue;
+        }
         let entries = layout::compare(&maps.join(wanted.name), &wanted)?;
         match wanted.name {
             map::SERVICE_TABLE => sizes.table_buckets = entries,
@@ -38,14 +45,35 @@ pub(super) fn examine(
             map::CONNECTIONS => sizes.connections = entries,
             map::ALLOW => sizes.allow_prefixes = entries / GENERATIONS,
             map::DENY => sizes.deny_prefixes = entries / GENERATIONS,
+            map::FLOWS => sizes.flows = entries,
+            map::FLOWS_NEW => sizes.flows_unconfirmed = entries,
+            map::SOURCES => sizes.sources = entries,
             _ => {}
         }
     }
     // Maps that are sized by the same limit must agree: what fits one is written to all.
-    for wanted in layout::wanted(&Options { sizes, ..options.clone() }) {
+    let exists = |wanted: &layout::Wanted| maps.join(wanted.name).exists();
+    for wanted in layout::wanted(&Options { sizes, ..options.clone() }).into_iter().filter(exists) {
         layout::compare(&maps.join(wanted.name), &wanted)?;
     }
     Ok((sizes, true))
+}
+
+/// Takes the tables of features away that nobody has used so far, where a larger one is wanted: the loader makes that. A crash
+/// in between leaves none, which is made then, too.
+pub(super) fn make_room(maps: &Path, wanted: &[layout::Wanted]) -> Result<(), LoadError> {
+    for wanted in wanted.iter().filter(|wanted| layout::OF_FEATURES.contains(&wanted.name)) {
+        let path = maps.join(wanted.name);
+        if wanted.entries == 1 || !path.exists() {
+            continue;
+        }
+        let info = MapInfo::from_pin(&path).map_err(|error| LoadError::map(wanted.name, error))?;
+        if info.max_entries() == 1 {
+            fs::remove_file(&path)
+                .map_err(|source| LoadError::Pins { path: path.clone(), source })?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a start that did not get as far as attaching has left.

@@ -5,7 +5,7 @@ use std::io;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::abi::{FlowKey, Pin};
 
-use super::{batch::Batch, remove::missing_is_fine};
+use super::{batch::Batch, flows::Walk, remove::missing_is_fine};
 
 /// One of the two pin tables.
 pub(super) struct Pins {
@@ -36,5 +36,21 @@ impl Pins {
     /// Removes a pin; a packet may have been faster.
     pub(super) fn delete(&mut self, key: &FlowKey) -> Result<(), MapError> {
         missing_is_fine(self.map.remove(key))
+    }
+
+    /// Some pins more; the walk is through when it is at its beginning again.
+    pub(super) fn page(&self, walk: &mut Walk) -> io::Result<Vec<(FlowKey, Pin)>> {
+        self.all.page(walk.cursor())
+    }
+
+    /// Removes an entry unless a packet has changed it since it was read; whether it did.
+    pub(super) fn delete_as_read(&mut self, key: &FlowKey, read: &Pin) -> Result<bool, MapError> {
+        if self.get(key)? != Some(*read) {
+            return Ok(false);
+        }
+        match self.map.remove(key) {
+            Ok(()) => Ok(true),
+            Err(error) => missing_is_fine(Err(error)).map(|()| false),
+        }
     }
 }

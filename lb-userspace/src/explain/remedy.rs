@@ -63,6 +63,12 @@ pub const fn of(reason: Reason) -> &'static str {
         R::PinRefused => {
             "Many flows opened within one window: raise `limits.pins` and `limits.pins_unconfirmed`."
         }
+        R::FlowRefused => {
+            "More flows than `limits.flows`, or a flood of SYNs or datagrams (`limits.flows_unconfirmed`): what is not remembered is balanced by the ring."
+        }
+        R::SourceRefused => {
+            "More clients than `limits.sources`: raise it, or shorten `persistence.timeout`."
+        }
         R::Uncounted => "More connections than `limits.connections`: raise it.",
         R::IcmpLimited => "More answers are wanted than the rate limit allows: a scan, or a loop.",
         R::Reject => {

@@ -27,7 +27,13 @@ struct Section {
     binds: Vec<(usize, String)>,
     default_backend: Option<String>,
     is_http: bool,
-    by_source: bool,
+    /// What stands behind `balance:`; empty = not said.
+    balance: &'static str,
+    hash_balance_factor: Option<u16>,
+    /// `stick on src`, and the line.
+    stick: Option<usize>,
+    /// How long the stick table remembers, milliseconds.
+    stick_expires: Option<u64>,
     all_backups: bool,
     observe: Option<Observe>,
     check: Check,
@@ -167,10 +173,10 @@ impl Reader {
             ["use_backend" | "use-server" | "acl", ..] => {
                 self.note(number, format!("`{}` chooses by content, which lb does not see: make a service of its own, or choose behind lb", words[0]));
             }
-            ["balance", "source", ..] => section.by_source = true,
-            ["balance", "roundrobin" | "static-rr" | "random", ..] => section.by_source = false,
-            ["balance", algorithm, ..] => {
-                self.note(number, format!("`balance {algorithm}`: lb spreads flows by a weighted hash of address and port"));
+            ["balance", algorithm, ..] => self.balance(section, number, algorithm),
+            ["hash-balance-factor", factor] => {
+                section.hash_balance_factor =
+                    factor.parse().ok().filter(|factor| (101..=10_000).contains(factor));
             }
             ["option", "httpchk", rest @ ..] => {
                 section.has_check = true;
@@ -327,16 +333,51 @@ impl Reader {
                 }
             }
             ["stick", "on" | "match", "src", ..] => {
-                section.by_source = true;
-                self.note(number, "`stick on src`: translated to `balance: source`, by which a client stays while the backends do");
+                section.stick = Some(number);
+            }
+            ["stick-table", "type", "ip" | "ipv6", parameters @ ..] => {
+                section.stick_expires = after(parameters, "expire").and_then(milliseconds);
             }
             ["stick" | "stick-table" | "cookie" | "appsession", ..] => {
-                self.note(number, format!("`{}`: lb has no persistence yet; a flow stays, a client's next one may go elsewhere", words[0]));
+                self.note(number, format!("`{}`: lb knows clients by their addresses alone: a flow stays, a client's next one may go elsewhere", words[0]));
             }
             [keyword, ..] if NEEDLESS.contains(keyword) => {}
             [keyword, ..] => self.note(number, format!("`{keyword}` has no equivalent")),
             [] => {}
         }
+    }
+
+    fn balance(&mut self, section: &mut Section, line: usize, algorithm: &str) {
+        section.balance = match algorithm {
+            "source" => "source",
+            // HAProxy's algorithms go by weight.
+            "roundrobin" | "static-rr" => "wrr",
+            "leastconn" => "wlc",
+            "random" | "random(2)" => "random2",
+            _ if algorithm.starts_with("random(") => {
+                self.note(line, format!("`balance {algorithm}`: lb draws two"));
+                "random2"
+            }
+            _ => {
+                self.note(line, format!("`balance {algorithm}`: lb does not see that: it spreads flows by a weighted hash of address and port"));
+                ""
+            }
+        };
+    }
+
+    /// `stick on src`, with what its table says.
+    fn persistence(&mut self, pool: &Section) -> Option<String> {
+        let line = pool.stick?;
+        let most = 24 * 3_600_000;
+        let expires = match pool.stick_expires {
+            Some(expires @ 1_000..=86_400_000) => expires,
+            Some(0..1_000) => 1_000,
+            _ => {
+                self.note(line, "`stick on src`: lb remembers a client for 24h at most after its last packet; the table's `expire` is another or not here");
+                most
+            }
+        };
+        Some(format!("by: source, timeout: {}", period(expires / 1_000 * 1_000)))
     }
 
     /// `option mysql-check` and its like.
@@ -570,7 +611,9 @@ impl Reader {
             address,
             port,
             forward: choices.forward,
-            by_source: pool.by_source,
+            balance: pool.balance,
+            hash_balance_factor: pool.hash_balance_factor,
+            persistence: self.persistence(pool),
             defaults: pool.defaults.clone(),
             ..Service::default()
         };
@@ -705,6 +748,7 @@ backend servers
     balance leastconn
     option httpchk GET /healthz
     http-check expect status 200-299
+    stick-table type ip size 1m expire 30m
     stick on src
     server web1 10.0.0.11:8080 check weight 3 observe layer4 error-limit 2 on-error sudden-death
     server web2 10.0.0.12:8080 check fastinter 250ms
@@ -768,7 +812,9 @@ listen postgres
         assert_eq!(tracked(0).map(|tracked| tracked.name), Some("www/web1".to_owned()));
         assert_eq!(tracked(1), None);
         assert_eq!(web.backends[0].timing.timeout.as_millis(), 800);
-        assert_eq!(web.balance, crate::config::model::Balance::Source);
+        assert_eq!(web.balance, crate::config::model::Balance::Wlc);
+        let persistence = web.persistence.expect("stick on src");
+        assert_eq!(persistence.timeout, Some(std::time::Duration::from_secs(1_800)));
         let observe = web.observe.unwrap();
         assert_eq!((observe.error_limit, observe.min_sources), (2, 2));
         assert_eq!(observe.on_error, crate::config::model::OnError::SuddenDeath);
@@ -779,11 +825,9 @@ listen postgres
         for (line, word) in [
             (10, "acl"),
             (11, "use_backend"),
-            (14, "leastconn"),
-            (17, "balance: source"),
-            (21, "app.example"),
-            (23, "TLS"),
-            (28, "pgsql-check"),
+            (22, "app.example"),
+            (24, "TLS"),
+            (29, "pgsql-check"),
         ] {
             let expected = format!("line {line}: ");
             let found = imported
@@ -791,6 +835,27 @@ listen postgres
                 .iter()
                 .any(|note| note.starts_with(&expected) && note.contains(word));
             assert!(found, "no note about `{word}`: {:#?}", imported.notes);
+        }
+    }
+
+    #[test]
+    fn algorithms_have_equivalents() {
+        for (words, expected) in [
+            ("balance roundrobin", "Wrr None"),
+            ("balance static-rr", "Wrr None"),
+            ("balance leastconn", "Wlc None"),
+            ("balance random(2)", "Random2 None"),
+            ("balance source", "Source None"),
+            ("balance source\n hash-balance-factor 150", "Source Some(150)"),
+            ("balance leastconn\n hash-balance-factor 150", "Wlc None"),
+            ("balance hdr(host)", "Maglev None"),
+        ] {
+            let file =
+                format!("listen web\n bind 192.0.2.10:80\n {words}\n server a 10.0.0.11:80\n");
+            let config = model(&import(&file, &Choices::default()));
+            let service = &config.services[0];
+            let found = format!("{:?} {:?}", service.balance, service.hash_balance_factor);
+            assert_eq!(found, expected, "{words}");
         }
     }
 

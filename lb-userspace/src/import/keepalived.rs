@@ -251,17 +251,38 @@ impl Reader {
             }
             ["protocol", "UDP"] => service.protocol = Some("udp"),
             ["protocol", "TCP"] => {}
-            ["lb_algo" | "lvs_sched", "rr" | "wrr" | "mh"] => {}
-            ["lb_algo" | "lvs_sched", "sh"] => service.by_source = true,
-            ["persistence_timeout", ..] => {
-                service.by_source = true;
-                let text = "`persistence_timeout`: translated to `balance: source`, by which a client stays while the backends do";
-                self.note(line.number, text);
+            ["lb_algo" | "lvs_sched", "rr"] => service.balance = "rr",
+            ["lb_algo" | "lvs_sched", "wrr"] => service.balance = "wrr",
+            ["lb_algo" | "lvs_sched", "lc"] => service.balance = "leastconn",
+            // sed weighs the connection to come, too, as our wlc does.
+            ["lb_algo" | "lvs_sched", "wlc" | "sed"] => service.balance = "wlc",
+            ["lb_algo" | "lvs_sched", "mh"] => service.balance = "",
+            ["lb_algo" | "lvs_sched", "sh"] => service.balance = "source",
+            ["persistence_timeout", rest @ ..] => {
+                // Without a number: ipvsadm's default.
+                let seconds = rest.first().and_then(|seconds| seconds.parse::<u64>().ok());
+                let seconds = seconds.unwrap_or(360).clamp(1, 24 * 3_600);
+                let timeout = format!("timeout: {}", period(seconds * 1_000));
+                let known = service.persistence.take();
+                let prefix = known
+                    .and_then(|known| known.split_once(", prefix").map(|parts| parts.1.to_owned()));
+                let prefix = prefix.map_or_else(String::new, |prefix| format!(", prefix{prefix}"));
+                service.persistence = Some(format!("by: source, {timeout}{prefix}"));
+            }
+            ["persistence_granularity", mask] => {
+                let bits = match (mask.parse::<std::net::Ipv4Addr>(), mask.parse::<u8>()) {
+                    (Ok(mask), _) => Some(("v4", u32::from(mask).leading_ones() as u8)),
+                    (_, Ok(length @ 0..=128)) => Some(("v6", length)),
+                    _ => None,
+                };
+                let known = service.persistence.take().unwrap_or_else(|| "by: source".to_owned());
+                let prefix = bits.map(|(family, bits)| format!(", prefix_{family}: {bits}"));
+                service.persistence = Some(known + &prefix.unwrap_or_default());
             }
             ["lb_algo" | "lvs_sched", algorithm] => {
                 self.note(
                     line.number,
-                    format!("{algorithm}: lb spreads flows by a weighted hash of address and port"),
+                    format!("{algorithm}: lb does not have it: it spreads flows by a weighted hash of address and port"),
                 );
             }
             ["weight", weight] => {
@@ -313,7 +334,11 @@ impl Reader {
         }
     }
 
-    fn finish(self) -> Imported {
+    fn finish(mut self) -> Imported {
+        for service in &mut self.services {
+            // A granularity alone says nothing.
+            service.persistence.take_if(|persistence| !persistence.contains("timeout"));
+        }
         let notes =
             self.notes.into_keys().map(|(line, text)| format!("line {line}: {text}")).collect();
         yaml::write("a file of keepalived", &self.services, notes)
@@ -393,11 +418,13 @@ virtual_server 192.0.2.10 53 {
         assert_eq!(sorry, [false, false, true]);
         let web = &config.services[0];
         assert_eq!((web.forward, web.backends.len()), (model::Forward::Dsr, 2));
-        assert_eq!(web.balance, model::Balance::Source);
+        assert_eq!(web.balance, model::Balance::Wlc);
+        let persistence = web.persistence.expect("persistence_timeout");
+        assert_eq!(persistence.timeout.map(|time| time.as_secs()), Some(50));
         assert_eq!(web.backends[0].timing.inter.as_secs(), 6);
         assert_eq!((web.backends[0].weight, web.backends[1].weight), (100, 50));
         assert_eq!(config.services[3].listen.protocol, model::Protocol::Udp);
-        for word in ["quorum", "wlc", "persistence_timeout", "fwmark"] {
+        for word in ["quorum", "fwmark"] {
             assert!(
                 imported.notes.iter().any(|note| note.contains(word)),
                 "{word}: {:#?}",

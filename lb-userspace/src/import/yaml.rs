@@ -33,8 +33,16 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
         Forward::Dsr => writeln!(out, "    forward: dsr")?,
         Forward::Tunnel => writeln!(out, "    forward: tunnel\n    encap: ipip")?,
     }
-    if service.by_source {
-        writeln!(out, "    balance: source")?;
+    if !service.balance.is_empty() {
+        writeln!(out, "    balance: {}", service.balance)?;
+    }
+    if let Some(factor) = service.hash_balance_factor
+        && matches!(service.balance, "" | "source")
+    {
+        writeln!(out, "    hash_balance_factor: {factor}")?;
+    }
+    if let Some(persistence) = &service.persistence {
+        writeln!(out, "    persistence: {{{persistence}}}")?;
     }
     if let Some(observe) = &service.observe {
         writeln!(out, "    observe: {observe}")?;

@@ -9,10 +9,11 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Address, BackendId, BackendRow, FewRoutes, FewTables, FlowKey, Forward, NeighbourKey,
-        NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin, PrefixKey,
-        Presence, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry,
-        ServiceRow, Slot, address_value, backend_flag, key_kind, map, nexthop_flag, protocol,
+        Address, BackendId, BackendLoad, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
+        NeighbourKey, NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin,
+        Policy, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
+        SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceLoad, ServiceRow, Slot,
+        SourceKey, address_value, backend_flag, key_kind, map, nexthop_flag, policy_flag, protocol,
         service_flag,
     },
     be::{Be16, Be32},
@@ -72,6 +73,12 @@ pub struct Service {
     pub interfaces: Option<u32>,
     /// Whether the VIP is an address of this host.
     pub is_local: bool,
+    /// How much of a client's address counts, with [`service_flag::BY_SOURCE`].
+    pub prefix: Prefixes,
+    /// How it chooses, if it tracks its flows; places in the arena follow from `choices`.
+    pub policy: Option<Policy>,
+    /// Whose turn it is, or who is compared, as indexes into `backends`.
+    pub choices: Vec<u32>,
 }
 
 /// One backend.
@@ -91,6 +98,8 @@ pub struct Backend {
     pub flags: u32,
     /// Outer source of tunnels.
     pub source: Option<IpAddr>,
+    /// Its weight where that decides about a choice.
+    pub weight: u64,
 }
 
 /// One route for nat replies.
@@ -120,7 +129,35 @@ impl Service {
             openings: OpeningRules::default(),
             interfaces: None,
             is_local: false,
+            prefix: Prefixes::default(),
+            policy: None,
+            choices: Vec::new(),
         }
+    }
+
+    /// It remembers every flow, and chooses by an algorithm ([`lb_common::abi::algorithm`]) among `choices` (indexes of
+    /// backends: the schedule, or the members).
+    pub fn tracked(mut self, algorithm: u32, choices: impl IntoIterator<Item = u32>) -> Self {
+        let (flows, flows_unconfirmed) = (u32::MAX, u32::MAX);
+        self.policy = Some(Policy { algorithm, flows, flows_unconfirmed, ..Policy::default() });
+        self.choices = choices.into_iter().collect();
+        self.flags |= service_flag::TRACK;
+        self
+    }
+
+    /// With its policy changed; it has one.
+    pub fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(self.policy.as_mut().expect("tracked"));
+        self
+    }
+
+    /// With these weights of its backends.
+    pub fn weights(mut self, weights: &[u64]) -> Self {
+        self.backends
+            .iter_mut()
+            .zip(weights)
+            .for_each(|(backend, weight)| backend.weight = *weight);
+        self
     }
 
     /// The same for UDP.
@@ -167,6 +204,7 @@ impl Backend {
             mtu: 1500,
             flags: backend_flag::RESOLVED,
             source: Some(source),
+            weight: 100,
         }
     }
 }
@@ -212,8 +250,9 @@ impl Written {
         let mut start = 0;
         for (index, service) in world.services.iter().enumerate() {
             let ring = start..start + service.slots();
-            start = ring.end;
+            start = ring.end + service.choices.len() as u32;
             written.service(ebpf, world, index, service, &ring)?;
+            tracking(ebpf, world, index, service, ring.end)?;
             written.rings.push(ring);
             entries(&mut table, world, index, service);
         }
@@ -265,6 +304,7 @@ impl Written {
             protocol: service.protocol,
             forward: service.forward as u8,
             idle_seconds: 900,
+            prefix: service.prefix,
             ..ServiceRow::default()
         };
         array(ebpf, map::SERVICES).set(id, row, 0)?;
@@ -345,8 +385,53 @@ impl Written {
         clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;
+        clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS))?;
+        clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS_NEW))?;
+        clear(&mut hash_map::<SourceKey, RememberedSource>(ebpf, map::SOURCES))?;
+        for id in 0..=self.backends {
+            array(ebpf, map::LOADS).set(id, BackendLoad::default(), 0)?;
+        }
+        for id in 0..=self.rings.len() as u32 {
+            array(ebpf, map::POLICIES).set(id, Policy::default(), 0)?;
+            array(ebpf, map::SERVICE_LOADS).set(id, ServiceLoad::default(), 0)?;
+        }
         Ok(())
     }
+}
+
+/// Policy, choices and weights of a service that tracks its flows; the choices stand at `place`.
+fn tracking(
+    ebpf: &mut Ebpf,
+    world: &World,
+    index: usize,
+    service: &Service,
+    place: u32,
+) -> Result<()> {
+    let first = world.first_backend(index);
+    for (number, backend) in (first..).zip(&service.backends) {
+        let load = BackendLoad { connections: 0, weight: backend.weight };
+        array(ebpf, map::LOADS).set(number, load, 0)?;
+    }
+    let Some(policy) = service.policy else { return Ok(()) };
+    for (place, choice) in (place..).zip(&service.choices) {
+        let slot = Slot::settled(BackendId(first + choice));
+        array::<u64>(ebpf, map::ARENA).set(place, slot.0, 0)?;
+    }
+    let length = service.choices.len() as u32;
+    let total: u64 = service.backends.iter().map(|backend| backend.weight).sum();
+    let policy = Policy {
+        schedule: place,
+        schedule_length: length,
+        members: place,
+        members_length: length,
+        total_weight: total as u32,
+        prefix: service.prefix,
+        flags: policy.flags
+            | if service.forward == Forward::Nat { policy_flag::SEES_REPLIES } else { 0 },
+        ..policy
+    };
+    array(ebpf, map::POLICIES).set(index as u32 + 1, policy, 0)?;
+    Ok(())
 }
 
 fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {

@@ -48,7 +48,8 @@ fn every_map_of_the_object_is_pinned_but_those_that_begin_anew() {
         let ebpf = EbpfLoader::new().load(OBJECT).unwrap();
         let wanted = layout::wanted(&sandbox.options());
         for (name, _) in ebpf.maps() {
-            let anew = ["LIMITS", "AYA_LOGS", map::SOURCE_RATES, map::TRACE].contains(&name)
+            let anew = ["LIMITS", "SCRATCH", "AYA_LOGS", map::SOURCE_RATES, map::TRACE]
+                .contains(&name)
                 || name.starts_with("CAPTURE")
                 || name.starts_with('.');
             let pinned = wanted.iter().any(|map| map.name == name);
@@ -83,6 +84,9 @@ fn a_restart_adopts_everything() {
             pins: 1,
             pins_unconfirmed: 1,
             connections: 100,
+            flows: 20,
+            flows_unconfirmed: 21,
+            sources: 22,
             allow_prefixes: 1,
             deny_prefixes: 1,
         };

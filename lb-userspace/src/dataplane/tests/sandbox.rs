@@ -73,6 +73,9 @@ impl Sandbox {
                 pins: 150_000,
                 pins_unconfirmed: 1000,
                 connections: 100,
+                flows: 150_000,
+                flows_unconfirmed: 1000,
+                sources: 150_000,
                 allow_prefixes: 20,
                 deny_prefixes: 20,
             },
@@ -82,6 +85,7 @@ impl Sandbox {
             take_over: false,
             observe: false,
             limit_openings: false,
+            track: false,
             have_v6: true,
             log_level: 0,
         }
