@@ -53,6 +53,8 @@ struct Service {
     hash_balance_factor: Option<u16>,
     /// What stands behind `persistence:`.
     persistence: Option<String>,
+    /// Whole lines of keys that say who may in.
+    admission: Vec<String>,
     /// What stands behind `observe:`.
     observe: Option<String>,
     allow_fail_open: bool,

@@ -176,6 +176,7 @@ impl Kernel {
             .map_max_entries(map::FLOWS_NEW, options.flows.max(1))
             .map_max_entries(map::SOURCES, options.sources)
             .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
+            .map_max_entries(map::DENY, 1 << 18)
             .map_max_entries(map::PINS, options.pins)
             .map_max_entries(map::PINS_NEW, options.pins);
         let mut ebpf =

@@ -1,7 +1,10 @@
 //! HAProxy's file (its configuration manual, chapters 2, 4 and 5): what of it a layer-4 load balancer does.
 
+mod admission;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
+use self::admission::Admission;
 use super::{
     Backend, Check, Choices, Forward, Imported, Service, Settings, name, period, quoted,
     words::{Line, lines},
@@ -40,6 +43,7 @@ struct Section {
     has_check: bool,
     /// Keys of `agent_check`, of the last server that has an agent.
     agent: Vec<String>,
+    admission: Admission,
     defaults: Settings,
     servers: Vec<Server>,
 }
@@ -94,7 +98,7 @@ struct Reader {
 }
 
 /// What is done by lb's nature, or makes no sense for it: not worth a note.
-const NEEDLESS: [&str; 14] = [
+const NEEDLESS: [&str; 13] = [
     "log",
     "maxconn",
     "retries",
@@ -108,7 +112,6 @@ const NEEDLESS: [&str; 14] = [
     "hash-type",
     "unique-id-format",
     "log-format",
-    "rate-limit",
 ];
 
 impl Reader {
@@ -159,6 +162,12 @@ impl Reader {
     fn keyword_of(&mut self, section: &mut Section, line: &Line) {
         let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
         let number = line.number;
+        if let Some(result) = section.admission.line(&words) {
+            if let Err(text) = result {
+                self.note(number, text);
+            }
+            return;
+        }
         match words.as_slice() {
             ["mode", mode] => section.is_http = *mode == "http",
             ["bind", addresses, parameters @ ..] => {
@@ -626,6 +635,11 @@ impl Reader {
                 self.note(pool.line, "`observe` needs `check` in dsr and tunnel: left out");
             }
         }
+        let (keys, missing) = section.admission.keys(address);
+        service.admission = keys;
+        if let Some(text) = missing {
+            self.note(section.line, text);
+        }
         let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
         for server in &pool.servers {
             let Some(address) =
@@ -742,6 +756,8 @@ defaults
 frontend www
     bind 192.0.2.10:80
     acl is_api path_beg /api
+    acl bad src 198.51.100.0/24 2001:db8::/32
+    tcp-request connection reject if bad
     use_backend api if is_api
     default_backend servers
 backend servers
@@ -815,6 +831,7 @@ listen postgres
         assert_eq!(web.balance, crate::config::model::Balance::Wlc);
         let persistence = web.persistence.expect("stick on src");
         assert_eq!(persistence.timeout, Some(std::time::Duration::from_secs(1_800)));
+        assert_eq!(web.deny, ["198.51.100.0/24".parse().unwrap()], "of the VIP's family");
         let observe = web.observe.unwrap();
         assert_eq!((observe.error_limit, observe.min_sources), (2, 2));
         assert_eq!(observe.on_error, crate::config::model::OnError::SuddenDeath);
@@ -824,10 +841,10 @@ listen postgres
         assert_eq!(config.services[2].backends[0].port, 5432, "the bind's port");
         for (line, word) in [
             (10, "acl"),
-            (11, "use_backend"),
-            (22, "app.example"),
-            (24, "TLS"),
-            (29, "pgsql-check"),
+            (13, "use_backend"),
+            (24, "app.example"),
+            (26, "TLS"),
+            (31, "pgsql-check"),
         ] {
             let expected = format!("line {line}: ");
             let found = imported

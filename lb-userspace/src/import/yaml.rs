@@ -44,6 +44,9 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
     if let Some(persistence) = &service.persistence {
         writeln!(out, "    persistence: {{{persistence}}}")?;
     }
+    for line in &service.admission {
+        writeln!(out, "    {line}")?;
+    }
     if let Some(observe) = &service.observe {
         writeln!(out, "    observe: {observe}")?;
     }

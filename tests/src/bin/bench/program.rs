@@ -4,8 +4,10 @@
 //! calls the balancer, the bare floor or the comparison program. Floor and program are measured in turns on the same
 //! stream, so that what else the machine does meets both; a value is the median of the differences.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result};
-use lb_common::abi::Forward;
+use lb_common::abi::{Forward, OpeningRules, service_flag};
 use lb_tests::kernel::{
     Kernel, Options, World, action,
     lab::{Lab, Stream, Varied},
@@ -32,6 +34,70 @@ const COMPARE_FLOWS: u32 = 5 << 20;
 const FLOOR: u32 = 0;
 const BALANCER: u32 = 1;
 const COMPARE: u32 = 2;
+/// The balancer with services that do not let everybody in.
+const GUARDED: u32 = 3;
+
+/// Clients of services with lists: more would meet the prefixes around them.
+const DENY_FLOWS: u32 = 1 << 10;
+/// Services that do not let everybody in, all dsr and IPv4, by what they have.
+const GUARDS: [(&str, Guard); 7] = [
+    ("deny-0", Guard::Deny(0)),
+    ("deny-1", Guard::Deny(1)),
+    ("deny-1000", Guard::Deny(1_000)),
+    ("deny-100000", Guard::Deny(100_000)),
+    ("limits", Guard::Limits),
+    ("syn-flood-idle", Guard::Stage(u32::MAX)),
+    ("syn-flood-challenge", Guard::Stage(1)),
+];
+
+/// What keeps clients out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// So many prefixes (or a few less), none of which is the clients'.
+    Deny(u32),
+    /// Limits of rate, none of which is reached.
+    Limits,
+    /// The SYN-flood stage, engaged by so many SYNs.
+    Stage(u32),
+}
+
+/// One service for each guard.
+fn guarded_world() -> World {
+    let services = GUARDS.iter().enumerate().map(|(index, (_, guard))| {
+        let digit = index as u8 + 21;
+        let mut service = Service::new(&vip(true, digit), Forward::Dsr, &[]);
+        service.backends = (0..BACKENDS).map(|n| backend(true, digit, n)).collect();
+        match *guard {
+            Guard::Deny(count) => {
+                // All over the clients' 10.0.0.0/8 but for those who are measured, so that the way through the trie is long.
+                let gap = (1 << 24) / count.max(1);
+                let prefix = |number: u32| (0x0a00_0000 + number * gap, 28 + number % 5);
+                let network = |(address, length): (u32, u32)| {
+                    (IpAddr::from((address & u32::MAX << (32 - length)).to_be_bytes()), length)
+                };
+                let clients = 0x0a40_0000..0x0a40_0000 + DENY_FLOWS;
+                let is_other = |(address, _): &(u32, u32)| !clients.contains(address);
+                service.deny = (0..count).map(prefix).filter(is_other).map(network).collect();
+            }
+            Guard::Limits => {
+                service.flags |= service_flag::LIMIT_OPENINGS;
+                service.openings = OpeningRules {
+                    interval: 1,
+                    burst: u64::from(u32::MAX),
+                    source_interval: 1,
+                    source_burst: u64::from(u32::MAX),
+                    ..OpeningRules::default()
+                };
+            }
+            Guard::Stage(engage) => {
+                service.flags |= service_flag::SYN_FLOOD;
+                service.openings = OpeningRules { engage, release: 1, ..OpeningRules::default() };
+            }
+        }
+        service
+    });
+    World::of(services)
+}
 
 /// At 1 Mi flows and more, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
 const GROWTH: f64 = 1.10;
@@ -77,6 +143,11 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     lab.register_own(COMPARE, "compare")?;
     let compared: Vec<_> = (0..BACKENDS).map(|n| backend(true, 9, n).address).collect();
     lab.compare(ip("198.51.100.9"), 80, &compared)?;
+
+    // A program of its own: the other rows are of one that need not look at openings.
+    let mut guarded = Kernel::load(Options { limit_openings: true, ..options })?;
+    guarded.enter(guarded_world());
+    lab.register(GUARDED, guarded.balancer())?;
 
     let mut subjects = subjects();
     let (rounds, packets) = if quick { (5, 1 << 18) } else { (15, 1 << 20) };
@@ -152,7 +223,11 @@ fn subjects() -> Vec<Subject> {
     let mut subjects = Vec::new();
     let mut add = |mode, state, packet: &Packet, varied, (program, moved), expected| {
         // The comparison program has no room for more than it is loaded with.
-        let room = if program == COMPARE { COMPARE_FLOWS } else { u32::MAX };
+        let room = match program {
+            COMPARE => COMPARE_FLOWS,
+            GUARDED if state == "established" => DENY_FLOWS,
+            _ => u32::MAX,
+        };
         for (count, flows) in FLOWS.into_iter().filter(|(count, _)| *count <= room) {
             let stream = Stream::new(packet, varied, count);
             let (floors, differences) = (Vec::new(), Vec::new());
@@ -185,6 +260,15 @@ fn subjects() -> Vec<Subject> {
             let packet = reply(&backend);
             let mode = if vip_is_v4 { "nat4-reply" } else { "nat6-reply" };
             add(mode, "established", &packet, Varied::Destination, (BALANCER, 0), action::TX);
+        }
+    }
+    for (index, (mode, guard)) in GUARDS.into_iter().enumerate() {
+        let vip = vip(true, index as u8 + 21);
+        let established = request(true, &vip, flag::ACK);
+        add(mode, "established", &established, Varied::Source, (GUARDED, 0), action::TX);
+        if !matches!(guard, Guard::Deny(_)) {
+            let syn = request(true, &vip, flag::SYN);
+            add(mode, "syn", &syn, Varied::Source, (GUARDED, 0), action::TX);
         }
     }
     let other = request(true, "198.51.100.200", flag::ACK);
