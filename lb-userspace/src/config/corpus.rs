@@ -462,19 +462,19 @@ const CASES: &[Case] = &[
     Case(&[(5, "    forward: nat\n    deny_file: deny.txt")], &["6:16: `deny.txt` in services[0].deny_file ..."]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: udp}"), (6, ""),
         (5, "    forward: nat\n    rate_limit: {connections: 5/s}\n    syn_flood: 5/s")], &[
-        "6:17: services[0].rate_limit needs protocol: tcp: remove it: in UDP no packet says that it opens a flow",
+        "6:5: services[0].rate_limit needs protocol: tcp: remove it: in UDP no packet says that it opens a flow",
         "7:16: services[0].syn_flood needs protocol: tcp: ...",
     ]),
     Case(&[(5, "    forward: nat\n    rate_limit: {}")], &[
-        "6:17: services[0].rate_limit limits nothing: write `connections: 10000/s` or `connections_per_source: 100/s`, \
+        "6:5: services[0].rate_limit limits nothing: write `connections: 10000/s` or `connections_per_source: 100/s`, \
             or remove it",
     ]),
     Case(&[(5, "    forward: nat\n    rate_limit: {connections: 100}")], &[
         "6:31: `100` in services[0].rate_limit.connections is not a rate: write a unit: 100/s or 100/m",
     ]),
     Case(&[(5, "    forward: nat\n    rate_limit: {connections: 1/h, connections_burst: 100, connections_per_source_burst: 5}")], &[
-        "6:54: services[0].rate_limit.connections_burst (100) takes longer than a day to fill: write 24 or less",
-        "6:89: services[0].rate_limit.connections_per_source_burst has no effect without connections_per_source: add \
+        "6:55: services[0].rate_limit.connections_burst (100) takes longer than a day to fill: write 24 or less",
+        "6:90: services[0].rate_limit.connections_per_source_burst has no effect without connections_per_source: add \
             `connections_per_source:`, or remove it",
     ]),
     Case(&[(5, "    forward: nat\n    syn_flood: {engage: 5/s, release: 6/s}")], &[
