@@ -146,6 +146,12 @@ mod tests {
                     }),
                     ..BackendStatus::default()
                 }],
+                syn_flood: Some(crate::api::types::SynFlood {
+                    engaged: true,
+                    syns_per_second: 700,
+                    engage: 500,
+                    release: 250,
+                }),
                 ..ServiceStatus::default()
             }],
             ..Status::default()
@@ -207,6 +213,8 @@ mod tests {
             "lb_drops_total{service=\"web\",reason=\"not_allowed\"} 3.0",
             "lb_drops_total{service=\"\",reason=\"no_service\"} 0.0",
             "lb_events_total{service=\"web\",reason=\"pin_refused\"} 4.0",
+            "lb_service_syn_flood_engaged{service=\"web\"} 1.0",
+            "lb_service_syns_per_second{service=\"web\"} 700.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

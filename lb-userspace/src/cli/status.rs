@@ -350,6 +350,12 @@ web  192.0.2.10:80/tcp  nat  UP  ring 0a1b2c3d  VIP on this host  slots: 20 WIND
         let service = &mut status.services[0];
         service.state = "BACKUP".into();
         service.state_reason = "nobody in the tiers before is usable: tier 1 is used".into();
+        service.syn_flood = Some(crate::api::types::SynFlood {
+            engaged: true,
+            syns_per_second: 700,
+            engage: 500,
+            release: 250,
+        });
         service.backends[0].tier = 1;
         service.backends[0].throttle = Some(35);
         service.backends[1].sorry = true;
@@ -357,6 +363,7 @@ web  192.0.2.10:80/tcp  nat  UP  ring 0a1b2c3d  VIP on this host  slots: 20 WIND
         let text = render(&status, Style::PLAIN);
         for line in [
             "  nobody in the tiers before is usable: tier 1 is used\n",
+            "  SYN-flood stage engaged: 700 SYNs/s; unknown clients are challenged until fewer than 250/s come\n",
             "  web1     tier 1  10.0.0.11:80  UP        ready  50 (file 100) starting 35%  ",
             "  web2     sorry   10.0.0.12:80  DOWN 1/2  drain  ",
             "via api/api1 L7STS 503",

@@ -111,6 +111,16 @@ fn service(service: &ServiceStatus) -> Vec<Finding> {
             command("lb status"),
         ));
     }
+    if let Some(stage) = service.syn_flood.filter(|stage| stage.engaged) {
+        findings.push(Finding::bad(
+            Severity::Warning,
+            GROUP,
+            "syn_flood",
+            format!("{}: {} SYNs/s, more than {}", service.name, stage.syns_per_second, stage.engage),
+            "clients that lb does not know are challenged, and those behind strict firewalls do not get in",
+            command(format!("lb why {}", service.name)),
+        ));
+    }
     for backend in &service.backends {
         let name = format!("{}/{}", service.name, backend.name);
         let address = backend.address.parse::<std::net::SocketAddr>();
@@ -183,7 +193,7 @@ fn other_warnings(status: &Status) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::{
-        api::types::{BackendStatus, Why},
+        api::types::{BackendStatus, SynFlood, Why},
         doctor::{
             facts::{ConfigProblem, Daemon},
             testing::{assert_finds, only},
@@ -216,6 +226,20 @@ mod tests {
         let daemon =
             Daemon { status: Some(status), why: Some(Why::default()), ..Daemon::default() };
         Facts { daemon, ..Facts::default() }
+    }
+
+    #[test]
+    fn an_engaged_stage_is_told() {
+        let mut status = status();
+        let stage = SynFlood { engaged: false, syns_per_second: 700, engage: 500, release: 250 };
+        status.services[0].syn_flood = Some(stage);
+        let told = |status: &Status| {
+            let findings = check(&facts(status.clone()));
+            findings.iter().any(|f| f.check == "syn_flood" && f.severity == Severity::Warning)
+        };
+        assert!(!told(&status));
+        status.services[0].syn_flood = Some(SynFlood { engaged: true, ..stage });
+        assert!(told(&status));
     }
 
     #[test]

@@ -287,7 +287,11 @@ mod tests {
             name: "web".into(),
             listen: "192.0.2.10:80/tcp".into(),
             total: counters,
-            reasons: BTreeMap::from([("not_allowed".into(), 3), ("reject".into(), 5)]),
+            reasons: BTreeMap::from([
+                ("not_allowed".into(), 1),
+                ("denied".into(), 2),
+                ("reject".into(), 5),
+            ]),
             backends: vec![web1],
         };
         let known = BackendStatus {

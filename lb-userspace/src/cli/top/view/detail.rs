@@ -90,6 +90,11 @@ fn service_lines(service: &ServiceStatus, palette: Palette, lines: &mut Vec<Line
     let since = units::age(service.last_change_seconds);
     let state = format!("{} for {since}", clean(&service.state));
     lines.push(fact("state", Span::styled(state, palette.state(&service.state)), palette));
+    if let Some(stage) = service.syn_flood.filter(|stage| stage.engaged) {
+        let text =
+            format!("engaged: {} SYNs/s; unknown clients are challenged", stage.syns_per_second);
+        lines.push(fact("SYN flood", Span::styled(text, palette.state("DOWN")), palette));
+    }
     let backends = &service.backends;
     let up = backends.iter().filter(|b| b.state.starts_with("UP") || b.state == "NOLB").count();
     lines.push(fact("backends", format!("{up} of {} UP", backends.len()), palette));
