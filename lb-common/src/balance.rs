@@ -27,13 +27,26 @@ impl Candidate {
     /// HAProxy's rule, which spares a backend without any no weight's worth of them).
     #[inline(always)]
     pub const fn is_better_than(&self, other: &Self) -> bool {
+        self.has_less_than(other, 1)
+    }
+
+    /// Whether it has fewer connections for its weight, strictly. By this rule, the least of all has room
+    /// ([`Self::has_room`]) whatever the factor; by that of [`Self::is_better_than`] it may have none.
+    #[inline(always)]
+    pub const fn is_emptier_than(&self, other: &Self) -> bool {
+        self.has_less_than(other, 0)
+    }
+
+    #[inline(always)]
+    const fn has_less_than(&self, other: &Self, coming: u64) -> bool {
         if self.id == 0 || self.weight == 0 {
             return false;
         }
         if other.id == 0 || other.weight == 0 {
             return true;
         }
-        let (mine, others) = (self.connections.wrapping_add(1), other.connections.wrapping_add(1));
+        let (mine, others) =
+            (self.connections.wrapping_add(coming), other.connections.wrapping_add(coming));
         mine.wrapping_mul(other.weight) < others.wrapping_mul(self.weight)
     }
 

@@ -60,7 +60,7 @@ extern "C" fn choose_backend(service: u32, hash: u32, ring: u32, slots: u32) -> 
             let other = candidate_at(start.wrapping_add(other));
             if other.is_better_than(&one) { other.id } else { one.id }
         }
-        algorithm::LEAST => least(service, load::take_turn(service)),
+        algorithm::LEAST => least(service, load::take_turn(service), BY_WHAT_THEY_GET),
         algorithm::RING if policy.factor != 0 => bounded(service, hash, ring, slots),
         algorithm::RING => owner(ring.wrapping_add(slot_of(hash, slots))),
         _ => NOBODY,
@@ -87,19 +87,24 @@ fn bounded(service: u32, hash: u32, ring: u32, slots: u32) -> u32 {
             slot = 0;
         }
     }
-    least(service, 0)
+    least(service, 0, BY_WHAT_THEY_HAVE)
 }
+
+/// The new connection counts for whoever might get it.
+const BY_WHAT_THEY_GET: u32 = 0;
+/// It does not: then the least loaded member has room within every bound.
+const BY_WHAT_THEY_HAVE: u32 = 1;
 
 /// The least loaded member; among equals the first from the turn on.
 #[inline(always)]
-fn least(service: u32, turn: u64) -> u32 {
-    least_loaded(service, turn as u32, (turn >> 32) as u32)
+fn least(service: u32, turn: u64, by: u32) -> u32 {
+    least_loaded(service, turn as u32, (turn >> 32) as u32, by)
 }
 
 /// [`least`] in the shape of a global function, which is verified once.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn least_loaded(service: u32, turn_low: u32, turn_high: u32) -> u32 {
+extern "C" fn least_loaded(service: u32, turn_low: u32, turn_high: u32, by: u32) -> u32 {
     let Some(policy) = POLICIES.get(service) else { return NOBODY };
     // SAFETY: a word of a map's value, which the controller stores whole: start and length fit one another.
     let members = unsafe { (&raw const policy.members).cast::<u64>().read_volatile() };
@@ -114,7 +119,7 @@ extern "C" fn least_loaded(service: u32, turn_low: u32, turn_high: u32) -> u32 {
         if step >= length {
             break;
         }
-        best = better_of(start, length, first.wrapping_add(step), best);
+        best = better_of(start, length, first.wrapping_add(step), best, by);
     }
     let best = candidate_at(place_of(start, length, best));
     if best.weight == 0 { NOBODY } else { best.id }
@@ -124,10 +129,14 @@ extern "C" fn least_loaded(service: u32, turn_low: u32, turn_high: u32) -> u32 {
 /// returns is any number to the verifier, so that the steps of the loop around it are all alike.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn better_of(start: u32, length: u32, one: u32, other: u32) -> u32 {
+extern "C" fn better_of(start: u32, length: u32, one: u32, other: u32, by: u32) -> u32 {
     let first = candidate_at(place_of(start, length, one));
     let second = candidate_at(place_of(start, length, other));
-    if first.is_better_than(&second) { one } else { other }
+    let is_better = match by {
+        BY_WHAT_THEY_HAVE => first.is_emptier_than(&second),
+        _ => first.is_better_than(&second),
+    };
+    if is_better { one } else { other }
 }
 
 /// Indexes go once around.

@@ -40,7 +40,7 @@ proptest! {
             };
             let mut least = Candidate::NOBODY;
             for other in &backends {
-                least = if other.is_better_than(&least) { *other } else { least };
+                least = if other.is_emptier_than(&least) { *other } else { least };
             }
             prop_assert!(least.has_room(factor, all, total as u32), "{least:?} of {backends:?}");
             let chosen = &mut backends[chosen as usize - 1];
