@@ -38,6 +38,7 @@ mod reload;
 mod report;
 mod retire;
 mod revisions;
+mod rings_ahead;
 mod seed;
 mod service_manager;
 mod settings;

@@ -1,12 +1,13 @@
 //! A configuration's way into the maps: checked as a whole, then applied service by service; invalid ones change nothing.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, thread, time::Instant};
 
 use super::{
     Node, Place,
     apply::ApplyError,
     host,
     loaded::{Backend, ListenKey, target},
+    rings_ahead::RingsAhead,
     state::Leaving,
 };
 use crate::{
@@ -168,9 +169,15 @@ impl Node {
         }
         let mut known: HashMap<ListenKey, usize> =
             self.services.iter().enumerate().map(|(index, service)| (service.key, index)).collect();
-        for spec in &config.services {
-            self.apply_service(spec, &mut known, &mut changes)?;
-        }
+        thread::scope(|scope| {
+            let fresh =
+                config.services.iter().filter(|one| !known.contains_key(&ListenKey::of(one)));
+            let mut ahead = RingsAhead::begin(scope, fresh.collect(), self.keys);
+            config
+                .services
+                .iter()
+                .try_for_each(|spec| self.apply_service(spec, &mut known, &mut ahead, &mut changes))
+        })?;
         self.services.sort_by_key(|service| places.get(&service.key).copied());
         self.publish_bounds();
         self.socket_level.set(config.socket_level == model::SocketLevel::Admin);
@@ -218,13 +225,15 @@ impl Node {
         &mut self,
         spec: &model::Service,
         known: &mut HashMap<ListenKey, usize>,
+        ahead: &mut RingsAhead<'_>,
         changes: &mut Vec<String>,
     ) -> Result<(), ReloadError> {
         let key = ListenKey::of(spec);
         let index = match known.get(&key) {
             Some(index) => *index,
             None => {
-                let service = self.new_service(spec)?;
+                let mut service = self.new_service(spec)?;
+                service.base_ring = ahead.take(&key);
                 self.services.push(service);
                 known.insert(key, self.services.len() - 1);
                 self.services.len() - 1
