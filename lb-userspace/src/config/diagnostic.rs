@@ -160,6 +160,19 @@ impl<'a> Findings<'a> {
         Self { document, errors: Vec::new(), warnings: Vec::new() }
     }
 
+    /// None yet, about the same document.
+    pub fn none(&self) -> Self {
+        Self::new(self.document)
+    }
+
+    /// With those of others behind them.
+    pub fn take(&mut self, others: Self) {
+        let free = |known: &Vec<Diagnostic>| MAX_DIAGNOSTICS.saturating_sub(known.len());
+        let (errors, warnings) = (free(&self.errors), free(&self.warnings));
+        self.errors.extend(others.errors.into_iter().take(errors));
+        self.warnings.extend(others.warnings.into_iter().take(warnings));
+    }
+
     /// Something that makes the file invalid, at `path` or the nearest thing around it that is written.
     pub fn error(&mut self, path: &str, message: impl Into<String>, help: impl Into<String>) {
         if self.errors.len() < MAX_DIAGNOSTICS {

@@ -12,6 +12,8 @@ mod roles;
 mod services;
 mod timing;
 
+use std::{panic::resume_unwind, thread};
+
 use super::{
     diagnostic::Findings,
     model::{Config, Service},
@@ -71,16 +73,40 @@ impl<'a> Context<'a> {
 
 pub use self::{addresses::refuse, discovery::listed};
 
-/// All rules.
+type Judge = fn(&Context<'_>, &mut Findings<'_>);
+
+/// All rules, in the order in which what they find about one place is told.
+const JUDGES: [Judge; 10] = [
+    services::judge,
+    checks::judge,
+    listen::judge,
+    dashboard::judge,
+    backends::judge,
+    discovery::judge,
+    roles::judge,
+    timing::judge,
+    limits::judge,
+    balance::judge,
+];
+
+/// From so many services on, each judge has a thread of its own.
+const MANY: usize = 100;
+
+/// Judges by all rules.
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
-    services::judge(context, findings);
-    checks::judge(context, findings);
-    listen::judge(context, findings);
-    dashboard::judge(context, findings);
-    backends::judge(context, findings);
-    discovery::judge(context, findings);
-    roles::judge(context, findings);
-    timing::judge(context, findings);
-    limits::judge(context, findings);
-    balance::judge(context, findings);
+    if context.config.services.len() < MANY {
+        JUDGES.into_iter().for_each(|judge| judge(context, findings));
+        return;
+    }
+    let found = thread::scope(|scope| {
+        let threads = JUDGES.map(|judge| {
+            let mut own = findings.none();
+            scope.spawn(move || {
+                judge(context, &mut own);
+                own
+            })
+        });
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    found.into_iter().for_each(|own| findings.take(own));
 }
