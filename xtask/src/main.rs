@@ -68,17 +68,20 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
-    /// Measure what the program costs per packet; needs root and BPF
+    /// Measure lb, its limit and its peers, and write docs/benchmarks.md; needs root and BPF
     Bench {
-        /// Fewer rounds: less than two minutes
+        /// Fewer rounds: less than ten minutes
         #[arg(long)]
         quick: bool,
         /// Print one JSON object as the last line of standard output
         #[arg(long)]
         json: bool,
-        /// Only what begins so: recovery, control, control/probes, program
+        /// Only what begins so: recovery, control, control/probes, quality, peers, program, rate
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
+        /// Also show what has changed since the run that wrote this with --json
+        #[arg(long, value_name = "FILE")]
+        compare: Option<PathBuf>,
     },
 }
 
@@ -120,7 +123,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Lab { lab } => lab::run(&lab),
         Verb::Test { filter } => test::run(filter.as_deref()),
         Verb::Soak { runs, again, list } => soak::run(&runs, again, list),
-        Verb::Bench { quick, json, only } => bench::run(quick, json, only.as_deref()),
+        Verb::Bench { quick, json, only, compare } => {
+            bench::run(quick, json, only.as_deref(), compare.as_deref())
+        }
     }
 }
 

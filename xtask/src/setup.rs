@@ -45,6 +45,13 @@ pub fn run_for_tests() -> Result<Tools> {
     Ok(tools)
 }
 
+/// `cargo xtask bench`: also what lb is compared with.
+pub fn run_for_bench() -> Result<Tools> {
+    let tools = run_for_tests()?;
+    packages::install(&packages::missing(&packages::FOR_BENCH))?;
+    Ok(tools)
+}
+
 /// `cargo xtask setup`: everything, and what was found.
 pub fn run_and_report() -> Result<ExitCode> {
     run_for_tests()?;

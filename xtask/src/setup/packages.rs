@@ -37,6 +37,10 @@ pub const FOR_TESTS: [Package; 21] = [
     Package::library("fonts-noto-core", None),
 ];
 
+/// Programs that the benchmark compares lb with, beside those of the tests.
+pub const FOR_BENCH: [Package; 2] =
+    [Package::program("haproxy", "haproxy"), Package::library("libnginx-mod-stream", None)];
+
 /// A Debian package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Package {
