@@ -90,7 +90,6 @@ use crate::{
         Checker, HealthEvent, TargetKey,
         agent::{AgentEvent, AgentKey, Agents},
     },
-    memory,
     net::{Net, Snapshot},
     plan::{ring, sweep::Census},
     privileges,
@@ -282,7 +281,6 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     }
     node.check_host(&parsed)?;
     node.apply_config(parsed.config, text, "start")?;
-    memory::give_back();
     node.finish_take_over()?;
     node.started = true;
     node.note_start();

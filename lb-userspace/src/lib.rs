@@ -17,7 +17,6 @@ pub mod explain;
 pub mod health;
 pub mod import;
 pub mod log;
-mod memory;
 pub mod metrics;
 pub mod net;
 pub mod plan;

@@ -26,7 +26,6 @@ use crate::{
     },
     config::{Parsed, Source},
     events::{Happened, Kind},
-    memory,
 };
 
 /// Longest trial, seconds: a day.
@@ -218,7 +217,6 @@ impl Node {
             None => {}
         }
         self.note_applied(&changes, cause);
-        memory::give_back();
         Ok(Applied { revision: self.state.revision, changes, trial: self.trial() })
     }
 
