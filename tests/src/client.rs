@@ -178,6 +178,36 @@ pub fn datagrams(machine: &Machine, target: SocketAddr, count: usize) -> Tally {
     result.recv().unwrap_or_default()
 }
 
+/// Who answers datagrams to `target` from each of the client's addresses 10.77.1.N, by the N.
+///
+/// # Panics
+/// If one gets no answer to three datagrams.
+pub fn by_client(
+    machine: &Machine,
+    target: SocketAddr,
+    clients: std::ops::Range<u8>,
+) -> Vec<String> {
+    let clients: Vec<u8> = clients.collect();
+    machine.run(move || {
+        let ask = |last: &u8| {
+            let socket =
+                std::net::UdpSocket::bind(("10.77.1.".to_owned() + &last.to_string(), 0)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            socket.connect(target).unwrap();
+            let mut answer = [0u8; 64];
+            for _ in 0..3 {
+                socket.send(b"who").unwrap();
+                if let Ok(length) = socket.recv(&mut answer) {
+                    let text = String::from_utf8_lossy(&answer[..length]).into_owned();
+                    return text.split(' ').next().unwrap_or_default().to_owned();
+                }
+            }
+            panic!("10.77.1.{last} gets no answer");
+        };
+        clients.iter().map(ask).collect()
+    })
+}
+
 async fn datagram(target: SocketAddr, number: usize) -> anyhow::Result<String> {
     let socket = UdpSocket::bind(SocketAddr::new(any_address(target), 0)).await?;
     socket.connect(target).await?;

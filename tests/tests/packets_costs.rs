@@ -8,7 +8,7 @@ use lb_tests::kernel::{
     Kernel, Options, World,
     interpreter::{Cost, Interpreter},
     packet::{Packet, Transport, checksum, flag},
-    world::{CLIENT, Route, Service, ip},
+    world::{CLIENT, MODES, Route, Service, ip},
 };
 use serde::{Deserialize, Serialize};
 
@@ -74,17 +74,6 @@ impl Path {
         grown
     }
 }
-
-const MODES: [(&str, Forward, bool, bool); 8] = [
-    ("nat4", Forward::Nat, true, true),
-    ("nat6", Forward::Nat, false, false),
-    ("dsr4", Forward::Dsr, true, true),
-    ("dsr6", Forward::Dsr, false, false),
-    ("tunnel-ipip4", Forward::Ipip, true, true),
-    ("tunnel-ipip6", Forward::Ipip, false, false),
-    ("tunnel-4in6", Forward::Ipip, true, false),
-    ("tunnel-6in4", Forward::Ipip, false, true),
-];
 
 fn client(is_v4: bool) -> &'static str {
     if is_v4 { "192.0.2.33@40001" } else { "2001:db8:c::33@40001" }

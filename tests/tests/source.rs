@@ -1,13 +1,9 @@
 //! `balance: source`: a client stays with its backend, whatever its ports, and through changes of the others.
 
-use std::{
-    collections::BTreeSet,
-    net::{SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use lb_tests::{
-    client::{Held, requests},
+    client::{Held, by_client, requests},
     daemon::Daemon,
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
 };
@@ -43,28 +39,6 @@ fn who(lab: &Lab) -> BTreeSet<String> {
     tally.answered.into_keys().collect()
 }
 
-/// Who answers datagrams from each of these addresses of the client.
-fn by_client(lab: &Lab, clients: std::ops::Range<u8>) -> Vec<String> {
-    let clients: Vec<u8> = clients.collect();
-    lab.client.run(move || {
-        let ask = |last: &u8| {
-            let socket = UdpSocket::bind(("10.77.1.".to_owned() + &last.to_string(), 0)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-            socket.connect(target()).unwrap();
-            let mut answer = [0u8; 64];
-            for _ in 0..3 {
-                socket.send(b"who").unwrap();
-                if let Ok(length) = socket.recv(&mut answer) {
-                    let text = String::from_utf8_lossy(&answer[..length]).into_owned();
-                    return text.split(' ').next().unwrap_or_default().to_owned();
-                }
-            }
-            panic!("10.77.1.{last} gets no answer");
-        };
-        clients.iter().map(ask).collect()
-    })
-}
-
 #[test]
 fn a_client_has_one_backend_and_the_clients_all() {
     let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
@@ -78,13 +52,17 @@ fn a_client_has_one_backend_and_the_clients_all() {
     assert_eq!(mine.len(), 1, "all connections of one client: {mine:?}");
     let lookup = daemon.lookup("10.77.1.2:1", "10.77.0.80:8080");
     assert_eq!(lookup.backend.as_ref(), mine.first(), "{lookup:?}");
-    let before = by_client(&lab, 100..160);
-    assert_eq!(by_client(&lab, 100..160), before, "other ports, the same backends");
+    let before = by_client(&lab.client, target(), 100..160);
+    assert_eq!(
+        by_client(&lab.client, target(), 100..160),
+        before,
+        "other ports, the same backends"
+    );
     let distinct: BTreeSet<&String> = before.iter().collect();
     assert_eq!(distinct.len(), 3, "{before:?}");
     // With web3 in maintenance, only its clients move.
     daemon.must(&["maint", "udp/web3"]);
-    let after = by_client(&lab, 100..160);
+    let after = by_client(&lab.client, target(), 100..160);
     for (before, after) in before.iter().zip(&after).filter(|(before, _)| *before != "web3") {
         assert_eq!(before, after);
     }

@@ -1,14 +1,10 @@
 //! Services that remember every flow, with real clients: connections are spread by number, and flows and clients stay while backends
 //! come and go and the daemon dies.
 
-use std::{
-    collections::BTreeSet,
-    net::{SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use lb_tests::{
-    client::{Held, requests, wait_for},
+    client::{Held, by_client, requests, wait_for},
     daemon::Daemon,
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
 };
@@ -47,28 +43,6 @@ fn reload(daemon: &Daemon<'_>, keys: &str, backends: &[usize]) {
 fn active(daemon: &Daemon<'_>) -> Vec<u64> {
     let backends = daemon.stats().services[0].backends.clone();
     backends.iter().map(|backend| backend.connections.map_or(0, |known| known.active)).collect()
-}
-
-/// Who answers datagrams from each of these addresses of the client.
-fn by_client(lab: &Lab, clients: std::ops::Range<u8>) -> Vec<String> {
-    let clients: Vec<u8> = clients.collect();
-    lab.client.run(move || {
-        let ask = |last: &u8| {
-            let socket = UdpSocket::bind(("10.77.1.".to_owned() + &last.to_string(), 0)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-            socket.connect(target()).unwrap();
-            let mut answer = [0u8; 64];
-            for _ in 0..3 {
-                socket.send(b"who").unwrap();
-                if let Ok(length) = socket.recv(&mut answer) {
-                    let text = String::from_utf8_lossy(&answer[..length]).into_owned();
-                    return text.split(' ').next().unwrap_or_default().to_owned();
-                }
-            }
-            panic!("10.77.1.{last} gets no answer");
-        };
-        clients.iter().map(ask).collect()
-    })
 }
 
 #[test]
@@ -159,20 +133,24 @@ fn clients_stay_through_a_scale_up_a_restart_and_a_drain() {
     let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(keys, &[1, 2])).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["NOLB"]);
-    let before = by_client(&lab, 100..130);
+    let before = by_client(&lab.client, target(), 100..130);
     let of = |name: &str, seen: &[String]| seen.iter().filter(|one| *one == name).count();
     assert_eq!((of("web1", &before), of("web2", &before)), (15, 15), "{before:?}");
-    assert_eq!(by_client(&lab, 100..130), before, "other ports, the same backends");
+    assert_eq!(
+        by_client(&lab.client, target(), 100..130),
+        before,
+        "other ports, the same backends"
+    );
     // Twice as many backends: clients that are known stay, new ones are spread over all.
     reload(&daemon, keys, &[1, 2, 3, 4]);
-    assert_eq!(by_client(&lab, 100..130), before, "{}", daemon.log_tail());
-    let others: BTreeSet<String> = by_client(&lab, 130..160).into_iter().collect();
+    assert_eq!(by_client(&lab.client, target(), 100..130), before, "{}", daemon.log_tail());
+    let others: BTreeSet<String> = by_client(&lab.client, target(), 130..160).into_iter().collect();
     assert_eq!(others.len(), 4, "{others:?}");
     daemon.kill().unwrap();
-    assert_eq!(by_client(&lab, 100..130), before, "while nobody is there");
+    assert_eq!(by_client(&lab.client, target(), 100..130), before, "while nobody is there");
     daemon.start().unwrap();
     daemon.wait_ready(&["NOLB"]);
-    assert_eq!(by_client(&lab, 100..130), before, "{}", daemon.log_tail());
+    assert_eq!(by_client(&lab.client, target(), 100..130), before, "{}", daemon.log_tail());
     let known = wait_for(
         "all clients are counted",
         MINUTE,
@@ -182,9 +160,9 @@ fn clients_stay_through_a_scale_up_a_restart_and_a_drain() {
     assert_eq!(known, Some(60));
     // A drained backend keeps those it knows; one in maintenance does not.
     daemon.must(&["drain", "udp/web1"]);
-    assert_eq!(by_client(&lab, 100..130), before, "{}", daemon.log_tail());
+    assert_eq!(by_client(&lab.client, target(), 100..130), before, "{}", daemon.log_tail());
     daemon.must(&["maint", "udp/web1"]);
-    let after = by_client(&lab, 100..130);
+    let after = by_client(&lab.client, target(), 100..130);
     for (before, after) in before.iter().zip(&after) {
         match before.as_str() {
             "web1" => assert_ne!(after, "web1"),
@@ -193,7 +171,7 @@ fn clients_stay_through_a_scale_up_a_restart_and_a_drain() {
     }
     // For good: coming back takes nobody away again.
     daemon.must(&["ready", "udp/web1"]);
-    assert_eq!(by_client(&lab, 100..130), after);
+    assert_eq!(by_client(&lab.client, target(), 100..130), after);
     // One client by TCP: all of it at one backend.
     let tally = requests(&lab.client, target(), 60, 1);
     assert_eq!((tally.failures(), tally.answered.len()), (0, 1), "{tally:?}");

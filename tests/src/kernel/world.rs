@@ -29,6 +29,18 @@ pub const NIC: Mac = [0x02, 0, 0, 0, 0, 0x01];
 /// The client's (or its router's) MAC address.
 pub const CLIENT: Mac = [0x02, 0, 0, 0, 0, 0xc1];
 
+/// The modes of forwarding in each mix of families: name, mode, whether the VIP is an IPv4 address, whether backends have such.
+pub const MODES: [(&str, Forward, bool, bool); 8] = [
+    ("nat4", Forward::Nat, true, true),
+    ("nat6", Forward::Nat, false, false),
+    ("dsr4", Forward::Dsr, true, true),
+    ("dsr6", Forward::Dsr, false, false),
+    ("tunnel-ipip4", Forward::Ipip, true, true),
+    ("tunnel-ipip6", Forward::Ipip, false, false),
+    ("tunnel-4in6", Forward::Ipip, true, false),
+    ("tunnel-6in4", Forward::Ipip, false, true),
+];
+
 /// Everything that the maps say.
 #[derive(Clone, Debug, Default)]
 pub struct World {

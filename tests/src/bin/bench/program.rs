@@ -12,7 +12,7 @@ use lb_tests::kernel::{
     Kernel, Options, World, action,
     lab::{Lab, Stream, Varied},
     packet::{Packet, flag},
-    world::{Backend, CLIENT, Route, Service, ip},
+    world::{Backend, CLIENT, MODES, Route, Service, ip},
 };
 use lb_userspace::plan::ring::{Member, owners, ring_length};
 use nix::{
@@ -175,17 +175,6 @@ fn backend(is_v4: bool, service: u8, number: usize) -> Backend {
 pub fn vip(is_v4: bool, service: u8) -> String {
     if is_v4 { format!("198.51.100.{service}") } else { format!("2001:db8:5::{service}") }
 }
-
-const MODES: [(&str, Forward, bool, bool); 8] = [
-    ("nat4", Forward::Nat, true, true),
-    ("nat6", Forward::Nat, false, false),
-    ("dsr4", Forward::Dsr, true, true),
-    ("dsr6", Forward::Dsr, false, false),
-    ("tunnel-ipip4", Forward::Ipip, true, true),
-    ("tunnel-ipip6", Forward::Ipip, false, false),
-    ("tunnel-4in6", Forward::Ipip, true, false),
-    ("tunnel-6in4", Forward::Ipip, false, true),
-];
 
 /// One service a mode, with 100 backends of equal weight on the ring that lb would make.
 pub fn world() -> World {
