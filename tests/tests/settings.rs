@@ -134,6 +134,8 @@ fn what_is_set_is_in_force_at_once_outlives_the_daemon_and_can_be_saved() {
 
     // Saved: those lines, and no others.
     daemon.must(&["set", "web", "check.path=/healthz?full"]);
+    // In maintenance its flows would move, and the load must lose none: they end first.
+    daemon.must(&["drain", "web/web2", "--wait"]);
     daemon.must(&["maint", "web/web2"]);
     let dry = daemon.must(&["save", "--dry-run"]);
     assert!(
