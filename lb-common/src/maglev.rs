@@ -199,6 +199,9 @@ fn claim_each(
 /// All turns in order, each the round in the upper half and the member in the lower.
 fn turns(weights: &[u32], quotas: &[u32], held: &[u32]) -> Vec<u64> {
     let heaviest = weights.iter().copied().max().unwrap_or(0) as u64;
+    if weights.iter().all(|&weight| weight == 0 || weight as u64 == heaviest) {
+        return turns_of_equals(weights, quotas, held);
+    }
     let mut turns = Vec::new();
     for (member, &weight) in weights.iter().enumerate() {
         if weight > 0 {
@@ -207,6 +210,19 @@ fn turns(weights: &[u32], quotas: &[u32], held: &[u32]) -> Vec<u64> {
         }
     }
     turns.sort_unstable();
+    turns
+}
+
+/// The same where weights are equal (or 0), as they mostly are: one after the other, nothing to sort.
+fn turns_of_equals(weights: &[u32], quotas: &[u32], held: &[u32]) -> Vec<u64> {
+    let members = || (0..weights.len()).filter(|&member| weights[member] > 0);
+    let first = members().map(|member| held[member]).min().unwrap_or(0);
+    let last = members().map(|member| quotas[member]).max().unwrap_or(0);
+    let mut turns = Vec::new();
+    for round in first..last {
+        let their = members().filter(|&member| (held[member]..quotas[member]).contains(&round));
+        turns.extend(their.map(|member| ((round as u64) << 32) | member as u64));
+    }
     turns
 }
 
@@ -311,6 +327,34 @@ mod tests {
                 counts(&claims, weights.len()),
                 quotas(slots, &weights),
                 "{slots} {weights:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn turns_of_equals_are_those_of_others() {
+        let sorted = |weights: &[u32], quotas: &[u32], held: &[u32]| {
+            let mut turns: Vec<u64> = (0..weights.len())
+                .filter(|&member| weights[member] > 0)
+                .flat_map(|member| {
+                    (held[member]..quotas[member]).map(move |k| ((k as u64) << 32) | member as u64)
+                })
+                .collect();
+            turns.sort_unstable();
+            turns
+        };
+        for (weights, quotas, held) in [
+            (vec![7; 5], vec![3, 4, 5, 4, 3], vec![0; 5]),
+            (vec![1, 0, 1], vec![9, 9, 9], vec![2, 0, 9]),
+            (vec![2, 2], vec![1, 1], vec![4, 0]),
+            (vec![0, 0], vec![1, 1], vec![0, 0]),
+            (vec![], vec![], vec![]),
+        ] {
+            let expected = sorted(&weights, &quotas, &held);
+            assert_eq!(
+                turns(&weights, &quotas, &held),
+                expected,
+                "{weights:?} {quotas:?} {held:?}"
             );
         }
     }

@@ -95,7 +95,7 @@ pub fn parse(source: &Source) -> Result<Parsed, Errors> {
     let mut checked = check::check(&document);
     let mut findings = Findings::new(&document);
     findings.errors = std::mem::take(&mut checked.errors);
-    let config = match spec::File::from_checked(&checked) {
+    let config = match spec::File::from_checked(&mut checked) {
         Ok((file, indices)) => {
             let config = resolve::config(&file);
             let context =

@@ -362,7 +362,7 @@ impl Dataplane {
     }
 
     /// Times of handshakes of backends, in the order of `ids`.
-    pub fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
+    pub fn handshakes(&self, ids: &[u32]) -> io::Result<Vec<HandshakeTimes>> {
         self.counters.handshakes(ids)
     }
 

@@ -1,7 +1,7 @@
 //! A document against the shape of the file: unknown, missing and doubled keys, wrong types, words and bounds - all of
 //! them, not the first.
 
-use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use serde_yaml::{Mapping, Value};
 
@@ -177,7 +177,8 @@ impl Walk {
             .iter()
             .enumerate()
             .map(|(index, node)| {
-                self.path += &format!("[{index}]");
+                // Writing to a String cannot fail.
+                let _ = write!(self.path, "[{index}]");
                 let value = self.value(node, item);
                 self.path.truncate(length);
                 value
@@ -266,14 +267,14 @@ impl Walk {
         tagged: Option<(&str, &[Variant])>,
         mut each: impl FnMut(&mut Self, &Key, &Node),
     ) -> bool {
-        let mut seen: HashMap<&str, Position> = HashMap::new();
         let length = self.path.len();
-        for entry in entries {
+        for (index, entry) in entries.iter().enumerate() {
             if self.errors.len() >= MAX_DIAGNOSTICS {
                 return false;
             }
-            if let Some(first) = seen.insert(&entry.key, entry.at) {
-                let (key, Position { line, column }) = (quoted(&entry.key), first);
+            // Not many are looked at: each is a known key for the first time, or one of the errors there is room for.
+            if let Some(first) = entries[..index].iter().find(|earlier| earlier.key == entry.key) {
+                let (key, Position { line, column }) = (quoted(&entry.key), first.at);
                 let message = format!(
                     "key {key} is there twice in {}, first in line {line}, column {column}",
                     self.place()
@@ -282,7 +283,10 @@ impl Walk {
                 continue;
             }
             if let Some(key) = keys.iter().find(|key| key.name == entry.key) {
-                self.path = shape::join(&self.path, &key.name);
+                if length > 0 {
+                    self.path.push('.');
+                }
+                self.path.push_str(&key.name);
                 let null = entry.value.scalar() == Some(Scalar::Null);
                 match null {
                     // The place of a value that is not there can be the next line: the key's is better.
@@ -295,7 +299,8 @@ impl Walk {
             }
         }
         let mut complete = true;
-        for key in keys.iter().filter(|key| key.required && !seen.contains_key(&*key.name)) {
+        let is_there = |key: &Key| entries.iter().any(|entry| entry.key == key.name);
+        for key in keys.iter().filter(|key| key.required && !is_there(key)) {
             complete = false;
             let name = &key.name;
             let message = format!("{} lacks the key `{name}`", self.place());

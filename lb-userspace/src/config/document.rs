@@ -1,10 +1,12 @@
 //! A YAML text as a light tree in which every key and value knows its line and column.
 //!
 //! The text is read once, by this parser: values and positions cannot disagree. Everything is bounded, because a file
-//! may be hostile: size, depth, and the number of values (aliases count as what they stand for).
+//! may be hostile: size, depth, and the number of values (aliases count as what they stand for). Most texts are short, and
+//! there are hundreds of thousands of them in a large file: up to 24 bytes stand in the tree itself.
 
 mod build;
 
+use compact_str::CompactString;
 use saphyr_parser::Marker;
 
 use super::diagnostic::Diagnostic;
@@ -53,7 +55,7 @@ pub enum NodeValue {
     /// Text; `plain` = not quoted, so it may be a number, boolean or null.
     Scalar {
         /// The text without quotes.
-        text: String,
+        text: CompactString,
         /// Not quoted.
         plain: bool,
     },
@@ -67,7 +69,7 @@ pub enum NodeValue {
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The key.
-    pub key: String,
+    pub key: CompactString,
     /// Where the key begins.
     pub at: Position,
     /// Its value.

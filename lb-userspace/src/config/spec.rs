@@ -63,19 +63,20 @@ pub struct File {
 }
 
 impl File {
-    /// From what of a document has the right shape; with it, where each of its services is in the file's list.
-    pub fn from_checked(checked: &Checked) -> Result<(Self, Vec<usize>), Diagnostic> {
+    /// From what of a document has the right shape, which is taken out; with it, where each of its services is in the file's
+    /// list.
+    pub fn from_checked(checked: &mut Checked) -> Result<(Self, Vec<usize>), Diagnostic> {
         let failed = |place: &str, error: serde_yaml::Error| {
             Diagnostic::of_file(format!("{place} cannot be read: {error}"), "")
         };
-        let mut top = checked.top.clone();
+        let mut top = std::mem::take(&mut checked.top);
         top.insert("services".into(), serde_yaml::Value::Sequence(Vec::new()));
         let mut file: Self = serde_yaml::from_value(serde_yaml::Value::Mapping(top))
             .map_err(|error| failed("the top level", error))?;
         let mut indices = Vec::new();
-        for (index, service) in checked.services.iter().enumerate() {
+        for (index, service) in std::mem::take(&mut checked.services).into_iter().enumerate() {
             let Some(service) = service else { continue };
-            let service = serde_yaml::from_value(service.clone())
+            let service = serde_yaml::from_value(service)
                 .map_err(|error| failed(&format!("services[{index}]"), error))?;
             file.services.push(service);
             indices.push(index);

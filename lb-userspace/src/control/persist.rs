@@ -3,7 +3,10 @@
 //! What somebody has set by hand is on the disk before the command is answered. What checks and agents find is written
 //! when it is applied; a kill loses nothing of it, a power cut may, but that takes the maps, too.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde::{Serialize, Serializer};
 
@@ -176,9 +179,10 @@ impl Service {
         }
     }
 
-    fn kept_whole(&self) -> ServiceState {
-        let backends = self.backends.iter().map(|backend| (identity(backend), backend.kept()));
-        ServiceState { backends: backends.collect(), ..self.kept() }
+    fn kept_whole(&self) -> ServiceState<LiveBackends<'_>> {
+        let ServiceState { name, retired, retired_ids, history, short, backends: _ } = self.kept();
+        let backends = LiveBackends(&self.backends);
+        ServiceState { name, retired, retired_ids, history, short, backends }
     }
 
     /// The line of the journal.
@@ -222,5 +226,17 @@ struct Live<'a>(&'a [Service]);
 impl Serialize for Live<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|one| (one.key.to_string(), one.kept_whole())))
+    }
+}
+
+/// Its backends, likewise.
+struct LiveBackends<'a>(&'a [Backend]);
+
+impl Serialize for LiveBackends<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|one| {
+            let identity = SocketAddr::new(one.spec.address, one.spec.port);
+            (identity, one.kept())
+        }))
     }
 }

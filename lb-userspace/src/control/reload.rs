@@ -225,7 +225,7 @@ impl Node {
         &mut self,
         spec: &model::Service,
         known: &mut HashMap<ListenKey, usize>,
-        ahead: &mut RingsAhead<'_>,
+        ahead: &mut RingsAhead,
         changes: &mut Vec<String>,
     ) -> Result<(), ReloadError> {
         let key = ListenKey::of(spec);

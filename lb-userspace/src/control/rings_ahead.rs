@@ -1,10 +1,7 @@
-//! Base rings of a configuration's new services, made on a thread of their own while the services before them are
-//! published: of a large configuration they are a good part of the work.
+//! Base rings of a configuration's new services, made on threads of their own while the services before them are
+//! published: of a large configuration they are most of the work.
 
-use std::{
-    sync::mpsc,
-    thread::{Scope, ScopedJoinHandle},
-};
+use std::{sync::mpsc, thread::Scope};
 
 use lb_common::{abi::BackendId, hash::HashKeys};
 
@@ -14,42 +11,53 @@ use crate::{
     plan::ring::{self, BaseRing, Member},
 };
 
-/// Rings that may wait to be used: each takes eight bytes a slot.
-const WAITING: usize = 32;
-/// From so many new services on, a thread is worth it.
+/// How many make them, each every so manyth ring.
+const THREADS: usize = 2;
+/// Rings of each that may wait to be used: a ring takes eight bytes a slot.
+const WAITING: usize = 16;
+/// From so many new services on, threads are worth it.
 const MANY: usize = 16;
 
 /// Rings in the order of their services.
-pub(super) struct RingsAhead<'scope> {
-    made: Option<mpsc::Receiver<(ListenKey, BaseRing)>>,
-    _thread: Option<ScopedJoinHandle<'scope, ()>>,
+#[derive(Default)]
+pub(super) struct RingsAhead {
+    /// Of each thread what it has made; none for few services.
+    made: Vec<mpsc::Receiver<(ListenKey, BaseRing)>>,
+    /// How many were taken.
+    taken: usize,
 }
 
-impl<'scope> RingsAhead<'scope> {
+impl RingsAhead {
     /// Begins with the rings of these services. Dropping this ends it.
-    pub(super) fn begin<'env>(
+    pub(super) fn begin<'scope, 'env>(
         scope: &'scope Scope<'scope, 'env>,
         services: Vec<&'env model::Service>,
         keys: HashKeys,
     ) -> Self {
         if services.len() < MANY {
-            return Self { made: None, _thread: None };
+            return Self::default();
         }
-        let (send, made) = mpsc::sync_channel(WAITING);
-        let thread = scope.spawn(move || {
-            for service in services {
-                // Nobody listens any more: the apply has failed.
-                if send.send((ListenKey::of(service), base_ring(service, &keys))).is_err() {
-                    return;
+        let threads = (0..THREADS).map(|thread| {
+            let own: Vec<_> = services.iter().skip(thread).step_by(THREADS).copied().collect();
+            let (send, made) = mpsc::sync_channel(WAITING);
+            scope.spawn(move || {
+                for service in own {
+                    // Nobody listens any more: the apply has failed.
+                    if send.send((ListenKey::of(service), base_ring(service, &keys))).is_err() {
+                        return;
+                    }
                 }
-            }
+            });
+            made
         });
-        Self { made: Some(made), _thread: Some(thread) }
+        Self { made: threads.collect(), taken: 0 }
     }
 
     /// The ring of the next new service, if this is it. It may be one that its members do not fit.
     pub(super) fn take(&mut self, key: &ListenKey) -> Option<BaseRing> {
-        let (of, ring) = self.made.as_ref()?.recv().ok()?;
+        let made = self.made.get(self.taken % THREADS)?;
+        self.taken += 1;
+        let (of, ring) = made.recv().ok()?;
         (of == *key).then_some(ring)
     }
 }

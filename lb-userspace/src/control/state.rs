@@ -63,7 +63,7 @@ pub struct Left {
 /// One service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ServiceState {
+pub struct ServiceState<B = BTreeMap<String, BackendState>> {
     /// Its name at the last apply.
     pub name: String,
     /// Counters of backends that are gone.
@@ -75,7 +75,7 @@ pub struct ServiceState {
     /// How many tiers have lost the quorum: which side of the hysteresis it is on.
     pub short: u8,
     /// By `address:port`.
-    pub backends: BTreeMap<String, BackendState>,
+    pub backends: B,
 }
 
 /// How far a drain with an end (`lb drain --wait`) has come.
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(State::load(dir.path()).unwrap(), None);
         let mut state = State { revision: 7, ..State::default() };
         let backend = BackendState { admin: Admin::Drain, weight: Some(3), ..Default::default() };
-        let mut service = ServiceState { name: "web".into(), ..Default::default() };
+        let mut service: ServiceState = ServiceState { name: "web".into(), ..Default::default() };
         service.backends.insert("10.0.0.1:80".into(), backend);
         state.services.insert("192.0.2.1:80/tcp".into(), service);
         state.save(dir.path()).unwrap();

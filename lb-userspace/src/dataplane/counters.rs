@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aya::maps::{Array, MapData, MapError};
+use aya::maps::{MapData, MapError};
 use lb_common::abi::{BackendCounters, HandshakeTimes, REASONS};
 
 use super::batch::Batch;
@@ -14,17 +14,37 @@ const SPAN: u32 = 256;
 pub(super) struct Counters {
     backends: Batch<u32, BackendCounters>,
     reasons: Batch<u32, u64>,
-    handshakes: Array<MapData, HandshakeTimes>,
+    handshakes: Batch<u32, HandshakeTimes>,
+    untouched: Untouched,
+}
+
+/// Ids from these on have never been used: what is counted for them is zero, as the kernel has made it.
+#[derive(Clone, Copy, Debug)]
+struct Untouched {
+    backends: u32,
+    services: u32,
+}
+
+impl Untouched {
+    /// Nobody knows who has used adopted maps.
+    const NONE: Self = Self { backends: u32::MAX, services: u32::MAX };
+    const ALL: Self = Self { backends: 0, services: 0 };
 }
 
 impl Counters {
-    /// Over the maps `COUNTERS`, `REASON_COUNTS` and `HANDSHAKE_TIMES`.
+    /// Over the maps `COUNTERS`, `REASON_COUNTS` and `HANDSHAKE_TIMES`; `adopted`: an earlier daemon has used them.
     pub(super) fn new(
         backends: MapData,
         reasons: MapData,
-        handshakes: Array<MapData, HandshakeTimes>,
+        handshakes: MapData,
+        adopted: bool,
     ) -> Result<Self, MapError> {
-        Ok(Self { backends: Batch::new(&backends)?, reasons: Batch::new(&reasons)?, handshakes })
+        Ok(Self {
+            backends: Batch::new(&backends)?,
+            reasons: Batch::new(&reasons)?,
+            handshakes: Batch::new(&handshakes)?,
+            untouched: if adopted { Untouched::NONE } else { Untouched::ALL },
+        })
     }
 
     /// Counters of backends, in the order of `ids`.
@@ -45,8 +65,8 @@ impl Counters {
     }
 
     /// Times of handshakes, in the order of `ids`.
-    pub(super) fn handshakes(&self, ids: &[u32]) -> Result<Vec<HandshakeTimes>, MapError> {
-        ids.iter().map(|id| self.handshakes.get(id, 0)).collect()
+    pub(super) fn handshakes(&self, ids: &[u32]) -> io::Result<Vec<HandshakeTimes>> {
+        ids.iter().map(|id| Ok(self.handshakes.range(*id, 1)?[0])).collect()
     }
 
     /// A service's reasons; service 0 is the node.
@@ -61,16 +81,23 @@ impl Counters {
 
     /// Zeroes the counters and times of backends before their ids are used again.
     pub(super) fn clear_backends(&mut self, ids: &[u32]) -> Result<(), MapError> {
-        for id in ids {
-            self.handshakes.set(*id, HandshakeTimes::default(), 0)?;
-        }
-        Ok(self.backends.zero(ids)?)
+        let untouched = self.untouched.backends;
+        let used: Vec<u32> = ids.iter().copied().filter(|id| *id < untouched).collect();
+        self.handshakes.zero(&used)?;
+        self.backends.zero(&used)?;
+        let next = ids.iter().max().map_or(0, |highest| highest + 1);
+        self.untouched.backends = untouched.max(next);
+        Ok(())
     }
 
     /// Zeroes a service's reasons before its id is used again.
     pub(super) fn clear_reasons(&mut self, service: u32) -> Result<(), MapError> {
-        let numbers: Vec<u32> = (service * REASONS..(service + 1) * REASONS).collect();
-        Ok(self.reasons.zero(&numbers)?)
+        if service < self.untouched.services {
+            let numbers: Vec<u32> = (service * REASONS..(service + 1) * REASONS).collect();
+            self.reasons.zero(&numbers)?;
+        }
+        self.untouched.services = self.untouched.services.max(service + 1);
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl Dataplane {
                 mapped(&mut ebpf, map::OPENING_STATES)?,
                 mapped(&mut ebpf, map::COOKIE_KEYS)?,
             ),
-            counters: counters(&mut ebpf)?,
+            counters: counters(&mut ebpf, adopted)?,
             routes,
             neighbours,
             allow,
@@ -310,14 +310,17 @@ fn connections(ebpf: &mut Ebpf) -> Result<Connections, LoadError> {
     }
 }
 
-fn counters(ebpf: &mut Ebpf) -> Result<Counters, LoadError> {
+fn counters(ebpf: &mut Ebpf, adopted: bool) -> Result<Counters, LoadError> {
     let mut per_cpu = |name| match take_map(ebpf, name)? {
         Map::PerCpuArray(data) => Ok(data),
         other => Err(unexpected(name, &other)),
     };
     let (backends, reasons) = (per_cpu(map::COUNTERS)?, per_cpu(map::REASON_COUNTS)?);
-    let handshakes = take(ebpf, map::HANDSHAKE_TIMES)?;
-    Counters::new(backends, reasons, handshakes)
+    let handshakes = match take_map(ebpf, map::HANDSHAKE_TIMES)? {
+        Map::Array(data) => data,
+        other => return Err(unexpected(map::HANDSHAKE_TIMES, &other)),
+    };
+    Counters::new(backends, reasons, handshakes, adopted)
         .map_err(|error| LoadError::map(map::COUNTERS, error))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use lb_common::abi::{Address, Presence};
 
 use super::mapped::Words;
@@ -9,14 +10,14 @@ use super::mapped::Words;
 /// The filter, and how many entries keep each bit set.
 pub(super) struct Filter {
     words: Words,
-    entries: HashMap<Presence, usize>,
+    entries: HashMap<Presence, u32, RandomState>,
 }
 
 impl Filter {
     /// The filter over a map, of a table that holds entries of these addresses (each as often as it has entries). Packets
     /// may be asking it already: no bit that is needed is ever clear.
     pub(super) fn adopt(words: Words, addresses: impl IntoIterator<Item = Address>) -> Self {
-        let mut filter = Self { words, entries: HashMap::new() };
+        let mut filter = Self { words, entries: HashMap::default() };
         for address in addresses {
             *filter.entries.entry(Presence::of(&address)).or_default() += 1;
         }

@@ -1,7 +1,8 @@
 //! The service table: VIPs, addresses and nat replies in buckets of eight, changed in place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use lb_common::{
     abi::{Address, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry},
     be::Be16,
@@ -36,12 +37,42 @@ pub struct EntryKey {
 /// Entry number in the table: bucket and place in it.
 type Place = (u32, usize);
 
+/// Which places cannot be taken: a bit for each.
+struct Used {
+    buckets: Vec<u8>,
+    count: usize,
+}
+
+const _: () = assert!(SERVICE_BUCKET_ENTRIES == u8::BITS as usize);
+
+impl Used {
+    fn none(buckets: u32) -> Self {
+        Self { buckets: vec![0; buckets as usize], count: 0 }
+    }
+
+    fn take(&mut self, (bucket, index): Place) {
+        self.buckets[bucket as usize] |= 1 << index;
+        self.count += 1;
+    }
+
+    fn give_back(&mut self, (bucket, index): Place) {
+        self.buckets[bucket as usize] &= !(1 << index);
+        self.count -= 1;
+    }
+
+    /// The first place of a bucket that can be taken.
+    fn free(&self, bucket: u32) -> Option<usize> {
+        let index = self.buckets[bucket as usize].trailing_ones() as usize;
+        (index < SERVICE_BUCKET_ENTRIES).then_some(index)
+    }
+}
+
 /// The table, and where each key stands.
 pub struct ServiceTable {
     buckets: Table<ServiceBucket>,
     filter: Filter,
-    places: HashMap<EntryKey, Place>,
-    used: HashSet<Place>,
+    places: HashMap<EntryKey, Place, RandomState>,
+    used: Used,
     /// Removed since the last grace period began to be waited for.
     resting: Vec<Place>,
 }
@@ -49,17 +80,18 @@ pub struct ServiceTable {
 impl ServiceTable {
     /// Takes over a table as it stands, and the filter in front of it.
     pub(super) fn adopt(buckets: Table<ServiceBucket>, presence: Words) -> Self {
-        let mut places = HashMap::new();
+        let mut places: HashMap<_, _, RandomState> = HashMap::default();
+        let mut used = Used::none(buckets.len());
         for number in 0..buckets.len() {
             let bucket = buckets.get(number);
             for (index, entry) in bucket.entries.iter().enumerate() {
                 if entry.word != 0 {
                     places.insert(key_of(entry), (number, index));
+                    used.take((number, index));
                 }
             }
         }
         let filter = Filter::adopt(presence, places.keys().map(|key| key.address));
-        let used = places.values().copied().collect();
         Self { buckets, filter, places, used, resting: Vec::new() }
     }
 
@@ -72,14 +104,12 @@ impl ServiceTable {
             return Ok(());
         }
         let bucket = ServiceEntry::bucket(&key.address, selector, self.buckets.len() - 1);
-        let index = (0..SERVICE_BUCKET_ENTRIES)
-            .find(|index| !self.used.contains(&(bucket, *index)))
-            .ok_or(TableFull)?;
+        let index = self.used.free(bucket).ok_or(TableFull)?;
         self.filter.add(&key.address);
         self.buckets.set_word(bucket, index * WORDS, key.address.high());
         self.buckets.set_word(bucket, index * WORDS + 1, key.address.low());
         self.buckets.set_word(bucket, index * WORDS + 2, word);
-        self.used.insert((bucket, index));
+        self.used.take((bucket, index));
         self.places.insert(key, (bucket, index));
         Ok(())
     }
@@ -106,7 +136,7 @@ impl ServiceTable {
 
     /// Places that cannot be taken now.
     pub(super) fn used(&self) -> usize {
-        self.used.len()
+        self.used.count
     }
 
     /// How many places rest.
@@ -117,7 +147,7 @@ impl ServiceTable {
     /// A grace period has passed since the first `count` of the resting places were removed.
     pub(super) fn grace_passed(&mut self, count: usize) {
         for place in self.resting.drain(..count.min(self.resting.len())) {
-            self.used.remove(&place);
+            self.used.give_back(place);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use compact_str::CompactString;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
 use super::{Diagnostic, Document, Entry, MAX_DEPTH, MAX_VALUES, Node, NodeValue, Position};
@@ -20,7 +21,7 @@ struct Open {
 
 enum OpenKind {
     List(Vec<Node>),
-    Mapping(Vec<Entry>, Option<(String, Position)>),
+    Mapping(Vec<Entry>, Option<(CompactString, Position)>),
 }
 
 #[derive(Default)]
@@ -61,7 +62,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 refuse_tag(tag.is_some(), at)?;
                 let plain = style == ScalarStyle::Plain;
-                let node = Node { at, value: NodeValue::Scalar { text: text.into_owned(), plain } };
+                let node = Node { at, value: NodeValue::Scalar { text: text.into(), plain } };
                 self.add(node, anchor)
             }
             Event::SequenceStart(anchor, tag) => {

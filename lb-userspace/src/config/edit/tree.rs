@@ -39,10 +39,13 @@ impl Tree {
     /// Of a value that was read.
     pub fn of(node: &Node) -> Self {
         match &node.value {
-            NodeValue::Scalar { text, plain } => Self::Scalar(text.clone(), *plain),
+            NodeValue::Scalar { text, plain } => Self::Scalar(text.to_string(), *plain),
             NodeValue::List(items) => Self::List(items.iter().map(Self::of).collect()),
             NodeValue::Mapping(entries) => Self::Mapping(
-                entries.iter().map(|entry| (entry.key.clone(), Self::of(&entry.value))).collect(),
+                entries
+                    .iter()
+                    .map(|entry| (entry.key.to_string(), Self::of(&entry.value)))
+                    .collect(),
             ),
         }
     }

@@ -53,8 +53,8 @@ fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     let mut names = HashMap::new();
     let mut addresses = HashMap::new();
     for (index, backend) in subject.service.backends.iter().enumerate() {
-        let path = subject.backend_path(index, "name");
         if let Some(&first) = names.get(&backend.name) {
+            let path = subject.backend_path(index, "name");
             let place = findings.place(&subject.backend_path(first, "name"));
             findings.error(
                 &path,
@@ -66,8 +66,8 @@ fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         if subject.written.backends[index].address.is_none() || backend.origin.is_template() {
             continue;
         }
-        let path = subject.backend_path(index, "address");
         if let Some(&first) = addresses.get(&(backend.address, backend.port)) {
+            let path = subject.backend_path(index, "address");
             let place = findings.place(&subject.backend_path(first, "address"));
             let (address, port) = (backend.address, backend.port);
             findings.error(
@@ -84,23 +84,23 @@ fn duplicates(subject: &Subject<'_>, findings: &mut Findings<'_>) {
 fn place(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
     let (backend, listen) = (&subject.service.backends[index], &subject.service.listen);
     let written = &subject.written.backends[index];
-    let path = format!("services[{}].backends[{index}]", subject.index);
+    let path = || format!("services[{}].backends[{index}]", subject.index);
     match (&written.address, &written.srv) {
         (None, None) => findings.error(
-            &path,
-            format!("{path} lacks the key `address`"),
+            &path(),
+            format!("{} lacks the key `address`", path()),
             "add `address:` (an address or a DNS name), or `srv:`",
         ),
         (Some(_), Some(_)) => findings.error(
-            &format!("{path}.srv"),
-            format!("{path} has `address` and `srv`"),
+            &format!("{}.srv", path()),
+            format!("{} has `address` and `srv`", path()),
             "remove one of them: SRV records tell address and port",
         ),
         (Some(_), None) | (None, Some(_)) => {}
     }
     let name = matches!(backend.origin, Origin::Name(_));
     if name && subject.service.forward != Forward::Nat && backend.port != listen.port {
-        let path = format!("{path}.address");
+        let path = format!("{}.address", path());
         findings.error(
             &path,
             format!(
@@ -120,13 +120,15 @@ fn address(
     vips: &HashMap<IpAddr, Subject<'_>>,
     findings: &mut Findings<'_>,
 ) {
-    let path = subject.backend_path(index, "address");
+    let path = || subject.backend_path(index, "address");
     let (address, port, listen) = (backend.address, backend.port, &subject.service.listen);
     if let Some((what, help)) = addresses::refuse(address) {
+        let path = path();
         findings.error(&path, format!("{address} in {path} is {what}"), help);
         return;
     }
     if let Some(other) = vips.get(&address) {
+        let path = path();
         let place = findings.place(&other.path("listen.address"));
         findings.error(
             &path,
@@ -139,6 +141,7 @@ fn address(
     }
     let forward = subject.written.forward;
     if forward != spec::Forward::Tunnel && family(address) != family(listen.address) {
+        let path = path();
         let name = if forward == spec::Forward::Nat { "nat" } else { "dsr" };
         findings.error(
             &path,
@@ -152,6 +155,7 @@ fn address(
         );
     }
     if subject.service.forward != Forward::Nat && port != listen.port {
+        let path = path();
         findings.error(
             &path,
             format!(

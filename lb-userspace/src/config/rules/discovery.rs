@@ -40,8 +40,8 @@ pub fn listed(backends: &[Backend], findings: &mut Findings<'_>) {
     let (mut names, mut addresses) = (HashMap::new(), HashMap::new());
     for (index, backend) in backends.iter().enumerate() {
         let at = format!("[{index}]");
-        timing::settings(&at, &backend.settings, true, findings);
-        roles::slowstart(&at, backend.settings.slowstart, findings);
+        timing::settings(|| at.clone(), &backend.settings, true, findings);
+        roles::slowstart(|| at.clone(), backend.settings.slowstart, findings);
         if let Some(first) = names.insert(&backend.name.0, index) {
             let place = findings.place(&format!("[{first}].name"));
             let message = format!("the name `{}` is taken: first in {place}", backend.name.0);

@@ -11,17 +11,18 @@ use crate::config::{
 const LONGEST_SLOWSTART: Duration = Duration::from_secs(3_600);
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
-    slowstart("backend_defaults", context.file.backend_defaults.slowstart, findings);
+    let path = || "backend_defaults".to_owned();
+    slowstart(path, context.file.backend_defaults.slowstart, findings);
     let places = tracks::places(&context.config.services);
     // Names of a service that was left out are not known.
     let all_known = context.indices.last().is_none_or(|last| last + 1 == context.indices.len());
     for subject in context.subjects() {
-        let defaults = subject.path("backend_defaults");
-        slowstart(&defaults, subject.written.backend_defaults.slowstart, findings);
+        let path = || subject.path("backend_defaults");
+        slowstart(path, subject.written.backend_defaults.slowstart, findings);
         quorum(&subject, findings);
         for (index, backend) in subject.written.backends.iter().enumerate() {
-            let path = format!("services[{}].backends[{index}]", subject.index);
-            slowstart(&path, backend.settings.slowstart, findings);
+            let path = || format!("services[{}].backends[{index}]", subject.index);
+            slowstart(path, backend.settings.slowstart, findings);
             role(&subject, index, findings);
             let Some(name) = backend.track.as_ref().map(ToString::to_string) else { continue };
             let path = subject.backend_path(index, "track");
@@ -48,11 +49,15 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-pub fn slowstart(path: &str, period: Option<Period>, findings: &mut Findings<'_>) {
+pub fn slowstart(
+    path: impl FnOnce() -> String,
+    period: Option<Period>,
+    findings: &mut Findings<'_>,
+) {
     if let Some(Period(time)) = period
         && time > LONGEST_SLOWSTART
     {
-        let path = format!("{path}.slowstart");
+        let path = format!("{}.slowstart", path());
         let message = format!("{} in {path} is out of bounds", Period(time));
         findings.error(&path, message, "write 0s to 1h");
     }

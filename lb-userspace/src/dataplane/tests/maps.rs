@@ -111,6 +111,9 @@ fn counters_are_summed_over_cpus() {
         assert!(dataplane.backend_counters(&[600]).is_err(), "there is no backend 600");
 
         dataplane.backends().set(3, &BackendRow { mtu: 1, ..BackendRow::default() });
+        // The first time that it is used nothing has been counted for it: nothing is cleared.
+        dataplane.clear_backends(&[3]).unwrap();
+        assert_eq!(dataplane.backend_counters(&[3]).unwrap()[0].flows, cpus);
         dataplane.clear_backends(&[3]).unwrap();
         let all = dataplane.backend_counters(&[2, 3, 4]).unwrap();
         assert_eq!(all[1], BackendCounters::default());
@@ -134,6 +137,9 @@ fn reasons_are_those_of_one_service() {
                 (0..REASONS).map(|reason| cpus * u64::from(service * REASONS + reason)).collect();
             assert_eq!(dataplane.reasons(service).unwrap(), expected[..], "service {service}");
         }
+        // The first time that it is used nothing has been counted for it: nothing is cleared.
+        dataplane.clear_reasons(1).unwrap();
+        assert_ne!(dataplane.reasons(1).unwrap()[63], 0);
         dataplane.clear_reasons(1).unwrap();
         assert_eq!(dataplane.reasons(1).unwrap(), [0; REASONS as usize]);
         assert_ne!(dataplane.reasons(0).unwrap()[63], 0);
