@@ -154,6 +154,10 @@ fn from_backend<F: Family>(context: Context) -> Verdict {
 fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let not_ours = Verdict::pass(Reason::Passed);
     let fragment = fragment::read::<F>(&frame).map_err(|_| not_ours)?;
+    // An IPv6 fragment from a mapped address would otherwise be taken for an IPv4 backend's.
+    if F::Header::IS_V6 && fragment.key.source.is_v4() {
+        return Err(not_ours);
+    }
     let mut packet = packet_of::<F>(&frame, &fragment).ok_or(not_ours)?;
     let is_first = fragment.offset == 0;
     let backend = if is_first {

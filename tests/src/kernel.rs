@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod case;
+pub mod compare;
 pub mod count;
 pub mod interpreter;
 pub mod lab;
@@ -75,6 +76,8 @@ pub struct Options {
     pub flows: u32,
     /// Remembered clients.
     pub sources: u32,
+    /// Connections that can be counted.
+    pub connections: u32,
 }
 
 impl Default for Options {
@@ -88,6 +91,7 @@ impl Default for Options {
             limit_openings: false,
             flows: 0,
             sources: 1,
+            connections: 1 << 16,
         }
     }
 }
@@ -175,6 +179,7 @@ impl Kernel {
             .map_max_entries(map::FLOWS, options.flows.max(1))
             .map_max_entries(map::FLOWS_NEW, options.flows.max(1))
             .map_max_entries(map::SOURCES, options.sources)
+            .map_max_entries(map::CONNECTIONS, options.connections)
             .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
             .map_max_entries(map::DENY, 1 << 18)
             .map_max_entries(map::PINS, options.pins)

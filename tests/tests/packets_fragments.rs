@@ -3,6 +3,7 @@
 use lb_common::abi::{Forward, Reason, service_flag};
 use lb_tests::kernel::{
     Delta, Kernel, World,
+    bytes::with_extension,
     case::{Case, Expected, check},
     packet::{Packet, Transport, checksum, flag},
     world::{CLIENT, NIC, Route, Service, ip},
@@ -184,6 +185,20 @@ fn replies_in_fragments_go_back_to_the_client() {
         }
         check(&mut kernel, &cases);
     }
+}
+
+/// As IPv6 would write the IPv4 backend's address: nothing that a backend has sent.
+#[test]
+fn a_fragment_from_a_mapped_address_is_nobodys_reply() {
+    let mut kernel = Kernel::shared();
+    let world = world(Forward::Nat, true, true);
+    kernel.enter(world.clone());
+    let backend = &world.services[0].backends[0];
+    let from = format!("::ffff:{}@{}", backend.address, backend.port);
+    let reply = Packet::tcp(&from, "2001:db8:c::33@40001", flag::ACK).filled(60).bytes();
+    // First fragment, identification 1.
+    let first = with_extension(&reply, 44, &[0, 1, 0, 0, 0, 1]);
+    check(&mut kernel, &[Case::passes("a first fragment", first)]);
 }
 
 #[test]

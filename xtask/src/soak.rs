@@ -42,7 +42,7 @@ struct Run {
 }
 
 /// All of them, the shortest first.
-const RUNS: [Run; 8] = [
+const RUNS: [Run; 9] = [
     Run {
         name: "floods-stage",
         target: "floods",
@@ -84,6 +84,12 @@ const RUNS: [Run; 8] = [
         target: "reload",
         test: "reloads_lose_nothing_and_leak_nothing",
         shows: "10,000 reloads under load: no failed request, nothing leaks",
+    },
+    Run {
+        name: "packets",
+        target: "packets_model",
+        test: "millions_of_packets_as_the_model_says",
+        shows: "a billion generated and damaged packets: no difference between the packet path and its model",
     },
     Run {
         name: "contention",

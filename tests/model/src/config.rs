@@ -1,0 +1,215 @@
+//! The model's world.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use crate::{address::is_within, bytes::Mac, hash, outcome::reason, transport::Flow};
+
+/// Everything that is configured or resolved; built by [`Config::new`].
+#[derive(Debug)]
+pub struct Config {
+    /// The NIC that frames come in by.
+    pub ingress: u32,
+    /// NICs that frames may leave by, beside that one.
+    pub attached: HashSet<u32>,
+    /// Addresses of this host that are no VIPs.
+    pub hosts: HashSet<IpAddr>,
+    /// Ways to clients.
+    pub routes: Vec<Route>,
+    services: Vec<Service>,
+    by_end: HashMap<End, usize>,
+    vips: HashMap<IpAddr, Vip>,
+    by_backend: HashMap<End, (usize, usize)>,
+}
+
+/// An address with port and protocol.
+type End = (IpAddr, u16, u8);
+
+/// What is known of a VIP's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// It is this host's address, too.
+    pub is_local: bool,
+}
+
+/// The way to the backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Destination rewritten; replies come back.
+    Nat,
+    /// Sent on as it is, to another MAC address.
+    Dsr,
+    /// IP in IP.
+    Tunnel,
+}
+
+/// What a service without a usable backend does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Resets and port unreachables.
+    Reject,
+    /// Nothing.
+    Drop,
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its number, at least 1.
+    pub id: u32,
+    /// Address.
+    pub vip: IpAddr,
+    /// Whether that is this host's address, too.
+    pub is_local: bool,
+    /// Port.
+    pub port: u16,
+    /// IP protocol: 6 or 17.
+    pub protocol: u8,
+    /// The way to the backends.
+    pub mode: Mode,
+    /// Backends.
+    pub backends: Vec<Backend>,
+    /// For each slot the index of its owner, or none.
+    pub ring: Vec<Option<usize>>,
+    /// Keys of the hash by which slots are found.
+    pub keys: [u64; 11],
+    /// The slot is found by this much of a client's address (bits of IPv4, of IPv6), not by the flow.
+    pub by_source: Option<(u32, u32)>,
+    /// Packets in fragments are taken.
+    pub fragments: bool,
+    /// It refuses packets,
+    pub refuses: Option<Refusal>,
+    /// but only those that open a connection.
+    pub only_new: bool,
+    /// NICs (numbers) it can be reached by; none = all.
+    pub interfaces: Option<HashSet<u32>>,
+    /// Who may in; empty = everybody.
+    pub allow: Vec<(IpAddr, u32)>,
+    /// Who may not.
+    pub deny: Vec<(IpAddr, u32)>,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its number, at least 1, over all services.
+    pub id: u32,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Outer source of tunnels to it.
+    pub tunnel_source: Option<IpAddr>,
+    /// Next hop; none = nobody knows it.
+    pub hop: Option<Hop>,
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Its MAC address.
+    pub to: Mac,
+    /// That of the NIC that the frame leaves by.
+    pub from: Mac,
+    /// That NIC.
+    pub nic: u32,
+    /// Its MTU, 0 = not known.
+    pub mtu: u16,
+}
+
+/// The way to some clients.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Which ones.
+    pub prefix: (IpAddr, u32),
+    /// Next hop; none = nobody knows it.
+    pub hop: Option<Hop>,
+}
+
+impl Config {
+    /// A world of services, without anything else.
+    pub fn new(ingress: u32, services: Vec<Service>) -> Self {
+        let (mut by_end, mut vips) = (HashMap::new(), HashMap::new());
+        let mut by_backend = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            by_end.insert((service.vip, service.port, service.protocol), index);
+            let vip: &mut Vip = vips.entry(service.vip).or_insert(Vip { is_local: false });
+            vip.is_local |= service.is_local;
+            if service.mode == Mode::Nat {
+                for (number, backend) in service.backends.iter().enumerate() {
+                    let end = (backend.address, backend.port, service.protocol);
+                    by_backend.insert(end, (index, number));
+                }
+            }
+        }
+        let (attached, hosts, routes) = (HashSet::new(), HashSet::new(), Vec::new());
+        Self { ingress, attached, hosts, routes, services, by_end, vips, by_backend }
+    }
+
+    /// All services.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The service of a client's packet, if the NIC may reach it.
+    pub(crate) fn service_of(&self, flow: &Flow) -> Option<&Service> {
+        let index = self.by_end.get(&(flow.destination, flow.destination_port, flow.protocol))?;
+        let service = &self.services[*index];
+        let may = service.interfaces.as_ref().is_none_or(|nics| nics.contains(&self.ingress));
+        may.then_some(service)
+    }
+
+    /// What is known of an address, if it is a VIP.
+    pub(crate) fn vip(&self, address: IpAddr) -> Option<Vip> {
+        self.vips.get(&address).copied()
+    }
+
+    /// The nat service and its backend whose reply comes from this address and port.
+    pub(crate) fn replying(
+        &self,
+        source: IpAddr,
+        port: u16,
+        protocol: u8,
+    ) -> Option<(&Service, &Backend)> {
+        let (service, backend) = self.by_backend.get(&(source, port, protocol))?;
+        let service = &self.services[*service];
+        Some((service, &service.backends[*backend]))
+    }
+
+    /// The next hop to a client: that of the longest prefix.
+    pub(crate) fn hop_to(&self, client: IpAddr) -> Option<Hop> {
+        let routes = self.routes.iter().filter(|route| is_within(client, route.prefix));
+        routes.max_by_key(|route| route.prefix.1)?.hop
+    }
+}
+
+impl Service {
+    /// Whether its lists let a client in; who is denied and allowed is denied.
+    pub(crate) fn check_lists(&self, client: IpAddr) -> Result<(), &'static str> {
+        let is_in = |list: &[(IpAddr, u32)]| list.iter().any(|prefix| is_within(client, *prefix));
+        if is_in(&self.deny) {
+            return Err(reason::DENIED);
+        }
+        if !self.allow.is_empty() && !is_in(&self.allow) {
+            return Err(reason::NOT_ALLOWED);
+        }
+        Ok(())
+    }
+
+    /// The backend of a flow: the owner of its slot.
+    pub(crate) fn backend_of(&self, flow: &Flow) -> Option<&Backend> {
+        let hash = match self.by_source {
+            Some(prefix) => hash::of_client(&self.keys, flow.source, prefix),
+            None => hash::of_flow(&self.keys, flow),
+        };
+        let slot = (u64::from(hash) * self.ring.len() as u64) >> 32;
+        self.ring[slot as usize].map(|owner| &self.backends[owner])
+    }
+
+    /// Whether nobody may in, be it with an old flow: for packets that say nothing about a flow's age.
+    pub(crate) fn refuses_all(&self) -> bool {
+        self.refuses.is_some() && !self.only_new
+    }
+}

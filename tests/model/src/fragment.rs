@@ -1,0 +1,234 @@
+//! Fragments: the first one goes where its packet would, and is remembered; the others follow (packet cases B24 to B32,
+//! B81, B82). What a packet in fragments has in common: addresses, protocol and identification.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use crate::{
+    address::{is_mapped, is_martian},
+    bytes::{number16, number32},
+    config::{Backend, Config, Service},
+    forward::{self, Refused, What, set_ethernet},
+    ip::{End, IP, Packet, TCP, UDP, change_header},
+    local::nobodys,
+    outcome::{Outcome, Traffic, reason},
+    transport::{self, Flow, Place},
+};
+
+/// Where first fragments went.
+#[derive(Debug, Default)]
+pub struct Memory(HashMap<Key, Remembered>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    source: IpAddr,
+    destination: IpAddr,
+    id: u32,
+    protocol: u8,
+}
+
+/// Places in the configuration.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    service: usize,
+    backend: usize,
+}
+
+/// A sound fragment.
+struct Fragment {
+    key: Key,
+    /// Where its data begins in the frame.
+    data: usize,
+    /// Length of the IP packet.
+    length: usize,
+    /// Where its data belongs in the whole packet.
+    offset: usize,
+    /// Others come behind it.
+    more: bool,
+}
+
+/// A fragment to a VIP. It is not answered: it is no whole packet to be quoted (R8).
+pub fn to_backend(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> Outcome {
+    let fragment = match read(packet) {
+        Ok(fragment) => fragment,
+        Err(reason) => return Outcome::dropped(reason, 0),
+    };
+    let vip = config.vip(packet.destination()).expect("only packets to VIPs come here");
+    if fragment.offset == 0 {
+        return first(config, memory, packet, &fragment);
+    }
+    match memory.find(config, &fragment) {
+        None => nobodys(packet, vip, reason::FRAGMENT_MISS),
+        Some((service, _)) if packet.hop_limit() <= 1 => Outcome::dropped(reason::TTL, service.id),
+        Some((service, backend)) => send(config, packet, What::Later, service, backend),
+    }
+}
+
+fn first(
+    config: &Config,
+    memory: &mut Memory,
+    packet: &Packet<'_>,
+    fragment: &Fragment,
+) -> Outcome {
+    let vip = config.vip(packet.destination()).expect("only packets to VIPs come here");
+    let flow = match flow(packet, fragment) {
+        Ok(flow) => flow,
+        Err(reason) => return Outcome::dropped(reason, 0),
+    };
+    let Some(service) = config.service_of(&flow) else {
+        return nobodys(packet, vip, reason::FRAGMENT_DROPPED);
+    };
+    let drop = |reason| Outcome::dropped(reason, service.id);
+    // Neither more behind nor before it: a whole packet (RFC 6946).
+    if fragment.more && !service.fragments {
+        return drop(reason::FRAGMENT_DROPPED);
+    }
+    if is_martian(flow.source, flow.destination) {
+        return drop(reason::MARTIAN);
+    }
+    if let Err(reason) = service.check_lists(flow.source) {
+        return drop(reason);
+    }
+    if service.refuses_all() {
+        return drop(reason::NO_BACKEND);
+    }
+    if packet.hop_limit() <= 1 {
+        return drop(reason::TTL);
+    }
+    let Some(backend) = service.backend_of(&flow) else { return drop(reason::NO_BACKEND) };
+    if fragment.more {
+        memory.note(config, fragment, service, backend);
+    }
+    send(config, packet, What::First { flow: &flow, at: fragment.data }, service, backend)
+}
+
+fn send(
+    config: &Config,
+    packet: &Packet<'_>,
+    what: What<'_>,
+    service: &Service,
+    backend: &Backend,
+) -> Outcome {
+    forward::packet(config, packet, what, service, backend).unwrap_or_else(
+        |refused| match refused {
+            Refused::Dropped(reason) => Outcome::dropped(reason, service.id),
+            Refused::TooBig(_) => Outcome::dropped(reason::TOO_BIG, service.id),
+        },
+    )
+}
+
+/// A fragment to somebody else: his, unless it is a nat backend's.
+pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> Outcome {
+    let not_ours = || Outcome::passed(packet.frame, reason::PASSED);
+    let Ok(fragment) = read(packet) else { return not_ours() };
+    let is_first = fragment.offset == 0;
+    let first_flow = if is_first { flow(packet, &fragment).ok() } else { None };
+    let from = match (is_first, first_flow) {
+        (true, Some(flow)) if !is_mapped(flow.source) => {
+            config.replying(flow.source, flow.source_port, flow.protocol)
+        }
+        (true, _) => None,
+        (false, _) => memory.find(config, &fragment),
+    };
+    let Some((service, backend)) = from else { return not_ours() };
+    let drop = |reason| Outcome::dropped(reason, service.id);
+    if fragment.more && !service.fragments {
+        return drop(reason::FRAGMENT_DROPPED);
+    }
+    if packet.hop_limit() <= 1 {
+        return drop(reason::TTL);
+    }
+    let Some(hop) = config.hop_to(packet.destination()) else { return drop(reason::NO_NEXT_HOP) };
+    if hop.mtu != 0 && fragment.length > usize::from(hop.mtu) {
+        return drop(reason::TOO_BIG);
+    }
+    let mut frame = packet.frame.to_vec();
+    change_header(&mut frame, IP, |header| header.decrement_hop_limit());
+    match first_flow {
+        Some(flow) => {
+            if fragment.more {
+                memory.note(config, &fragment, service, backend);
+            }
+            let place = Place { at: fragment.data, end: IP + fragment.length, network: IP };
+            let vip = (service.vip, service.port);
+            transport::replace(&mut frame, place, &flow, End::Source, vip);
+        }
+        None => change_header(&mut frame, IP, |header| {
+            header.set_address(End::Source, service.vip);
+        }),
+    }
+    set_ethernet(&mut frame, hop.to, hop.from, packet.is_v6);
+    let traffic = Traffic { bytes: fragment.length as u64, is_reply: true, is_marked: false };
+    match forward::leave(config, hop.nic) {
+        Ok(action) => Outcome::sent(action, frame, backend.id, traffic),
+        Err(reason) => drop(reason),
+    }
+}
+
+/// Reads a fragment. Its offsets have to make sense: some data, whole units of eight bytes unless it is the last one, and no
+/// end beyond the longest packet (B30). The second piece of a TCP header is refused (B28).
+fn read(packet: &Packet<'_>) -> Result<Fragment, &'static str> {
+    let (frame, length) = (packet.frame, packet.length()?);
+    let (protocol, id, offset, more, front) = if packet.is_v6 {
+        let at = IP + 40;
+        if frame.len() < at + 8 {
+            return Err(reason::L3_TRUNCATED);
+        }
+        let field = number16(frame, at + 2);
+        (frame[at], number32(frame, at + 4), field & 0xfff8, field & 1 != 0, 48)
+    } else {
+        let field = number16(frame, IP + 6);
+        let id = u32::from(number16(frame, IP + 4));
+        let offset = (field & 0x1fff) << 3;
+        (packet.protocol(), id, offset, field & 0x2000 != 0, packet.header_length())
+    };
+    let offset = usize::from(offset);
+    let data = length.saturating_sub(front);
+    if data == 0 || (more && data % 8 != 0) || offset + length > 0xffff {
+        return Err(reason::FRAGMENT_DROPPED);
+    }
+    if protocol == TCP && offset == 8 {
+        return Err(reason::FRAGMENT_TINY);
+    }
+    let key = Key { source: packet.source(), destination: packet.destination(), id, protocol };
+    Ok(Fragment { key, data: IP + front, length, offset, more })
+}
+
+/// The flow of a first fragment, whose transport header has to be complete (B27).
+fn flow(packet: &Packet<'_>, fragment: &Fragment) -> Result<Flow, &'static str> {
+    let segment = &packet.frame[fragment.data..IP + fragment.length];
+    let protocol = fragment.key.protocol;
+    match protocol {
+        TCP if segment.len() < 20 || segment.len() < usize::from(segment[12] >> 4) * 4 => {
+            return Err(reason::FRAGMENT_TINY);
+        }
+        UDP if segment.len() < 8 => return Err(reason::FRAGMENT_TINY),
+        UDP if packet.is_v6 && number16(segment, 6) == 0 => return Err(reason::UDP_NO_CHECKSUM),
+        TCP | UDP => {}
+        _ => return Err(reason::FRAGMENT_DROPPED),
+    }
+    let flow = Flow::at(packet, fragment.data, protocol).ok_or(reason::FRAGMENT_TINY)?;
+    if flow.source_port == 0 {
+        return Err(reason::PORT_ZERO);
+    }
+    Ok(flow)
+}
+
+impl Memory {
+    fn note(&mut self, config: &Config, fragment: &Fragment, service: &Service, backend: &Backend) {
+        let index = config.services().iter().position(|other| other.id == service.id);
+        let number = service.backends.iter().position(|other| other.id == backend.id);
+        if let (Some(service), Some(backend)) = (index, number) {
+            self.0.insert(fragment.key, Remembered { service, backend });
+        }
+    }
+
+    fn find<'a>(
+        &self,
+        config: &'a Config,
+        fragment: &Fragment,
+    ) -> Option<(&'a Service, &'a Backend)> {
+        let remembered = self.0.get(&fragment.key)?;
+        let service = &config.services()[remembered.service];
+        Some((service, &service.backends[remembered.backend]))
+    }
+}

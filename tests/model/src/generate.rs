@@ -1,0 +1,60 @@
+//! Packets for the comparison of the packet path with the model: whole ones of every kind that lb knows ([`kinds`]), and
+//! damage done to them ([`damage`]). Everything follows from a seed.
+
+mod build;
+mod damage;
+mod kinds;
+mod random;
+mod shrink;
+
+pub use build::Draft;
+pub use random::Random;
+pub use shrink::shrink;
+
+use crate::Config;
+
+/// The longest frame: what BPF_PROG_TEST_RUN gives a program in one piece.
+pub const LONGEST: usize = 3_400;
+
+/// An endless row of packets for a world.
+#[derive(Debug)]
+pub struct Generator<'a> {
+    config: &'a Config,
+    people: People,
+    random: Random,
+}
+
+/// Who sends packets, beside the backends.
+#[derive(Clone, Debug)]
+pub struct People {
+    /// Clients; of both families.
+    pub clients: Vec<std::net::IpAddr>,
+    /// Hosts who only get replies, and never send a request.
+    pub listeners: Vec<std::net::IpAddr>,
+    /// Who is a neighbour: source MAC address of clients' frames.
+    pub neighbour: crate::bytes::Mac,
+    /// The NIC's own MAC address.
+    pub nic: crate::bytes::Mac,
+}
+
+impl<'a> Generator<'a> {
+    /// The row that follows from a seed.
+    pub fn new(config: &'a Config, people: People, seed: u64) -> Self {
+        Self { config, people, random: Random::new(seed) }
+    }
+
+    /// The next frame: one in three is whole and sound, the others are damaged.
+    pub fn next_frame(&mut self) -> Vec<u8> {
+        let mut frame = kinds::any(self.config, &self.people, &mut self.random);
+        if !self.random.one_in(3) {
+            damage::inflict(&mut frame, &mut self.random);
+        }
+        frame.truncate(LONGEST);
+        frame
+    }
+
+    /// A number that is true once in `of` packets, from the same seed.
+    pub fn one_in(&mut self, of: u64) -> bool {
+        self.random.one_in(of)
+    }
+}

@@ -1,0 +1,348 @@
+//! Whole packets of every kind: requests, replies, ICMP errors in both directions, echoes, fragments, what is for nobody, and
+//! what nobody should send.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{
+    People, Random,
+    build::{Draft, icmp, tcp, udp},
+};
+use crate::{
+    Config,
+    config::{Mode, Service},
+    ip::{FRAGMENT, TCP, UDP},
+};
+
+/// A frame of any kind.
+pub fn any(config: &Config, people: &People, random: &mut Random) -> Vec<u8> {
+    let mut world = World { config, people, random };
+    let draft = match world.random.below(16) {
+        0..=4 => world.request(),
+        5..=6 => world.reply(),
+        7..=8 => world.error_to_vip(),
+        9 => world.error_to_client(),
+        10 => world.echo(),
+        11..=12 => world.fragment(),
+        13 => world.unserved(),
+        14 => world.stray(),
+        _ => return world.foreign(),
+    };
+    world.dressed(draft).frame()
+}
+
+struct World<'a> {
+    config: &'a Config,
+    people: &'a People,
+    random: &'a mut Random,
+}
+
+impl World<'_> {
+    fn service(&mut self) -> &Service {
+        let services = self.config.services();
+        &services[self.random.index(services.len())]
+    }
+
+    fn client(&mut self, like: IpAddr) -> IpAddr {
+        loop {
+            let client = self.random.pick(&self.people.clients);
+            if client.is_ipv4() == like.is_ipv4() {
+                return self.nearby(client);
+            }
+        }
+    }
+
+    /// A client, or one of those who never send.
+    fn receiver(&mut self, like: IpAddr) -> IpAddr {
+        let listener = self.random.pick(&self.people.listeners);
+        if self.random.one_in(12) && listener.is_ipv4() == like.is_ipv4() {
+            return self.nearby(listener);
+        }
+        self.client(like)
+    }
+
+    /// The same network, another host.
+    fn nearby(&mut self, address: IpAddr) -> IpAddr {
+        let host = self.random.number() as u8;
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Ipv4Addr::new(a, b, c, host).into()
+            }
+            IpAddr::V6(v6) => {
+                let bits = u128::from(v6) & !0xff | u128::from(host);
+                Ipv6Addr::from(bits).into()
+            }
+        }
+    }
+
+    /// Mostly short, sometimes around an MTU, sometimes longer.
+    fn payload(&mut self) -> Vec<u8> {
+        let length = match self.random.below(32) {
+            0 => 1_380 + self.random.index(140),
+            1 => self.random.index(3_000),
+            2..=9 => self.random.index(200),
+            _ => self.random.index(24),
+        };
+        self.random.bytes(length)
+    }
+
+    fn flags(&mut self) -> u8 {
+        const FLAGS: [u8; 10] = [0x02, 0x10, 0x18, 0x11, 0x04, 0x14, 0x12, 0xc2, 0x02, 0x10];
+        self.random.pick(&FLAGS)
+    }
+
+    /// A segment or datagram of a flow.
+    fn transport(&mut self, protocol: u8, ends: (IpAddr, IpAddr), ports: (u16, u16)) -> Vec<u8> {
+        let payload = self.payload();
+        if protocol == UDP {
+            let mut datagram = udp(ends, ports, &payload);
+            if self.random.one_in(if ends.0.is_ipv4() { 8 } else { 40 }) {
+                datagram[6..8].fill(0);
+            }
+            return datagram;
+        }
+        let options: &[u8] = if self.random.one_in(2) { &[] } else { &[2, 4, 5, 0xb4, 1, 3, 3, 7] };
+        let flags = self.flags();
+        let numbers = (self.random.number() as u32, self.random.number() as u32);
+        tcp(ends, ports, flags, numbers, options, &payload)
+    }
+
+    fn draft(&self, ends: (IpAddr, IpAddr), protocol: u8, body: Vec<u8>) -> Draft {
+        Draft::new((self.people.nic, self.people.neighbour), ends, protocol, body)
+    }
+
+    fn client_port(&mut self) -> u16 {
+        if self.random.one_in(200) { 0 } else { 1_024 + self.random.below(60_000) as u16 }
+    }
+
+    fn request(&mut self) -> Draft {
+        let service = self.service();
+        let (vip, port, protocol) = (service.vip, service.port, service.protocol);
+        let ends = (self.client(vip), vip);
+        let ports = (self.client_port(), port);
+        let body = self.transport(protocol, ends, ports);
+        self.draft(ends, protocol, body)
+    }
+
+    /// Some nat service's backend, and a client of its.
+    fn nat_flow(&mut self) -> (IpAddr, u16, u8, IpAddr, u16) {
+        loop {
+            let pick = self.random.number() as usize;
+            let service = self.service();
+            if service.mode == Mode::Nat && !service.backends.is_empty() {
+                let backend = &service.backends[pick % service.backends.len()];
+                let (address, port, protocol) = (backend.address, backend.port, service.protocol);
+                let client = self.receiver(address);
+                return (address, port, protocol, client, self.client_port());
+            }
+        }
+    }
+
+    fn reply(&mut self) -> Draft {
+        let (backend, port, protocol, client, client_port) = self.nat_flow();
+        let body = self.transport(protocol, (backend, client), (port, client_port));
+        self.draft((backend, client), protocol, body)
+    }
+
+    fn error_to_vip(&mut self) -> Draft {
+        let service = self.service();
+        let (vip, port, protocol) = (service.vip, service.port, service.protocol);
+        let client = self.client(vip);
+        let ports = (port, self.client_port());
+        self.error((vip, client), ports, protocol)
+    }
+
+    fn error_to_client(&mut self) -> Draft {
+        let (backend, port, protocol, client, client_port) = self.nat_flow();
+        self.error((client, backend), (client_port, port), protocol)
+    }
+
+    /// An error about a packet, sent to its source: by a router, or by its destination.
+    fn error(&mut self, quoted: (IpAddr, IpAddr), ports: (u16, u16), protocol: u8) -> Draft {
+        let body = self.transport(protocol, quoted, ports);
+        let mut about = self.draft(quoted, protocol, body);
+        if quoted.0.is_ipv4() && self.random.one_in(6) {
+            about.options = vec![1; 4 * (1 + self.random.index(10))];
+        }
+        if self.random.one_in(8) {
+            self.fragmented(&mut about);
+        }
+        let packet = about.packet();
+        let least = packet.len() - about.body.len() + 8;
+        let most = packet.len().min(1_232);
+        let length = match self.random.below(3) {
+            0 => least.min(most),
+            1 => most,
+            _ => least.min(most) + self.random.index(most.saturating_sub(least).max(1)),
+        };
+        let from = if self.random.one_in(3) { quoted.1 } else { self.client(quoted.0) };
+        let v4: &[u8] = &[3, 3, 3, 11, 12, 3, 4, 5];
+        let kinds = if from.is_ipv4() { v4 } else { &[1, 2, 2, 3, 4, 1, 5, 100] };
+        let kind = self.random.pick(kinds);
+        let code = self.random.below(6) as u8;
+        let mtu = self.random.pick(&[0u16, 67, 552, 1_280, 1_400, 65_535]).to_be_bytes();
+        let ends = (from, quoted.0);
+        let message = icmp(ends, [kind, code], [0, 0, mtu[0], mtu[1]], &packet[..length]);
+        self.draft(ends, if from.is_ipv4() { 1 } else { 58 }, message)
+    }
+
+    fn echo(&mut self) -> Draft {
+        let vip = self.service().vip;
+        let ends = (self.client(vip), vip);
+        let payload = self.payload();
+        let kind = match (vip.is_ipv4(), self.random.one_in(5)) {
+            (true, false) => 8,
+            (true, true) => self.random.pick(&[0, 9, 10, 13, 15, 17]),
+            (false, false) => 128,
+            (false, true) => self.random.pick(&[129, 133, 134, 135, 136, 137]),
+        };
+        let rest = (self.random.number() as u32).to_be_bytes();
+        let message = icmp(ends, [kind, 0], rest, &payload);
+        self.draft(ends, if vip.is_ipv4() { 1 } else { 58 }, message)
+    }
+
+    /// First and later fragments of few packets, so that they meet.
+    fn fragment(&mut self) -> Draft {
+        let mut draft = if self.random.one_in(3) { self.reply() } else { self.request() };
+        let host: IpAddr = self.random.pick(&self.people.clients);
+        let is_request = self.config.vip(draft.destination).is_some();
+        let client = if is_request { &mut draft.source } else { &mut draft.destination };
+        if host.is_ipv4() == client.is_ipv4() {
+            *client = host;
+        }
+        self.fragmented(&mut draft);
+        draft
+    }
+
+    /// Makes it a fragment. The checksum stays that of the whole.
+    fn fragmented(&mut self, draft: &mut Draft) {
+        let more = !self.random.one_in(3);
+        let offset = match self.random.below(8) {
+            0..=3 => 0,
+            4 => 1,
+            5 => self.random.below(0x2000) as u16,
+            _ => self.random.pick(&[10, 100, 185]),
+        };
+        if more {
+            let whole = draft.body.len().next_multiple_of(8);
+            draft.body.resize(whole, 0);
+        }
+        let id = self.random.below(4) as u32;
+        if draft.source.is_ipv4() {
+            draft.label = id;
+            draft.fragment = offset | if more { 0x2000 } else { 0 };
+            return;
+        }
+        let [a, b] = ((offset << 3) | u16::from(more)).to_be_bytes();
+        draft.options = [&[draft.protocol, 0, a, b][..], &id.to_be_bytes()].concat();
+        draft.protocol = FRAGMENT;
+    }
+
+    /// To a VIP, but for no service of it.
+    fn unserved(&mut self) -> Draft {
+        const PROTOCOLS: [u8; 12] = [4, 41, 47, 50, 51, 89, 132, 136, 0, 59, 255, 58];
+        let vip = self.service().vip;
+        let ends = (self.client(vip), vip);
+        let ports = (self.client_port(), self.random.number() as u16);
+        let protocol = self.random.pick(&[TCP, UDP]);
+        let body = self.transport(protocol, ends, ports);
+        let protocol = if self.random.one_in(2) { protocol } else { self.random.pick(&PROTOCOLS) };
+        self.draft(ends, protocol, body)
+    }
+
+    /// Between clients, hosts and backends.
+    fn stray(&mut self) -> Draft {
+        let to = self.service().vip;
+        let hosts: Vec<IpAddr> = self.config.hosts.iter().copied().collect();
+        let (backend, port, protocol, client, client_port) = self.nat_flow();
+        let host = hosts.iter().find(|host| host.is_ipv4() == backend.is_ipv4());
+        let (ends, ports) = match (self.random.below(4), host) {
+            (0, Some(host)) => ((backend, *host), (port, client_port)),
+            (1, _) => ((backend, client), (self.client_port(), client_port)),
+            (2, _) => ((self.client(backend), backend), (client_port, port)),
+            _ => ((self.client(to), self.client(to)), (port, client_port)),
+        };
+        let body = self.transport(protocol, ends, ports);
+        self.draft(ends, protocol, body)
+    }
+
+    /// No IP, or not at once.
+    fn foreign(&mut self) -> Vec<u8> {
+        let mut frame = self.request().frame();
+        match self.random.below(4) {
+            0 => frame[12..14].copy_from_slice(&[0x08, 0x06]),
+            1 => drop(frame.splice(12..12, [0x81, 0x00, 0x00, 0x05])),
+            2 => drop(frame.splice(12..12, [0x88, 0xa8, 0, 7, 0x81, 0, 0, 5])),
+            _ => {
+                let other = self.random.number() as u16;
+                frame[12..14].copy_from_slice(&other.to_be_bytes());
+            }
+        }
+        frame
+    }
+
+    /// With the rare but right.
+    fn dressed(&mut self, mut draft: Draft) -> Draft {
+        if self.random.one_in(8) {
+            draft.hop_limit = self.random.below(4) as u8;
+        }
+        if self.random.one_in(6) {
+            draft.class = self.random.number() as u8;
+        }
+        if self.random.one_in(8) {
+            let length = 1 + self.random.index(46);
+            draft.trailer = self.random.bytes(length);
+        }
+        if self.random.one_in(10) && draft.options.is_empty() {
+            self.with_options(&mut draft);
+        }
+        if self.random.one_in(40) {
+            draft.source = self.odd_source(draft.destination);
+        }
+        if self.random.one_in(60) {
+            draft.from = self.people.nic;
+        }
+        if self.random.one_in(60) {
+            draft.to = self.random.pick(&[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 9, 9, 9, 9, 9]]);
+        }
+        draft
+    }
+
+    fn with_options(&mut self, draft: &mut Draft) {
+        const HOP_BY_HOP: u8 = 0;
+        const ROUTING: u8 = 43;
+        const AUTHENTICATION: u8 = 51;
+        const DESTINATION: u8 = 60;
+        if draft.source.is_ipv4() {
+            let options: [&[u8]; 7] = [
+                &[1, 1, 1, 1],
+                &[7, 7, 4, 0, 0, 0, 0, 0],
+                &[68, 8, 5, 0, 0, 0, 0, 0],
+                &[1, 131, 7, 4, 10, 0, 0, 1],
+                &[137, 7, 4, 10, 0, 0, 1, 0],
+                &[0, 131, 7, 4],
+                &[7, 1, 131, 7],
+            ];
+            draft.options = self.random.pick(&options).to_vec();
+            return;
+        }
+        for _ in 0..=self.random.index(3) {
+            let kind = self.random.pick(&[HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION]);
+            let more = self.random.index(2) as u8;
+            let mut header = vec![draft.protocol, more, 1, 4, 0, 0, 0, 0];
+            header.resize(8 + usize::from(more) * 8, 0);
+            draft.options = [header, std::mem::take(&mut draft.options)].concat();
+            draft.protocol = kind;
+        }
+    }
+
+    fn odd_source(&mut self, destination: IpAddr) -> IpAddr {
+        let text = if destination.is_ipv4() {
+            ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.1.1.1", "0.0.0.0"]
+        } else {
+            ["::", "::1", "ff02::1", "fe80::1", "::ffff:192.0.2.33", "::ffff:10.1.0.1"]
+        };
+        let odd = self.random.pick(&text).parse().expect("an address");
+        if self.random.one_in(4) { destination } else { odd }
+    }
+}

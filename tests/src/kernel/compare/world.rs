@@ -1,0 +1,83 @@
+//! A test's world in the model's words.
+
+use std::net::IpAddr;
+
+use lb_common::abi::{Forward, backend_flag, service_flag};
+use lb_model::{
+    Config,
+    config::{Backend, Hop, Mode, Refusal, Route, Service},
+};
+
+use super::super::{INGRESS, World, hash_keys, world, world::NIC};
+
+/// The same world. It has no policies, and no pins.
+pub fn config_of(world: &World, attached: &[u32]) -> Config {
+    let services = (0..world.services.len()).map(|index| service(world, index)).collect();
+    let mut config = Config::new(INGRESS, services);
+    config.attached.extend(attached);
+    config.hosts.extend(&world.hosts);
+    config.routes = world.routes.iter().map(route).collect();
+    config
+}
+
+fn service(world: &World, index: usize) -> Service {
+    let service = &world.services[index];
+    assert!(service.policy.is_none(), "the model does not track flows");
+    let is = |flag| service.flags & flag != 0;
+    let first = world.first_backend(index);
+    let count = service.backends.len();
+    let owner = |slot: u32| match service.ring.get(slot as usize) {
+        Some(owner) => Some(*owner as usize),
+        None => (count > 0).then(|| slot as usize % count),
+    };
+    let refuses = match (is(service_flag::REJECT), is(service_flag::DROP)) {
+        (true, _) => Some(Refusal::Reject),
+        (false, true) => Some(Refusal::Drop),
+        (false, false) => None,
+    };
+    let nics = |mask: u32| {
+        let numbered = world.interfaces.iter().filter(move |(_, number)| mask & (1 << number) != 0);
+        numbered.map(|(nic, _)| *nic).collect()
+    };
+    Service {
+        id: index as u32 + 1,
+        vip: service.vip,
+        is_local: service.is_local,
+        port: service.port,
+        protocol: service.protocol,
+        mode: match service.forward {
+            Forward::Nat => Mode::Nat,
+            Forward::Dsr => Mode::Dsr,
+            Forward::Ipip => Mode::Tunnel,
+        },
+        backends: (first..).zip(&service.backends).map(|(id, row)| backend(id, row)).collect(),
+        ring: (0..service.slots()).map(owner).collect(),
+        keys: hash_keys(),
+        by_source: is(service_flag::BY_SOURCE)
+            .then_some((u32::from(service.prefix.v4), u32::from(service.prefix.v6))),
+        fragments: is(service_flag::FRAGMENTS),
+        refuses,
+        only_new: is(service_flag::NEW_ONLY),
+        interfaces: service.interfaces.map(nics),
+        allow: service.allow.clone(),
+        deny: service.deny.clone(),
+    }
+}
+
+fn backend(id: u32, backend: &world::Backend) -> Backend {
+    let hop = Hop { to: backend.mac, from: NIC, nic: backend.ifindex, mtu: backend.mtu };
+    Backend {
+        id,
+        address: backend.address,
+        port: backend.port,
+        tunnel_source: backend.source,
+        hop: (backend.flags & backend_flag::RESOLVED != 0).then_some(hop),
+    }
+}
+
+/// Routes of worlds that are compared have gateways.
+fn route(route: &world::Route) -> Route {
+    let (_, mac): (IpAddr, _) = route.gateway.expect("a gateway");
+    let hop = mac.map(|to| Hop { to, from: NIC, nic: INGRESS, mtu: route.mtu });
+    Route { prefix: route.prefix, hop }
+}
