@@ -212,6 +212,18 @@ impl Lab {
         Ok(())
     }
 
+    /// Backends take packets out of tunnels by `lb decap`, as the README says.
+    pub fn decapsulate(&self) {
+        for backend in &self.backends {
+            let mut command = std::process::Command::new(crate::daemon::lb_binary());
+            let from = ["--from", "10.77.0.1/32", "--from", "fd77::1/128"];
+            command.args(["decap", "--iface", "e0"]).args(from);
+            let output = backend.output(command).expect("lb decap can be started");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "lb decap: {said}");
+        }
+    }
+
     /// A running server for a backend (1 = web1), on its own addresses and, if it answers directly, on the VIPs.
     pub fn server(&self, number: usize) -> anyhow::Result<Server> {
         let mut addresses = vec![backend4(number), backend6(number)];

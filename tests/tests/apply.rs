@@ -289,3 +289,54 @@ fn many_who_apply_at_once_come_one_after_the_other() {
     let tally = load.finish();
     assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
 }
+
+#[test]
+fn an_apply_that_fails_half_way_leaves_everything_as_it_was() {
+    // Five rings of 1,021 slots. Without two of them there are 2,937 left, but no 2,039 side by side: nothing that can be
+    // counted beforehand, so that it shows when the service before is through already.
+    let filler = |number: u16, size: u32| {
+        format!(
+            "  - name: filler{number}\n    listen: {{address: 10.77.2.{number}, port: 80}}\n    forward: nat\n    \
+             ring_size: {size}\n    backends: [{{name: b, address: \"{}:{}\"}}]\n",
+            backend4(1),
+            9_000 + number
+        )
+    };
+    let file = |backends: &[usize], fillers: &[(u16, u32)]| {
+        let fillers: String = fillers.iter().map(|(number, size)| filler(*number, *size)).collect();
+        format!("limits: {{ring_slots: 6000}}\n{}{fillers}", yaml(backends))
+    };
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
+    let all = [1, 2, 3, 4].map(|number| (number, 1_021));
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &file(&[1, 2], &all)).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    let load = Load::start(&lab.client, &[(VIP4, PORT).into()], 4, Duration::from_millis(2));
+    let few = file(&[1, 2], &[(2, 1_021), (4, 1_021)]);
+    applied(&daemon, &["apply", &draft(&daemon, &few)]);
+
+    let path = draft(&daemon, &file(&[1, 2, 3], &[(2, 1_021), (4, 1_021), (5, 2_039)]));
+    let before = (state(&daemon), history(&daemon), daemon.status().revision);
+    wait_for(
+        "an apply that fails half-way, when the gaps are free",
+        MINUTE,
+        || {
+            let output = daemon.lb(&["apply", &path]).unwrap();
+            assert_eq!(output.status.code(), Some(3), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        },
+        |said| said.contains("2039 needed, 2937 left"),
+    );
+    assert_eq!((state(&daemon), history(&daemon), daemon.status().revision), before);
+    let names: Vec<_> = daemon.status().services.into_iter().map(|service| service.name).collect();
+    assert_eq!(names, ["web", "filler2", "filler4"]);
+    // web3 was in the ring for a moment, and keeps what it got then.
+    daemon.wait("web3 has drained", MINUTE, |status| status.services[0].backends.len() == 2);
+    // What fits can be applied, and a new daemon finds the same.
+    applied(&daemon, &["apply", &draft(&daemon, &file(&[1, 2, 3], &[(5, 1_021)]))]);
+    daemon.kill().unwrap();
+    daemon.start().unwrap();
+    assert_eq!(in_force(&daemon.status()), self::names(&[1, 2, 3]));
+    let tally = load.finish();
+    assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
+}

@@ -97,9 +97,7 @@ fn dsr_on_one_segment() {
 #[test]
 fn tunnel_in_every_mix_of_families() {
     let lab = Lab::new(Arms::One, Return::Direct, 3).unwrap();
-    for backend in &lab.backends {
-        decapsulate(backend);
-    }
+    lab.decapsulate();
     for outer in ["v4", "v6"] {
         let yaml =
             yaml("forward: tunnel\n    encap: ipip", &[("10.77.0.80", outer), ("fd77::80", outer)]);
@@ -115,12 +113,4 @@ fn tunnel_in_every_mix_of_families() {
             |up| !up,
         );
     }
-}
-
-/// `lb decap`, as the README says.
-fn decapsulate(backend: &lb_tests::machine::Machine) {
-    let mut command = std::process::Command::new(lb_tests::daemon::lb_binary());
-    command.args(["decap", "--iface", "e0", "--from", "10.77.0.1/32", "--from", "fd77::1/128"]);
-    let output = backend.output(command).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

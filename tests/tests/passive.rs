@@ -237,6 +237,49 @@ fn refusals_eject_at_once_but_never_too_many() {
     drop(visitors);
 }
 
+#[test]
+fn an_ejection_brings_neither_panic_nor_costs_the_quorum() {
+    let mut lab = lab(Return::ThroughLb, 4);
+    let mut servers = std::mem::take(&mut lab.servers);
+    let more = |rule: &str| {
+        format!(
+            "observe: {{mode: layer4, max_ejection_percent: 100}}\n    {rule}\n    check: {{type: tcp}}\n    \
+             backend_defaults: {{inter: 20s, fastinter: 500ms}}"
+        )
+    };
+    let panic = yaml(&lab, "nat", &more("panic_threshold: 60"));
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &panic).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    let visitors = visitors(&lab);
+    wait_proven(&lab, &daemon);
+    // Three of four are 75 %, two would be less than 60.
+    servers[0] = None;
+    wait_event(&daemon, "ejected", "web1", 1);
+    servers[1] = None;
+    let spared = wait_event(&daemon, "suspected", "web2", 1);
+    assert!(spared.text.contains("web/web2 is not ejected: web would be PANIC"), "{spared:?}");
+    assert!(web(&daemon, 2).slots > 0, "{:?}", web(&daemon, 2));
+
+    for number in [1, 2] {
+        servers[number - 1] = Some(lab.server(number).unwrap());
+        daemon.must(&["ready", &format!("web/web{number}")]);
+    }
+    daemon.wait("all are UP", MINUTE, |status| {
+        status.services[0].backends.iter().all(|one| one.state == "UP" && one.slots > 0)
+    });
+    daemon.write(&yaml(&lab, "nat", &more("quorum: 3"))).unwrap();
+    daemon.must(&["reload"]);
+    servers[2] = None;
+    wait_event(&daemon, "ejected", "web3", 1);
+    servers[3] = None;
+    let spared = wait_event(&daemon, "suspected", "web4", 1);
+    let why = "web/web4 is not ejected: web would be UNDER-QUORUM";
+    assert!(spared.text.contains(why), "{spared:?}");
+    assert!(web(&daemon, 4).slots > 0, "{:?}", web(&daemon, 4));
+    drop(visitors);
+}
+
 /// Sends made-up packets, from addresses that are not the machine's own, as fast as it can.
 fn make_up(machine: &Machine, packets: Vec<(Ipv4Addr, Vec<u8>)>) {
     machine.run(move || {
@@ -396,14 +439,32 @@ fn in_dsr_a_probe_decides_what_clients_may_have_made_up() {
     });
     assert!(status.services[0].backends.iter().all(|backend| backend.slots > 0), "{status:#?}");
 
-    // A backend that answers nobody: clients find it, the probe agrees, long before the next one was due.
     let visitors = visitors(&lab);
     wait_proven(&lab, &daemon);
+    found_by_clients(&lab, &daemon, visitors);
+}
+
+#[test]
+fn in_a_tunnel_clients_find_who_answers_nobody() {
+    let lab = lab(Return::Direct, 3);
+    lab.decapsulate();
+    let more = "encap: ipip\n    observe: layer4\n    check: {type: tcp}\n    \
+                backend_defaults: {inter: 20s, fastinter: 300ms, fall: 3, timeout: 1s}";
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(&lab, "tunnel", more)).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    let visitors = visitors(&lab);
+    wait_proven(&lab, &daemon);
+    found_by_clients(&lab, &daemon, visitors);
+}
+
+/// A backend that answers nobody: clients find it, the probe agrees, long before the next one was due.
+fn found_by_clients(lab: &Lab, daemon: &Daemon<'_>, visitors: Pulse) {
     let began = unix_milliseconds();
-    blackhole(&lab, 1, "");
-    let down = wait_event(&daemon, "backend_down", "web1", 1);
+    blackhole(lab, 1, "");
+    let down = wait_event(daemon, "backend_down", "web1", 1);
     println!(
-        "dsr, SYN blackhole: DOWN by the probe that clients' SYNs asked for after {} ms, checks are 20,000 ms apart",
+        "SYN blackhole: DOWN by the probe that clients' SYNs asked for after {} ms, checks are 20,000 ms apart",
         down.unix_milliseconds - began
     );
     assert!(down.unix_milliseconds - began < 20_000, "only a regular check found it");

@@ -1,4 +1,4 @@
-//! The prober's own faults are no backend's: rows F09, F37 and F39 of the catalogue of faults. (F36, a clock that jumps: all
+//! The prober's own faults are no backend's: rows F09, F10, F37 and F39 of the catalogue of faults. (F36, a clock that jumps: all
 //! timers are of CLOCK_MONOTONIC, and the rise/fall machine's test sets the wall clock back.)
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_tests::{
-    client::{request_from, wait_for},
+    client::{Held, Load, request_from, wait_for},
     daemon::{Daemon, backend},
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
     pulse::Pulse,
@@ -31,16 +31,19 @@ fn lab() -> Lab {
     Lab::new(Arms::One, Return::ThroughLb, BACKENDS).unwrap()
 }
 
-fn started<'a>(lab: &'a Lab, timeout: &str) -> Daemon<'a> {
+fn yaml(timeout: &str) -> String {
     let backends: String = (1..=BACKENDS)
         .map(|n| format!("      - {{name: web{n}, address: \"{}:{PORT}\"}}\n", backend4(n)))
         .collect();
-    let yaml = format!(
+    format!(
         "services:\n  - name: web\n    listen: {{address: {VIP4}, port: {PORT}}}\n    forward: nat\n    observe: layer4\n    \
          check: {{type: http, path: /healthz}}\n    \
          backend_defaults: {{inter: 200ms, fastinter: 100ms, fall: 2, timeout: {timeout}}}\n    backends:\n{backends}"
-    );
-    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml).unwrap();
+    )
+}
+
+fn started<'a>(lab: &'a Lab, timeout: &str) -> Daemon<'a> {
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(timeout)).unwrap();
     daemon.start().unwrap();
     daemon.wait_ready(&["UP"]);
     daemon
@@ -177,4 +180,37 @@ fn f39_full_contention_finds_nobody_down() {
     assert_eq!(changes(&daemon), [], "{}", daemon.log_tail());
     assert!(good >= time.as_secs(), "hardly anything was probed: {good}");
     assert_eq!(beats.failures(), 0, "{beats:#?}");
+}
+
+/// F10 the other way round: clients get through, probes do not. The check decides, as in any load balancer: DOWN, no new
+/// flows. With `on_marked_down: keep` nobody who is connected notices.
+#[test]
+fn f10_who_serves_clients_but_no_probes_is_down_and_keeps_them() {
+    let lab = lab();
+    let yaml = yaml("1s").replace("observe: layer4", "on_marked_down: keep");
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    let target = SocketAddr::new(VIP4, PORT);
+    let held = Held::open(&lab.client, target, 60).unwrap();
+    assert!(held.count().contains_key("web1"), "{:?}", held.count());
+    let load = Load::start(&lab.client, &[target], 4, Duration::from_millis(3));
+    // Probes come from lb's own address, clients' packets from theirs.
+    let deaf = "nft add table ip deaf; nft add chain ip deaf in '{type filter hook input priority 0;}'; \
+                nft add rule ip deaf in ip saddr 10.77.0.1 tcp dport 8080 counter drop";
+    lab.backends[0].sh(deaf).unwrap();
+    let without = daemon.wait("web1 is DOWN and takes nobody", MINUTE, |status| {
+        let web1 = backend(status, "web", "web1").unwrap();
+        web1.state == "DOWN" && web1.slots == 0
+    });
+    assert_eq!(backend(&without, "web", "web1").unwrap().check, "L4TOUT");
+    assert_eq!(held.broken(), [""; 0], "connections to who serves them");
+    lab.backends[0].sh("nft delete table ip deaf").unwrap();
+    daemon.wait("web1 is UP and takes its share", MINUTE, |status| {
+        let web1 = backend(status, "web", "web1").unwrap();
+        web1.state == "UP" && web1.slots > 0
+    });
+    assert_eq!(held.broken(), [""; 0]);
+    let tally = load.finish();
+    assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
 }
