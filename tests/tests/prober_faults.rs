@@ -1,5 +1,4 @@
-//! The prober's own faults are no backend's: rows F09, F10, F37 and F39 of the catalogue of faults. (F36, a clock that jumps: all
-//! timers are of CLOCK_MONOTONIC, and the rise/fall machine's test sets the wall clock back.)
+//! The prober's own faults are no backend's: rows F09, F10, F36, F37 and F39 of the catalogue of faults.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -211,6 +210,58 @@ fn f10_who_serves_clients_but_no_probes_is_down_and_keeps_them() {
         web1.state == "UP" && web1.slots > 0
     });
     assert_eq!(held.broken(), [""; 0]);
+    let tally = load.finish();
+    assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
+}
+
+/// The machine's clock is everybody's: a library in front of the daemon's shifts what it reads of it, and nothing else.
+#[test]
+fn f36_the_wall_clock_jumps_a_day_and_nothing_happens() {
+    let lab = lab();
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml("1s")).unwrap();
+    let shift = daemon.directory.join("shift");
+    let jump = |by: &str| {
+        // Whole at every moment, as it may be read at any.
+        let aside = shift.with_extension("new");
+        std::fs::write(&aside, format!("{by}\n")).unwrap();
+        std::fs::rename(&aside, &shift).unwrap();
+    };
+    jump("+0");
+    daemon.environment = vec![
+        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned()),
+        ("FAKETIME_TIMESTAMP_FILE", shift.to_str().unwrap().to_owned()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP"]);
+    let load =
+        Load::start(&lab.client, &[SocketAddr::new(VIP4, PORT)], 4, Duration::from_millis(3));
+    let some_probes = || {
+        let began = Instant::now();
+        wait_probes(&daemon, "L7OK", 30);
+        began.elapsed()
+    };
+    // What has a time of its own: a trial.
+    let draft = daemon.directory.join("draft.yaml");
+    std::fs::write(&draft, format!("# on trial\n{}", yaml("1s"))).unwrap();
+    daemon.must(&["apply", draft.to_str().unwrap(), "--confirm", "10m"]);
+    let usual = some_probes();
+    let day = 86_400_000;
+    for (by, weight, expected) in [("+1d", "90", day), ("-1d", "80", -day), ("+0", "70", 0)] {
+        jump(by);
+        let after = some_probes();
+        println!("F36: 30 probes took {usual:?}, and {after:?} after {by}");
+        assert!(after > usual / 3, "a burst of probes after {by}: {after:?}, usually {usual:?}");
+        assert_eq!(changes(&daemon), [], "{by}: {}", daemon.log_tail());
+        // The daemon did see it.
+        daemon.must(&["weight", "web/web1", weight]);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let event = daemon.events().into_iter().rfind(|event| event.kind == "weight").unwrap();
+        let shifted = event.unix_milliseconds as i64 - now.as_millis() as i64;
+        assert!((shifted - expected).abs() < 60_000, "{by}: shifted by {shifted} ms");
+    }
+    daemon.must(&["confirm"]);
     let tally = load.finish();
     assert_eq!(tally.failures(), 0, "{tally:?}\n{}", daemon.log_tail());
 }

@@ -11,7 +11,7 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 21] = [
+pub const FOR_TESTS: [Package; 22] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
@@ -31,6 +31,7 @@ pub const FOR_TESTS: [Package; 21] = [
     Package::program("dnsmasq-base", "dnsmasq"),
     Package::library("python3-grpcio", None),
     Package::program("tshark", "tshark"),
+    Package::library("libfaketime", None),
     // The dashboard is looked at in a real browser, with letters as wide as most people's.
     Package::program("chromium", "chromium"),
     Package::program("chromium-driver", "chromedriver"),
