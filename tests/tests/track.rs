@@ -1,12 +1,21 @@
 //! Services that remember every flow, with real clients: connections are spread by number, and flows and clients stay while backends
 //! come and go and the daemon dies.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
+use aya::maps::{HashMap, Map, MapData};
+use lb_common::abi::{Prefixes, RememberedSource, SourceKey, map};
 use lb_tests::{
     client::{Held, by_client, requests, wait_for},
     daemon::Daemon,
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
+    machine::Machine,
+    soak,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -178,4 +187,99 @@ fn clients_stay_through_a_scale_up_a_restart_and_a_drain() {
     let client = daemon.lookup("10.77.1.2:1", "10.77.0.80:8080");
     assert!(client.why.contains("client is remembered"), "{client:?}");
     assert_eq!(client.backend_for_new_flow.as_ref(), tally.answered.keys().next(), "{client:?}");
+}
+
+/// The table of remembered clients, as packets see it.
+fn sources(lb: &Machine) -> HashMap<MapData, SourceKey, RememberedSource> {
+    let pin = lb.sh(&format!("find /sys/fs/bpf/lb -name {}", map::SOURCES)).unwrap();
+    let pin = PathBuf::from(pin.trim());
+    let data = lb.run(move || MapData::from_pin(&pin).unwrap());
+    HashMap::try_from(Map::HashMap(data)).unwrap()
+}
+
+/// Number of clients of each backend id, and a sum over all that changes with any of them.
+fn census(lb: &Machine) -> (std::collections::BTreeMap<u32, u64>, u64) {
+    let mut count = std::collections::BTreeMap::new();
+    let mut sum = 0u64;
+    for entry in sources(lb).iter() {
+        let (key, known) = entry.unwrap();
+        *count.entry(known.backend.0).or_default() += 1;
+        let source = key.source.words.iter().fold(0, |all: u64, word| {
+            all.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(word.to_host()))
+        });
+        sum = sum.wrapping_add(source.wrapping_mul(u64::from(known.backend.0) + 1));
+    }
+    (count, sum)
+}
+
+#[test]
+fn many_clients_are_remembered_over_a_restart_and_changes_of_backends() {
+    let all = soak::rounds(100_000, 1_000_000) as u32;
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 4).unwrap();
+    for last in 100..160 {
+        lab.client.ip(&format!("addr add 10.77.1.{last}/24 dev c0")).unwrap();
+    }
+    let keys = "balance: wrr\n    persistence: {by: source, timeout: 24h}";
+    let text =
+        |backends: &[usize]| format!("limits: {{sources: 2000000}}\n{}", yaml(keys, backends));
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &text(&[1, 2, 3])).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    // Half of the lab's clients come by themselves; they show the service's id and its backends'.
+    let came = by_client(&lab.client, target(), 100..130);
+    let mut table = sources(&lab.lb);
+    let id_of = |name: &str| {
+        let client = 100 + came.iter().position(|one| one == name).unwrap();
+        let address = IpAddr::from(Ipv4Addr::new(10, 77, 1, client as u8));
+        let found = table.iter().map(Result::unwrap);
+        let is = |key: &SourceKey| key.source == Prefixes::default().masked(&address.into());
+        found.into_iter().find(|(key, _)| is(key)).unwrap()
+    };
+    let (known, web): (SourceKey, Vec<RememberedSource>) =
+        (id_of("web1").0, ["web1", "web2", "web3"].map(|name| id_of(name).1).to_vec());
+    // The other half is written down, the other way round, with many more.
+    let mut remember = |address: Ipv4Addr, number: usize| {
+        let source = Prefixes::default().masked(&IpAddr::from(address).into());
+        table.insert(SourceKey { source, ..known }, web[number % 3], 0).unwrap();
+    };
+    let expected: Vec<String> = (130..160).map(|client| format!("web{}", 3 - client % 3)).collect();
+    for client in 130..160 {
+        remember(Ipv4Addr::new(10, 77, 1, client), usize::from(2 - client % 3));
+    }
+    for number in 0..all - 60 {
+        remember(Ipv4Addr::from(0x0b00_0000 + number), number as usize);
+    }
+    let counted = |daemon: &Daemon<'_>| {
+        wait_for(
+            "all clients are counted",
+            2 * MINUTE,
+            || daemon.status().services[1].tracking.and_then(|tracking| tracking.sources),
+            |sources| *sources == Some(u64::from(all)),
+        )
+    };
+    counted(&daemon);
+    let before = census(&lab.lb);
+    assert_eq!(before.0.values().sum::<u64>(), u64::from(all));
+    let all_stay = |what: &str| {
+        assert_eq!(by_client(&lab.client, target(), 100..130), came, "{what}");
+        assert_eq!(by_client(&lab.client, target(), 130..160), expected, "{what}");
+    };
+    all_stay("at first");
+    daemon.kill().unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["NOLB"]);
+    counted(&daemon);
+    all_stay("after a restart");
+    assert_eq!(census(&lab.lb), before, "after a restart: {}", daemon.log_tail());
+    daemon.write(&text(&[1, 2, 3, 4])).unwrap();
+    daemon.must(&["reload"]);
+    daemon.must(&["drain", "udp/web2"]);
+    all_stay("with one more and one that drains");
+    assert_eq!(census(&lab.lb), before, "{}", daemon.log_tail());
+    // Who is in maintenance loses its own, and nobody else's.
+    daemon.must(&["maint", "udp/web1"]);
+    let after = by_client(&lab.client, target(), 130..160);
+    for (before, after) in expected.iter().zip(&after) {
+        assert_eq!(before == after, before != "web1", "{before} {after}");
+    }
 }
