@@ -444,6 +444,63 @@ fn in_dsr_a_probe_decides_what_clients_may_have_made_up() {
     found_by_clients(&lab, &daemon, visitors);
 }
 
+/// One request, on this thread.
+fn request(target: SocketAddr, from: Option<SocketAddr>) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(request_from(target, from))
+}
+
+/// SYNs that a machine's kernel has sent again.
+fn sent_again(machine: &Machine) -> u64 {
+    let table = machine.sh("grep ^TcpExt: /proc/net/netstat").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace());
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let (_, value) = names.zip(values).find(|(name, _)| *name == "TCPSynRetrans").unwrap();
+    value.parse().unwrap()
+}
+
+#[test]
+fn repeated_syns_are_as_many_as_the_clients_kernel_has_sent() {
+    for (forward, way) in [("nat", Return::ThroughLb), ("dsr", Return::Direct)] {
+        let lab = lab(way, 1);
+        // Nothing is done about it.
+        let more = "observe: {mode: layer4, error_limit: 1000, on_error: fastinter}\n    check: {type: tcp}\n    \
+                    backend_defaults: {inter: 5s, fastinter: 5s, fall: 100}";
+        let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml(&lab, forward, more)).unwrap();
+        daemon.start().unwrap();
+        daemon.wait_ready(&["UP"]);
+        let target = SocketAddr::new(VIP4, PORT);
+        let unanswered = || web(&daemon, 1).observed.unwrap().unanswered;
+        let addresses = usize::from(CLIENTS);
+        for number in 0..addresses {
+            let from = Some(SocketAddr::new(client(number), 0));
+            lab.client.run(move || request(target, from)).unwrap();
+        }
+        assert_eq!(unanswered(), 0, "{forward}");
+        let before = sent_again(&lab.client);
+        blackhole(&lab, 1, "");
+        let clients: Vec<_> = (0..addresses)
+            .map(|number| {
+                let from = Some(SocketAddr::new(client(number), 0));
+                lab.client.run(move || std::thread::spawn(move || request(target, from)))
+            })
+            .collect();
+        wait_for(
+            "each has asked twice more",
+            MINUTE,
+            || sent_again(&lab.client) - before,
+            |more| *more >= 2 * addresses as u64,
+        );
+        heal(&lab, 1);
+        for client in clients {
+            client.join().unwrap().unwrap();
+        }
+        let sent = sent_again(&lab.client) - before;
+        println!("{forward}: {sent} SYNs sent again, {} counted", unanswered());
+        assert_eq!(unanswered(), sent, "{forward}");
+    }
+}
+
 #[test]
 fn in_a_tunnel_clients_find_who_answers_nobody() {
     let lab = lab(Return::Direct, 3);
