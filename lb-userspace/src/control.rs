@@ -257,13 +257,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (file, config_error) = first_config(&options, saved.as_ref())?;
     let text = file.source().text.clone();
     let set = saved.as_ref().map(|state| state.settings.as_slice()).unwrap_or_default();
-    let (parsed, config_error) = match settings::overlay(file.clone(), set) {
-        Ok(parsed) => (parsed, config_error),
-        Err(errors) => {
-            tracing::error!("going on without what `lb set` has set:\n{errors}");
-            (file, Some(errors.to_string()))
-        }
-    };
+    let (parsed, config_error) = with_settings(file, set, config_error);
     let mut node = Node::load(
         options,
         seed,
@@ -279,8 +273,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         let expanded = node.expanded(&parsed.config);
         node.adopt(&expanded.config);
     }
-    node.check_host(&parsed)?;
-    node.apply_config(parsed.config, text, "start")?;
+    node.apply_first(parsed, text)?;
     node.finish_take_over()?;
     node.started = true;
     node.note_start();
@@ -359,6 +352,24 @@ fn settle_trial(options: &RunOptions, state: &mut State) -> Option<String> {
     let trial = state.trial.take()?;
     state.config_text = trial.text_before().to_owned();
     Some(format!("the trial of revision {} has ended: {why}", state.revision))
+}
+
+/// With what `lb set` has set, unless the file has come to contradict it.
+fn with_settings(
+    file: config::Parsed,
+    set: &[api::types::Setting],
+    config_error: Option<String>,
+) -> (config::Parsed, Option<String>) {
+    if set.is_empty() {
+        return (file, config_error);
+    }
+    match settings::overlay(file.clone(), set) {
+        Ok(parsed) => (parsed, config_error),
+        Err(errors) => {
+            tracing::error!("going on without what `lb set` has set:\n{errors}");
+            (file, Some(errors.to_string()))
+        }
+    }
 }
 
 /// The file's configuration, or the last good one if the file has become invalid while lb was away.

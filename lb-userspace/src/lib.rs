@@ -3,6 +3,7 @@
 //! `config` (YAML -> checked model) -> `plan` (what has to change; pure) -> `dataplane` (the only module that touches
 //! maps), driven by `control`; `health` and `net` feed it, `api` and `cli` show it.
 
+mod allocator;
 pub mod api;
 pub mod capture;
 pub mod cli;

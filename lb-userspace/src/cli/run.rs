@@ -13,6 +13,7 @@ use super::{
     paths::{PinDir, RunDir},
 };
 use crate::{
+    allocator,
     control::{self, options::RunOptions},
     dataplane, log, privileges,
 };
@@ -82,6 +83,7 @@ impl Run {
     pub fn execute(self, connection: &Connection) -> anyhow::Result<Exit> {
         // Before there are threads: each begins with it.
         privileges::gain_no_more()?;
+        allocator::keep_large_blocks_apart();
         let _log = start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;

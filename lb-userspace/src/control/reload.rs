@@ -136,6 +136,12 @@ impl Node {
         }
     }
 
+    /// Makes the configuration of the start true. What it was read from takes as much memory again, and is not kept.
+    pub(super) fn apply_first(&mut self, parsed: Parsed, text: String) -> Result<(), ReloadError> {
+        self.check_host(&parsed)?;
+        self.apply_config(parsed.config, text, "start").map(drop)
+    }
+
     /// Makes a checked configuration true; its templates with what was last found.
     pub(super) fn apply_config(
         &mut self,
