@@ -207,7 +207,9 @@ fn open<P: Pins>(context: &Context, isn: u32, pins: &mut P) -> BackendId {
         return owner;
     }
     pins.refused();
-    match confirmed {
+    // Read once more: kept until here, it would be fetched from the stack before it is known to be there, which the verifier of
+    // kernels before 6.3 refuses.
+    match pins.confirmed() {
         Some(mut pin) => {
             // The new flow lives by the earlier one's pin, which may be about to go.
             if touch(&mut pin, Tail::of_syn(isn), now) {

@@ -1,6 +1,8 @@
 //! Where a frame goes on the wire: egress NIC and both MAC addresses. The controller keeps them in the maps; where it
 //! has none the kernel is asked, and the controller told.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, xdp_action},
     helpers::generated,
@@ -124,8 +126,8 @@ fn ask_or_want(
 fn look_up(context: Context, to: &Address, hop: &mut Hop) -> bool {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
-    // SAFETY: a C structure of integers and unions of integers, for which zero is a value.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    let mut place = MaybeUninit::uninit();
+    let question = cleared(&mut place);
     question.ifindex = context.ingress();
     if to.is_v4() {
         question.family = AF_INET;
@@ -138,7 +140,7 @@ fn look_up(context: Context, to: &Address, hop: &mut Hop) -> bool {
     let answer = unsafe {
         generated::bpf_fib_lookup(
             context.pointer().cast(),
-            &mut question,
+            question,
             size_of::<bpf_fib_lookup>() as i32,
             0,
         )
@@ -146,9 +148,24 @@ fn look_up(context: Context, to: &Address, hop: &mut Hop) -> bool {
     if answer != BPF_FIB_LKUP_RET_SUCCESS as i64 {
         return false;
     }
-    hop.macs = macs_of(&question);
+    hop.macs = macs_of(question);
     hop.ifindex = question.ifindex;
     true
+}
+
+/// Fills it with zeros word by word, where it stands: for a call of memset, kernels before 6.8 would count another 32 bytes of
+/// stack, of which there are 512 for all calls in a row.
+#[inline(always)]
+fn cleared(place: &mut MaybeUninit<bpf_fib_lookup>) -> &mut bpf_fib_lookup {
+    const WORDS: usize = size_of::<bpf_fib_lookup>() / size_of::<u32>();
+    const { assert!(align_of::<bpf_fib_lookup>() == align_of::<u32>()) };
+    let words = place.as_mut_ptr().cast::<u32>();
+    for word in 0..WORDS {
+        // SAFETY: within the structure, and aligned. Volatile, so that the compiler makes no memset of the loop.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    // SAFETY: a C structure of integers and unions of integers, for which zero is a value; all of it has been written.
+    unsafe { place.assume_init_mut() }
 }
 
 /// Both addresses of an answered question. They stand in a row, aligned to four bytes; read in any other portions, the

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated};
 use lb_common::{
-    abi::{BackendId, Policy, Reason, RememberedSource, SourceKey, backend_flag, policy_flag},
+    abi::{BackendId, Policy, Reason, RememberedSource, backend_flag, policy_flag},
     select::TOUCH_JIFFIES,
 };
 
@@ -70,11 +70,18 @@ fn is_usable(entry: &RememberedSource, policy: &Policy, service: u32, now: u64) 
             .is_some_and(|row| row.flags & unusable == 0 && row.service == service)
 }
 
-/// Writes the client's key.
+/// Writes the client's key, word by word: what is in hand takes no stack, of which there is little left here.
 #[inline(always)]
 fn name(scratch: &mut Scratch, policy: &Policy, service: u32) {
-    let source = policy.prefix.masked(&scratch.flow.source);
-    scratch.source = SourceKey { source, service, _pad: 0 };
+    let is_v4 = scratch.flow.source.is_v4();
+    for word in 0..4 {
+        let kept = scratch.flow.source.words[word].and(policy.prefix.mask(is_v4, word as u32));
+        let place = &raw mut scratch.source.source.words[word];
+        // SAFETY: the scratch is exclusively ours. Volatile, so that the words do not wait for one another.
+        unsafe { place.write_volatile(kept) };
+    }
+    scratch.source.service = service;
+    scratch.source._pad = 0;
 }
 
 #[inline(always)]

@@ -129,14 +129,21 @@ fn changing<F: Family>(context: packet::Context, about: &Context) -> u32 {
         let outline = parse::outline::<F>(&frame)?;
         let length = frame.view::<F::Header>(NETWORK)?.length() as u16;
         let tcp = frame.view::<Tcp>(outline.transport)?;
-        let payload = payload_length(tcp, outline.transport, length);
-        Some((outline.flow, segment(tcp, payload)))
+        Some((outline, tcp, length))
     };
     // The caller has read the same.
-    let Some((flow, segment)) = read() else { return BackendId::NONE.0 };
+    let Some((outline, tcp, length)) = read() else { return BackendId::NONE.0 };
+    let payload = payload_length(tcp, outline.transport, length);
     trace::changing(about.slot);
-    let mut pins = FlowPins { flow: &flow, service: about.service };
-    select(about, &segment, &mut pins).0
+    let mut place = MaybeUninit::uninit();
+    let flow = pin::key(&mut place, &outline.flow);
+    let mut pins = FlowPins { flow, service: about.service };
+    // Each kind has a way of its own: where they met, fields that only the one has would be fetched from the stack for the other,
+    // too, which the verifier of kernels before 6.3 refuses.
+    match segment(tcp, payload) {
+        Segment::Opening { isn } => select(about, &Segment::Opening { isn }, &mut pins).0,
+        other => select(about, &other, &mut pins).0,
+    }
 }
 
 /// What a client's TCP packet says about its flow.

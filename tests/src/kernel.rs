@@ -345,6 +345,21 @@ fn object(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The most instructions that the kernel's verifier looks at in a program.
+pub const VERIFIER_LIMIT: u32 = 1_000_000;
+
+/// Loads some programs of an object as it is.
+pub fn load_object(name: &str, programs: &[&str]) -> Result<Ebpf> {
+    let path = object(name)?;
+    let mut ebpf = EbpfLoader::new()
+        .load_file(&path)
+        .with_context(|| format!("cannot load {}", path.display()))?;
+    for program in programs {
+        load_program(&mut ebpf, program)?;
+    }
+    Ok(ebpf)
+}
+
 /// Loads a program of an object, with the end of the verifier's log in the error.
 fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<()> {
     let program = ebpf.program_mut(name).with_context(|| format!("no program `{name}`"))?;

@@ -5,6 +5,7 @@ mod build;
 mod command;
 mod ebpf;
 mod host;
+mod kernels;
 mod lab;
 mod other_versions;
 mod run;
@@ -54,6 +55,9 @@ enum Verb {
     Test {
         /// Run only the tests whose name contains this (and no format or lint checks)
         filter: Option<String>,
+        /// Run only the packet tests in Debian's kernels, booted under qemu (part of a whole run)
+        #[arg(long, conflicts_with = "filter")]
+        kernels: bool,
     },
     /// Run the long forms of tests, which take hours, and report; goes on where it was interrupted
     #[command(after_long_help = soak::HELP)]
@@ -121,7 +125,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Verb::Run(args) => run::run(&args),
         Verb::Lab { lab } => lab::run(&lab),
-        Verb::Test { filter } => test::run(filter.as_deref()),
+        Verb::Test { kernels: true, .. } => test::run_in_kernels(),
+        Verb::Test { filter, kernels: false } => test::run(filter.as_deref()),
         Verb::Soak { runs, again, list } => soak::run(&runs, again, list),
         Verb::Bench { quick, json, only, compare } => {
             bench::run(quick, json, only.as_deref(), compare.as_deref())

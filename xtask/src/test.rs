@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{build::HOST_CRATES, command, ebpf, host, other_versions, setup, workspace};
+use crate::{build::HOST_CRATES, command, ebpf, host, kernels, other_versions, setup, workspace};
 
 /// What all stages together may take on two cores with nothing built.
 const BUDGET: Duration = Duration::from_secs(40 * 60);
@@ -33,10 +33,23 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     stages.optional("unit tests", || tests(&["--lib", "--bins"], &[], filter));
     let suites = Suites::list()?;
     stages.optional("packet tests", || tests(&targets(&suites.packets), &[], filter));
+    if filter.is_none() {
+        stages.optional("booted kernels", kernels::run);
+    }
     stages.optional("end-to-end tests", || {
         // One lab at a time: they measure loss under load on what may be two cores.
         tests(&targets(&suites.end_to_end), &["--test-threads=1"], filter)
     });
+    Ok(stages.report())
+}
+
+/// Runs the packet tests in booted kernels, and nothing else.
+pub fn run_in_kernels() -> Result<ExitCode> {
+    host::require("building what the kernels run")?;
+    let mut stages = Stages::default();
+    let tools = stages.required("setup", setup::run_for_tests)?;
+    stages.required("eBPF programs", || ebpf::build(&tools))?;
+    stages.optional("booted kernels", kernels::run);
     Ok(stages.report())
 }
 
@@ -106,6 +119,8 @@ impl Suites {
             .flatten()
             .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
             .collect();
+        // A stage of its own.
+        names.retain(|name| name != kernels::SUITE);
         names.sort();
         let (packets, end_to_end) = names.into_iter().partition(|name| name.starts_with("packets"));
         let suites = Self { packets, end_to_end };

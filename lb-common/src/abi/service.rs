@@ -177,16 +177,23 @@ impl Prefixes {
     #[inline(always)]
     pub const fn masked(self, address: &Address) -> Address {
         let [a, b, c, d] = address.words;
-        if address.is_v4() {
-            return Address::v4(d.and(mask(self.v4 as u32)));
-        }
-        let length = self.v6 as u32;
+        let is_v4 = address.is_v4();
         Address::v6([
-            a.and(mask(length)),
-            b.and(mask(length.saturating_sub(32))),
-            c.and(mask(length.saturating_sub(64))),
-            d.and(mask(length.saturating_sub(96))),
+            a.and(self.mask(is_v4, 0)),
+            b.and(self.mask(is_v4, 1)),
+            c.and(self.mask(is_v4, 2)),
+            d.and(self.mask(is_v4, 3)),
         ])
+    }
+
+    /// What is kept of a word (0..4) of an address, host order. Of a mapped IPv4 address only the last word is its own.
+    #[inline(always)]
+    pub const fn mask(self, is_v4: bool, word: u32) -> u32 {
+        match (is_v4, word) {
+            (true, 3) => mask(self.v4 as u32),
+            (true, _) => u32::MAX,
+            (false, word) => mask((self.v6 as u32).saturating_sub(32 * word)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod random;
 mod shrink;
 
 pub use build::Draft;
+pub use damage::inflict as damage;
 pub use random::Random;
 pub use shrink::shrink;
 

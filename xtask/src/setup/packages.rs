@@ -11,7 +11,7 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 22] = [
+pub const FOR_TESTS: [Package; 24] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("nftables", "nft"),
@@ -36,6 +36,9 @@ pub const FOR_TESTS: [Package; 22] = [
     Package::program("chromium", "chromium"),
     Package::program("chromium-driver", "chromedriver"),
     Package::library("fonts-noto-core", None),
+    // Other kernels are booted with these.
+    Package::program("qemu-system-x86", "qemu-system-x86_64"),
+    Package::program("busybox-static", "busybox"),
 ];
 
 /// Programs that the benchmark compares lb with, beside those of the tests.

@@ -1,0 +1,31 @@
+//! What `cargo xtask test --kernels` runs in each kernel that it boots: the packet suites that need nothing but
+//! BPF_PROG_TEST_RUN, with one load of the program for all of them, since software emulation makes that slow.
+
+#[path = "packets_answers.rs"]
+mod answers;
+#[path = "packets_errors.rs"]
+mod errors;
+#[path = "packets_forward.rs"]
+mod forward;
+#[path = "packets_fragments.rs"]
+mod fragments;
+#[path = "packets_malformed.rs"]
+mod malformed;
+
+use aya::programs::Xdp;
+use lb_tests::kernel::{Kernel, VERIFIER_LIMIT, load_object};
+
+/// How many instructions the verifier looked at for each program; `cargo xtask test --kernels` reads these lines.
+#[test]
+fn programs_are_within_the_verifiers_limit() {
+    let mut decap = load_object("decap", &["decap"]).expect("the kernel takes lb decap");
+    let decap: &mut Xdp =
+        decap.program_mut("decap").expect("the program").try_into().expect("it is an XDP program");
+    let kernel = Kernel::shared();
+    for (name, program) in [("balancer", kernel.balancer()), ("decap", decap)] {
+        let info = program.info().expect("the kernel tells");
+        let verified = info.verified_instruction_count().expect("since Linux 5.16");
+        println!("verified {name} {verified} of {VERIFIER_LIMIT}");
+        assert!(verified < VERIFIER_LIMIT / 10 * 9, "{name}: too near the limit");
+    }
+}
