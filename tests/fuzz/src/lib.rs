@@ -257,8 +257,11 @@ fn outer(packet: &Packet, inner_is_v6: bool) {
     assert_eq!(checksum(&[&bytes]), 0, "{bytes:?}");
 }
 
-/// All targets by their names.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+/// Name and function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 5] = [
     ("parse", parse),
     ("rewrite", rewrite),
     ("quote", quote),
