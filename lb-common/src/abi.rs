@@ -186,6 +186,8 @@ pub mod global {
     pub const LIMIT_OPENINGS: &str = "LIMIT_OPENINGS";
     /// `u32`: 1 if any service tracks its flows.
     pub const TRACK: &str = "TRACK";
+    /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
+    pub const VLAN: &str = "VLAN";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }

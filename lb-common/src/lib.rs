@@ -32,4 +32,5 @@ pub mod source_rate;
 pub mod syn_flood;
 pub mod tcp_reset;
 pub mod track;
+pub mod vlan;
 pub mod way_back;

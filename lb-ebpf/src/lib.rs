@@ -40,4 +40,5 @@ pub mod trace;
 pub mod track;
 pub mod unserved;
 pub mod verdict;
+pub mod vlan;
 pub mod way_back;

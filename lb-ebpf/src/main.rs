@@ -12,7 +12,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     admit, answer, challenge, config, count, error, forward, fragment, maps, packet::Context,
-    sample, select, service, trace, unserved, verdict::Verdict,
+    sample, select, service, trace, unserved, verdict::Verdict, vlan,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -48,6 +48,21 @@ fn report(context: Context, verdict: Verdict) {
 
 #[inline(always)]
 fn decide(context: Context) -> Verdict {
+    if config::VLAN.load() == 0 {
+        return decide_untagged(context);
+    }
+    let tags = vlan::take_off(context);
+    let verdict = decide_untagged(context);
+    match tags {
+        Some(tags) if !vlan::put_back(context, tags) => {
+            Verdict::drop(Reason::EncapFailed, verdict.service())
+        }
+        _ => verdict,
+    }
+}
+
+#[inline(always)]
+fn decide_untagged(context: Context) -> Verdict {
     let frame = context.frame();
     let not_ours = Verdict::pass(Reason::Passed);
     let Some(ethernet) = frame.view::<Ethernet>(0) else { return not_ours };

@@ -78,6 +78,8 @@ pub struct Options {
     pub sources: u32,
     /// Connections that can be counted.
     pub connections: u32,
+    /// Tagged frames are balanced.
+    pub vlan: bool,
 }
 
 impl Default for Options {
@@ -92,6 +94,7 @@ impl Default for Options {
             flows: 0,
             sources: 1,
             connections: 1 << 16,
+            vlan: false,
         }
     }
 }
@@ -157,6 +160,7 @@ impl Kernel {
         let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
+        let vlan = u32::from(options.vlan);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
@@ -165,6 +169,7 @@ impl Kernel {
             .override_global(global::OBSERVE, &observe, true)
             .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
+            .override_global(global::VLAN, &vlan, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
             .map_max_entries(map::SERVICES, SERVICES)

@@ -124,7 +124,7 @@ const CASES: &[Case] = &[
         "1:1: unknown key `name` at the top level: `name` belongs in services[] or services[].backends[]",
     ]),
     Case(&[(1, "colour: blue")], &[
-        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, socket_level, metrics, \
+        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
             dashboard, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.

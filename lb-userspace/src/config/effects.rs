@@ -66,6 +66,7 @@ const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 const ROWS: &[Row] = &[
     ("interfaces", &[], Differs("[eth0]", "[eth0, eth1]")),
     ("xdp_mode", &[], Differs("generic", "auto")),
+    ("vlan", &[], Differs("true", "false")),
     ("socket_group", &[], Differs("lb", "adm")),
     ("socket_level", &[], Differs("admin", "user")),
     ("metrics", &[], Differs("127.0.0.1:9180", "127.0.0.1:9181")),

@@ -21,6 +21,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub xdp_mode: XdpMode,
+    /// Frames with VLAN tags are balanced.
+    pub vlan: bool,
     /// Group that may use the control socket (0660 instead of 0600).
     pub socket_group: Option<String>,
     /// What members of that group may do.

@@ -41,6 +41,7 @@ pub fn config(file: &spec::File) -> Config {
     Config {
         interfaces: file.interfaces.iter().map(|name| name.0.clone()).collect(),
         xdp_mode: file.xdp_mode,
+        vlan: file.vlan,
         socket_group: file.socket_group.as_ref().map(|name| name.0.clone()),
         socket_level: file.socket_level,
         // Without a port it is an error of the rules.

@@ -36,6 +36,11 @@ pub struct File {
     /// everywhere and is several times slower; `auto` = native where the driver can, else generic with a warning.
     #[serde(default)]
     pub xdp_mode: XdpMode,
+    /// Balance frames with one or two VLAN tags (802.1Q, 802.1ad), too; what leaves has the tags of what came, so clients and
+    /// backends are in the same VLAN. Otherwise such frames are passed to the host untouched. The NIC must leave the tags
+    /// in the packets: `ethtool -K eth0 rxvlan off` (`lb doctor` looks).
+    #[serde(default)]
+    pub vlan: bool,
     /// Group that may use the control socket (mode 0660 instead of 0600): its members can drain and detach.
     #[schemars(example = &"lb")]
     pub socket_group: Option<GroupName>,

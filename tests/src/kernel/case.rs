@@ -6,6 +6,7 @@ use lb_common::abi::{Forward, Reason};
 
 use super::{
     Delta, Kernel, action,
+    bytes::tagged,
     packet::{Packet, hex},
     world::{CLIENT, NIC, World},
 };
@@ -122,6 +123,14 @@ impl Case {
     /// The same, at whichever service.
     pub fn drops_somewhere(name: impl Into<String>, frame: Vec<u8>, reason: Reason) -> Self {
         Self::new(name, frame, Expected::dropped_somewhere(reason))
+    }
+
+    /// The same row, with VLAN tags on what comes and on what leaves.
+    pub fn tagged(mut self, tags: &[[u8; 4]]) -> Self {
+        self.name = format!("{} under {tags:x?}", self.name);
+        self.frame = tagged(&self.frame, tags);
+        self.expected.frame = self.expected.frame.map(|frame| tagged(&frame, tags));
+        self
     }
 
     /// A packet that reaches backend `number` (from 0) of service `service` (from 1) of the world, as its mode says.
