@@ -16,6 +16,7 @@ pub mod config;
 pub mod connection;
 pub mod count;
 pub mod error;
+pub mod extensions;
 pub mod forward;
 pub mod fragment;
 pub mod handshake;

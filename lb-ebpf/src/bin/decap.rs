@@ -21,6 +21,8 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 // Not from the library: that would bring all maps of the balancer into this object.
+#[path = "../extensions.rs"]
+mod extensions;
 #[path = "../lpm.rs"]
 mod lpm;
 #[expect(dead_code, reason = "the balancer uses the rest")]
