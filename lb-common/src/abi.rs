@@ -188,6 +188,8 @@ pub mod global {
     pub const TRACK: &str = "TRACK";
     /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
     pub const VLAN: &str = "VLAN";
+    /// `u32`: 1 if any service uses gue.
+    pub const HAVE_GUE: &str = "HAVE_GUE";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }

@@ -16,7 +16,7 @@ const MACS: usize = 12;
 /// An EtherType as it stands in a frame.
 type EtherType = [u8; 2];
 /// Destination and source MAC address in portions that the program can hold in registers.
-type Macs = Pair<[u8; 8], [u8; 4]>;
+pub type Macs = Pair<[u8; 8], [u8; 4]>;
 
 /// Whether this is the EtherType of a tag.
 #[inline(always)]

@@ -19,6 +19,7 @@ pub mod error;
 pub mod extensions;
 pub mod forward;
 pub mod fragment;
+pub mod gue;
 pub mod handshake;
 pub mod limit;
 pub mod load;

@@ -237,6 +237,7 @@ fn with_all_features_the_program_keeps_its_distance_from_the_verifiers_limit() {
         limit_openings: true,
         flows: 16,
         vlan: true,
+        gue: true,
         single_nic: false,
         ..Options::default()
     };

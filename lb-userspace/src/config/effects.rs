@@ -62,6 +62,7 @@ const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
+const GUE: &[(&str, &str)] = &[("services[].forward", "tunnel"), ("services[].encap", "gue")];
 
 const ROWS: &[Row] = &[
     ("interfaces", &[], Differs("[eth0]", "[eth0, eth1]")),
@@ -124,6 +125,7 @@ const ROWS: &[Row] = &[
     ("services[].listen.force", &[], Differs("false", "true")),
     ("services[].forward", &[], Differs("nat", "dsr")),
     ("services[].encap", TUNNEL, Needed("ipip")),
+    ("services[].gue_port", GUE, Differs("6080", "6081")),
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
     ("services[].allow_file", &[], Differs("/etc/a", "/etc/b")),
     ("services[].deny", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),

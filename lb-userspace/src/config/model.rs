@@ -293,6 +293,23 @@ pub enum Forward {
     Dsr,
     /// `forward: tunnel, encap: ipip`; any mix of families.
     Ipip,
+    /// `forward: tunnel, encap: gue`; any mix of families.
+    Gue {
+        /// The backends' UDP port.
+        port: u16,
+    },
+}
+
+impl Forward {
+    /// `forward: tunnel`
+    pub fn is_tunnel(self) -> bool {
+        self == Self::Ipip || self.is_gue()
+    }
+
+    /// `encap: gue`
+    pub fn is_gue(self) -> bool {
+        matches!(self, Self::Gue { .. })
+    }
 }
 
 /// `on_all_down:`
