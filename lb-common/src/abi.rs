@@ -186,6 +186,10 @@ pub mod global {
     pub const LIMIT_OPENINGS: &str = "LIMIT_OPENINGS";
     /// `u32`: 1 if any service tracks its flows.
     pub const TRACK: &str = "TRACK";
+    /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
+    pub const VLAN: &str = "VLAN";
+    /// `u32`: 1 if any service uses gue.
+    pub const HAVE_GUE: &str = "HAVE_GUE";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
 }

@@ -1,10 +1,7 @@
 //! IP fragments (RFC 791 3.2, RFC 8200 4.5). Only the first one has the ports; what it is taken for decides about the
 //! others, which carry the same addresses, protocol and identification.
 
-use network_types::{
-    ip::{Ipv4Hdr, Ipv6Hdr},
-    udp::UdpHdr,
-};
+use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
 
 use crate::{
     abi::{FlowKey, FragmentKey, Reason, protocol},
@@ -43,9 +40,9 @@ pub fn read<F: Family>(frame: &(impl Frame + ?Sized)) -> Result<Fragment, Reason
     F::check_length(header)?;
     let (source, destination) = (header.source(), header.destination());
     let (protocol, id, offset, more, front) = if F::Header::IS_V6 {
-        let front = Ipv6Hdr::LENGTH + 8;
-        let [protocol, _, a, b, id @ ..] =
-            *frame.view::<[u8; 8]>(NETWORK + Ipv6Hdr::LENGTH).ok_or(Reason::L3Truncated)?;
+        let at = F::fragment_header(frame)?;
+        let front = at - NETWORK + 8;
+        let [protocol, _, a, b, id @ ..] = *frame.view::<[u8; 8]>(at).ok_or(Reason::L3Truncated)?;
         let field = be16([a, b]).to_host();
         (protocol, be32(id).raw(), field & OFFSET_V6, field & MORE_V6 != 0, front)
     } else {

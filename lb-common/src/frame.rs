@@ -7,7 +7,10 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use crate::be::{Be16, Be32};
+use crate::{
+    be::{Be16, Be32},
+    parse::extensions::{Place, walk},
+};
 
 /// Types that may be laid over packet bytes.
 ///
@@ -28,6 +31,11 @@ pub trait Frame {
 
     /// The header at `offset`, to be changed.
     fn view_mut<T: Wire>(&mut self, offset: usize) -> Option<&mut T>;
+
+    /// Where the extension headers of an IPv6 packet end. The program has a way of its own to walk over them.
+    fn extensions(&self) -> Place {
+        walk(self)
+    }
 }
 
 impl Frame for [u8] {

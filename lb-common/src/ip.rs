@@ -6,7 +6,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use crate::{
     abi::{Address, protocol},
     be::{Be16, Be32},
-    checksum::{Sum, update},
+    checksum::{Sum, pseudo_header, update},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Wire, be16, be32},
 };
 
@@ -44,6 +44,11 @@ pub trait IpHeader: Wire {
 
     /// The header's checksum (raw memory word); 0 for IPv6, which has none.
     fn checksum(&self) -> u16;
+
+    /// The sum of the whole packet, if all its checksums are right: then a segment (`length` bytes of `protocol`) and its
+    /// pseudo header add up to nothing, and so does an IPv4 header with its options. The header is not followed by
+    /// extension headers.
+    fn sum_of_sound_packet(&self, protocol: u8, length: u16) -> Sum;
 
     /// Takes one off the hop limit, which must not be 0.
     fn decrement_hop_limit(&mut self);
@@ -127,6 +132,12 @@ impl IpHeader for Ipv4Hdr {
     #[inline(always)]
     fn checksum(&self) -> u16 {
         u16::from_ne_bytes(self.check)
+    }
+
+    #[inline(always)]
+    fn sum_of_sound_packet(&self, protocol: u8, length: u16) -> Sum {
+        let pseudo = pseudo_header(&self.source(), &self.destination(), protocol, length as u32);
+        Sum::default().word(!pseudo.folded())
     }
 
     /// The checksum grows by what the TTL's word loses (RFC 1624); no checksum of a header is all ones, so the end-around
@@ -291,6 +302,15 @@ impl IpHeader for Ipv6Hdr {
     #[inline(always)]
     fn checksum(&self) -> u16 {
         0
+    }
+
+    /// The addresses and the length stand in the pseudo header, too, and only what is not there is left.
+    #[inline(always)]
+    fn sum_of_sound_packet(&self, protocol: u8, _: u16) -> Sum {
+        Sum::default()
+            .double(u32::from_ne_bytes(self.vcf))
+            .word(u16::from_ne_bytes([self.next_hdr, self.hop_limit]))
+            .word(!u16::from_ne_bytes([0, protocol]))
     }
 
     #[inline(always)]

@@ -3,10 +3,11 @@
 //!
 //! Lengths come from the IP header, never from the frame: Ethernet trailers are not part of a packet.
 
+pub mod extensions;
 mod family;
 pub mod options;
 
-pub use family::{Family, V4, V4Options, V6};
+pub use family::{Family, V4, V4Options, V6, V6Extended};
 
 use crate::{
     abi::{Address, FlowKey, Reason, protocol},
@@ -53,22 +54,27 @@ impl Packet {
     }
 }
 
-/// Reads a plain TCP or UDP packet: no fragment, no extension headers, and at least eight bytes behind the IP header.
+/// Reads a plain TCP or UDP packet: no fragment, no extension headers but those of its family, and at least eight bytes behind the IP header.
 /// `None` for everything else, which [`destination`] and [`examine_any`] are for.
 #[inline(always)]
 pub fn outline<F: Family>(frame: &(impl Frame + ?Sized)) -> Option<Outline> {
     if F::FIXED {
         let headers = frame.view::<Pair<F::Header, Ports>>(NETWORK)?;
-        return outline_of::<F>(&headers.first, &headers.second, NETWORK + F::MINIMUM);
+        let header = &headers.first;
+        let end = (header.protocol(), NETWORK + F::MINIMUM);
+        return outline_of::<F>(header, &headers.second, end);
     }
     let header = frame.view::<F::Header>(NETWORK)?;
-    let transport = NETWORK + F::header_length(header);
-    outline_of::<F>(header, frame.view::<Ports>(transport)?, transport)
+    let (protocol, transport) = F::transport(frame, header).ok()?;
+    outline_of::<F>(header, frame.view::<Ports>(transport)?, (protocol, transport))
 }
 
 #[inline(always)]
-fn outline_of<F: Family>(header: &F::Header, ports: &Ports, transport: usize) -> Option<Outline> {
-    let protocol = header.protocol();
+fn outline_of<F: Family>(
+    header: &F::Header,
+    ports: &Ports,
+    (protocol, transport): (u8, usize),
+) -> Option<Outline> {
     if !F::is_plain(header) || !(protocol == protocol::TCP || protocol == protocol::UDP) {
         return None;
     }
@@ -171,12 +177,9 @@ pub fn examine_any<F: Family>(frame: &(impl Frame + ?Sized)) -> Result<Carrier, 
     let header = frame.view::<F::Header>(NETWORK).ok_or(Reason::L3Truncated)?;
     let length = network_length::<F>(header, frame.length())?;
     F::check_length(header)?;
-    F::check_chain(header)?;
-    let header_length = F::header_length(header);
-    let room = (length as usize).saturating_sub(header_length);
+    let (protocol, transport) = F::transport(frame, header)?;
+    let room = (length as usize).saturating_sub(transport - NETWORK);
     let source = header.source();
-    let transport = NETWORK + header_length;
-    let protocol = header.protocol();
     let minimum = match protocol {
         protocol::TCP => Tcp::LENGTH,
         protocol::UDP => UdpHdr::LENGTH,

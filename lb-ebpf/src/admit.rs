@@ -19,7 +19,7 @@ pub fn packet<F: Family>(
     packet: &Packet,
     service: &ServiceRow,
 ) -> Result<(), Verdict> {
-    if !F::FIXED && options::has_source_route(frame) {
+    if F::HAS_OPTIONS && options::has_source_route(frame) {
         return Err(Verdict::drop(Reason::SourceRoute, service.id));
     }
     let flags = service.flags;

@@ -10,10 +10,12 @@ use lb_common::{
     ip::IpHeader,
     limit::Limit,
     parse::NETWORK,
+    vlan::{self, Tags},
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
+    config,
     maps::{self, CAPTURE_BUFFER, CAPTURE_RULE, CAPTURE_STATE, CAPTURES},
     packet::{Context, XdpFrame},
     trace,
@@ -149,17 +151,26 @@ fn fitting_bytes(frame: &XdpFrame, rule: &CaptureRule) -> u32 {
     if rule.flags & OF_BYTES == 0 {
         return 0;
     }
-    let Some(ethernet) = frame.view::<Ethernet>(0) else { return 0 };
-    match ethernet.ether_type {
-        ETHER_TYPE_V4 => fitting_packet::<Ipv4Hdr>(frame, rule),
-        ETHER_TYPE_V6 => fitting_packet::<Ipv6Hdr>(frame, rule),
+    let network = NETWORK + length_of_tags(frame);
+    match frame.view::<[u8; 2]>(network - ETHER_TYPE) {
+        Some(&ETHER_TYPE_V4) => fitting_packet::<Ipv4Hdr>(frame, rule, network),
+        Some(&ETHER_TYPE_V6) => fitting_packet::<Ipv6Hdr>(frame, rule, network),
         _ => 0,
     }
 }
 
+/// Bytes of an EtherType.
+const ETHER_TYPE: usize = 2;
+
+/// Frames are shown with their VLAN tags.
 #[inline(always)]
-fn fitting_packet<H: IpHeader>(frame: &XdpFrame, rule: &CaptureRule) -> u32 {
-    let Some(header) = frame.view::<H>(NETWORK) else { return 0 };
+fn length_of_tags(frame: &XdpFrame) -> usize {
+    if config::VLAN.load() == 0 { 0 } else { vlan::read(frame).map_or(0, Tags::length) }
+}
+
+#[inline(always)]
+fn fitting_packet<H: IpHeader>(frame: &XdpFrame, rule: &CaptureRule, network: usize) -> u32 {
+    let Some(header) = frame.view::<H>(network) else { return 0 };
     let mut fitting = 0;
     if header.protocol() as u16 == rule.protocol {
         fitting |= rule_flag::PROTOCOL;
@@ -168,9 +179,9 @@ fn fitting_packet<H: IpHeader>(frame: &XdpFrame, rule: &CaptureRule) -> u32 {
         fitting |= rule_flag::ADDRESS;
     }
     let transport = match H::IS_V6 {
-        true => NETWORK + H::LENGTH,
-        false => match frame.view::<[u8; 2]>(NETWORK) {
-            Some([first, _]) => NETWORK + (*first & 0x0f) as usize * 4,
+        true => network + H::LENGTH,
+        false => match frame.view::<[u8; 2]>(network) {
+            Some([first, _]) => network + (*first & 0x0f) as usize * 4,
             None => return fitting,
         },
     };

@@ -40,6 +40,14 @@ pub static LIMIT_OPENINGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TRACK: Global<u32> = Global::new(0);
 
+/// 1 if any service uses gue.
+#[unsafe(no_mangle)]
+pub static HAVE_GUE: Global<u32> = Global::new(0);
+
+/// 1 if tagged frames are balanced.
+#[unsafe(no_mangle)]
+pub static VLAN: Global<u32> = Global::new(0);
+
 /// One of [`mode`].
 #[unsafe(no_mangle)]
 pub static MODE: Global<u32> = Global::new(mode::PLAIN);

@@ -48,7 +48,7 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
 /// The packet that an error quotes, if that was sent from the address the error has come to.
 #[inline(always)]
 fn quoted<F: Family>(frame: &XdpFrame, carrier: &Carrier) -> Option<Quote> {
-    let icmp = carrier.transport & 0x7f;
+    let icmp = carrier.transport & 0xff;
     let quote = quote::read::<F::Header>(frame, icmp, NETWORK + carrier.length as usize)?;
     if quote.flow.source != carrier.destination {
         return None;
@@ -80,7 +80,7 @@ fn admit<F: Family>(
     service: &ServiceRow,
 ) -> Result<Packet, Verdict> {
     let drop = |reason| Err(Verdict::drop(reason, service.id));
-    let Some(&[message_type, _]) = frame.view::<[u8; 2]>(carrier.transport & 0x7f) else {
+    let Some(&[message_type, _]) = frame.view::<[u8; 2]>(carrier.transport & 0xff) else {
         return drop(Reason::L4Truncated);
     };
     if !icmp::concerns_endpoints(F::Header::IS_V6, message_type) {
@@ -124,7 +124,7 @@ fn to_client<F: Family>(context: Context) -> Verdict {
 fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let not_ours = Verdict::pass(Reason::Passed);
     let carrier = parse::examine_any::<F>(&frame).map_err(|_| not_ours)?;
-    let transport = carrier.transport & 0x7f;
+    let transport = carrier.transport & 0xff;
     let [message_type, _] = *frame.view::<[u8; 2]>(transport).ok_or(not_ours)?;
     if !icmp::concerns_endpoints(F::Header::IS_V6, message_type) {
         return Err(not_ours);

@@ -6,6 +6,7 @@ use lb_common::{
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
+    gue,
     ip::IpHeader,
     parse::{Family, NETWORK, Packet},
     quote::Quote,
@@ -14,7 +15,7 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    connection, count, handshake, maps,
+    config, connection, count, gue as udp, handshake, maps,
     nexthop::{self, Hop},
     observe::{self, Way},
     packet::XdpFrame,
@@ -108,14 +109,20 @@ fn send<F: Family>(
     if hop.macs.is_from(ethernet.source) && nexthop::is_ingress(&frame, hop.ifindex) {
         return Err(drop(Reason::LoopSourceMac));
     }
-    let is_tunnel = forward == Forward::Ipip as u8;
-    let overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
+    let is_tunnel = forward >= Forward::Ipip as u8;
+    let is_gue = config::HAVE_GUE.load() != 0 && forward == Forward::Gue as u8;
+    let mut overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
+    if is_gue {
+        overhead += gue::OVERHEAD;
+    }
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
         let mtu = hop.mtu.saturating_sub(overhead);
         trace::chosen(backend);
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
-    let frame = if is_tunnel {
+    let frame = if is_gue {
+        udp_tunnel::<F>(frame, packet, backend, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
+    } else if is_tunnel {
         tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
     } else {
         let port = row.port;
@@ -157,6 +164,24 @@ fn direct<F: Family>(
     }
     *frame.view_mut(0)? = hop.macs.ethernet(F::Header::ETHER_TYPE);
     Some(frame)
+}
+
+/// GUE.
+#[inline(always)]
+fn udp_tunnel<F: Family>(
+    mut frame: XdpFrame,
+    packet: &Packet,
+    backend: BackendId,
+    hop: &Hop,
+) -> Option<XdpFrame> {
+    frame.view_mut::<F::Header>(NETWORK)?.decrement_hop_limit();
+    *frame.view_mut(0)? = hop.macs.ethernet(F::Header::ETHER_TYPE);
+    let (context, entropy) = (frame.context(), gue::entropy(&packet.flow));
+    let sum = udp::sum_of_packet::<F>(context);
+    if sum == udp::NO_SUM || udp::wrap::<F>(context, backend.0, entropy, sum as u32) == 0 {
+        return None;
+    }
+    Some(context.frame())
 }
 
 /// IP in IP.

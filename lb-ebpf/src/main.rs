@@ -8,11 +8,11 @@ use aya_log_ebpf::debug;
 use lb_common::{
     abi::{Clock, Reason, mode},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
-    parse::{self, Family, NETWORK, V4, V4Options, V6},
+    parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
 };
 use lb_ebpf::{
     admit, answer, challenge, config, count, error, forward, fragment, maps, packet::Context,
-    sample, select, service, trace, unserved, verdict::Verdict,
+    sample, select, service, trace, unserved, verdict::Verdict, vlan,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -48,6 +48,20 @@ fn report(context: Context, verdict: Verdict) {
 
 #[inline(always)]
 fn decide(context: Context) -> Verdict {
+    if config::VLAN.load() == 0 {
+        return decide_untagged(context);
+    }
+    vlan::take_off(context);
+    let verdict = decide_untagged(context);
+    if vlan::put_back(context) {
+        verdict
+    } else {
+        Verdict::drop(Reason::EncapFailed, verdict.service())
+    }
+}
+
+#[inline(always)]
+fn decide_untagged(context: Context) -> Verdict {
     let frame = context.frame();
     let not_ours = Verdict::pass(Reason::Passed);
     let Some(ethernet) = frame.view::<Ethernet>(0) else { return not_ours };
@@ -59,9 +73,7 @@ fn decide(context: Context) -> Verdict {
             Some([0x45, _]) => finish::<V4>(context, balance::<V4>(context)),
             _ => finish::<V4Options>(context, balance::<V4Options>(context)),
         },
-        ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => {
-            finish::<V6>(context, balance::<V6>(context))
-        }
+        ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => finish_v6(context, balance::<V6>(context)),
         _ => not_ours,
     }
 }
@@ -85,10 +97,28 @@ fn balance<F: Family>(context: Context) -> Verdict {
     }
 }
 
+/// As [`finish`]; a packet with extension headers turns out to be one when it is for no service as far as one can see.
+#[inline(always)]
+fn finish_v6(context: Context, verdict: Verdict) -> Verdict {
+    if !verdict.is_unserved() {
+        return finish_served::<V6>(context, verdict);
+    }
+    let verdict = unserved::packet::<V6>(context);
+    if verdict.is_extended() {
+        return finish::<V6Extended>(context, balance::<V6Extended>(context));
+    }
+    finish_served::<V6>(context, verdict)
+}
+
 /// What the fast path leaves to be done.
 #[inline(always)]
 fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
+    finish_served::<F>(context, verdict)
+}
+
+#[inline(always)]
+fn finish_served<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
     let verdict =
         if verdict.is_fragment() { fragment::packet::<F>(context, verdict) } else { verdict };

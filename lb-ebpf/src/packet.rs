@@ -1,7 +1,12 @@
 //! The frame in the NIC's buffer. Everything the programs do to packets goes through [`XdpFrame`].
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated};
-use lb_common::frame::{Frame, Wire};
+use lb_common::{
+    frame::{Frame, Wire},
+    parse::extensions::Place,
+};
+
+use crate::extensions;
 
 /// The program's argument. Functions with a stack of their own take it, and make their own [`XdpFrame`] of it.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +127,11 @@ impl Frame for XdpFrame {
     fn view_mut<T: Wire>(&mut self, offset: usize) -> Option<&mut T> {
         // SAFETY: as above, and the borrow is exclusive.
         self.pointer::<T>(offset).map(|header| unsafe { &mut *header })
+    }
+
+    #[inline(always)]
+    fn extensions(&self) -> Place {
+        extensions::end(self)
     }
 }
 

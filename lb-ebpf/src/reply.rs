@@ -32,10 +32,13 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let not_ours = Verdict::pass(Reason::Passed);
     let Some(outline) = parse::outline::<F>(&frame) else {
         let header = frame.view::<F::Header>(NETWORK).ok_or(not_ours)?;
-        let is_icmp = header.protocol() == F::Header::ICMP;
-        return Err(match F::check_chain(header) {
+        return Err(match F::transport(&frame, header) {
             Err(Reason::FragmentDropped) => Verdict::fragment().of_reply(),
-            Ok(()) if is_icmp => Verdict::quoting().of_reply(),
+            Err(Reason::ExtensionHeader) if !F::HAS_EXTENSIONS => Verdict::extended(),
+            // Behind extension headers nobody looks for errors about what clients have sent.
+            Ok((protocol, _)) if protocol == F::Header::ICMP && !F::HAS_EXTENSIONS => {
+                Verdict::quoting().of_reply()
+            }
             _ => not_ours,
         });
     };

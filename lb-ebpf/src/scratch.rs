@@ -4,7 +4,7 @@ use lb_common::abi::{FlowKey, Pin, RememberedSource, SourceKey};
 
 use crate::{maps::SCRATCH, pin};
 
-/// What [`crate::track`] and [`crate::persist`] work on.
+/// What [`crate::track`] and [`crate::persist`] work on, and what [`crate::vlan`] keeps.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Scratch {
@@ -16,6 +16,8 @@ pub struct Scratch {
     pub source: SourceKey,
     /// What is to be remembered of it.
     pub remembered: RememberedSource,
+    /// [`lb_common::vlan::Tags`] of the frame in hand; 0 = it came without.
+    pub tags: u64,
 }
 
 impl Scratch {

@@ -23,7 +23,7 @@ const NONE: u64 = u64::MAX;
 extern "C" fn sum_of_bytes(context: *mut xdp_md, offset: u32, length: u32) -> u64 {
     // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
     let frame = unsafe { Context::new(context) }.frame();
-    match sum_of_frame(&frame.stepwise(), (offset & 0x7f) as usize, length as usize) {
+    match sum_of_frame(&frame.stepwise(), (offset & 0xff) as usize, length as usize) {
         Some(sum) => sum.unfolded() as u64,
         None => NONE,
     }

@@ -6,7 +6,7 @@ use lb_common::{
     abi::{BackendId, FlowKey, Pin, Reason, backend_flag, policy_flag, protocol, service_flag},
     frame::{Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, V4, V4Options, V6},
+    parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
     select::Pins,
     tcp_reset::payload_length,
     track::{self, ASK, About, Change, Flows},
@@ -46,9 +46,10 @@ pub fn backend<F: Family>(context: Context, ask: &Ask) -> BackendId {
 #[inline(always)]
 fn known_backend<F: Family>(context: Context, service: u32, chosen: u32) -> u32 {
     match (F::Header::IS_V6, F::FIXED) {
-        (true, _) => track_v6(context.pointer(), service, chosen),
+        (true, true) => track_v6(context.pointer(), service, chosen),
         (false, true) => track_v4(context.pointer(), service, chosen),
         (false, false) => track_v4_options(context.pointer(), service, chosen),
+        (true, false) => track_v6_extended(context.pointer(), service, chosen),
     }
 }
 
@@ -59,9 +60,10 @@ pub fn reply<F: Family>(context: Context, backend: u32) -> u32 {
         return 0;
     }
     match (F::Header::IS_V6, F::FIXED) {
-        (true, _) => track_reply_v6(context.pointer(), backend),
+        (true, true) => track_reply_v6(context.pointer(), backend),
         (false, true) => track_reply_v4(context.pointer(), backend),
         (false, false) => track_reply_v4_options(context.pointer(), backend),
+        (true, false) => track_reply_v6_extended(context.pointer(), backend),
     }
 }
 
@@ -90,6 +92,7 @@ global_functions! {
     V4: track_v4, track_reply_v4;
     V4Options: track_v4_options, track_reply_v4_options;
     V6: track_v6, track_reply_v6;
+    V6Extended: track_v6_extended, track_reply_v6_extended;
 }
 
 #[inline(always)]

@@ -49,8 +49,12 @@ fn may_be_reply<F: Family>(frame: &XdpFrame) -> bool {
 #[inline(never)]
 fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
     let frame = context.frame();
-    if !F::FIXED && options::has_source_route(&frame) {
+    if F::HAS_OPTIONS && options::has_source_route(&frame) {
         return Verdict::drop(Reason::SourceRoute, 0);
+    }
+    let has_extensions = |header| F::check_chain(header) == Err(Reason::ExtensionHeader);
+    if frame.view(NETWORK).is_some_and(has_extensions) {
+        return Verdict::extended();
     }
     match parse::examine_any::<F>(&frame) {
         Ok(carrier) if carrier.protocol == F::Header::ICMP => icmp::<F>(frame, &carrier),
@@ -63,7 +67,7 @@ fn for_vip<F: Family>(context: Context, is_local: u32) -> Verdict {
 
 #[inline(always)]
 fn icmp<F: Family>(frame: XdpFrame, carrier: &Carrier) -> Verdict {
-    let transport = carrier.transport & 0x7f;
+    let transport = carrier.transport & 0xff;
     let Some([message_type, _]) = frame.view::<[u8; 2]>(transport).copied() else {
         return Verdict::drop(Reason::L4Truncated, 0);
     };

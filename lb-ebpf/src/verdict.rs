@@ -28,6 +28,7 @@ const UNSERVED: u8 = 16;
 const QUOTING: u8 = 20;
 const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
+const EXTENDED: u8 = 23;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -75,6 +76,13 @@ impl Verdict {
         Self::new(FRAGMENT, COUNTED, 0, 0)
     }
 
+    /// To an address of ours, or from one of a backend, with IPv6 extension headers: to be looked at anew, as
+    /// [`lb_common::parse::V6Extended`].
+    #[inline(always)]
+    pub const fn extended() -> Self {
+        Self::new(EXTENDED, COUNTED, 0, 0)
+    }
+
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
     #[inline(always)]
     pub const fn answer(answer: Answer, reason: Reason, mtu: u16, service: u32) -> Self {
@@ -120,6 +128,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn is_fragment(self) -> bool {
         self.0 as u8 & !REPLY == FRAGMENT
+    }
+
+    /// Whether this is [`Verdict::extended`].
+    #[inline(always)]
+    pub const fn is_extended(self) -> bool {
+        self.0 as u8 == EXTENDED
     }
 
     /// Whether this is [`Verdict::challenge`].

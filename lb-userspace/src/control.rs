@@ -862,6 +862,8 @@ fn dataplane_options(
         observe: config.services.iter().any(|service| service.observe.is_some()),
         limit_openings: openings::wanted(config),
         track,
+        have_gue: config.services.iter().any(|service| service.forward.is_gue()),
+        vlan: config.vlan,
         have_v6: true,
         log_level: options.packet_log,
     }

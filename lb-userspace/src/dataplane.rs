@@ -499,6 +499,8 @@ impl Dataplane {
             && loaded.observe == options.observe
             && loaded.limit_openings == options.limit_openings
             && (loaded.track || !options.track)
+            && (loaded.have_gue || !options.have_gue)
+            && loaded.vlan == options.vlan
             && (self.sizes.sources > 1 || options.sizes.sources == 1)
             && (loaded.have_v6 || !options.have_v6)
             && (!loaded.single_nic || options.single_nic)

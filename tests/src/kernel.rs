@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod case;
 pub mod compare;
 pub mod count;
+pub mod decap;
 pub mod interpreter;
 pub mod lab;
 pub mod packet;
@@ -78,6 +79,10 @@ pub struct Options {
     pub sources: u32,
     /// Connections that can be counted.
     pub connections: u32,
+    /// Tagged frames are balanced.
+    pub vlan: bool,
+    /// Services may use gue.
+    pub gue: bool,
 }
 
 impl Default for Options {
@@ -92,6 +97,8 @@ impl Default for Options {
             flows: 0,
             sources: 1,
             connections: 1 << 16,
+            vlan: false,
+            gue: false,
         }
     }
 }
@@ -157,6 +164,7 @@ impl Kernel {
         let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
+        let (vlan, gue) = (u32::from(options.vlan), u32::from(options.gue));
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
@@ -165,6 +173,8 @@ impl Kernel {
             .override_global(global::OBSERVE, &observe, true)
             .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
+            .override_global(global::HAVE_GUE, &gue, true)
+            .override_global(global::VLAN, &vlan, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
             .map_max_entries(map::SERVICES, SERVICES)

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{Xdp, xdp::XdpMode},
+    programs::{SchedClassifier, TcAttachType, Xdp, xdp::XdpMode},
 };
 
 use crate::{kernel::lab::abi::Constant, machine::Machine, server::Server};
@@ -148,6 +148,24 @@ impl Lab {
         Ok(number)
     }
 
+    /// Puts all machines into a VLAN of one tag, or of two (802.1ad outside), as VLAN devices would. The tags stay in the
+    /// packets, as lb needs it. Dropping the result takes them out again.
+    pub fn tag(&self, tags: u32) -> anyhow::Result<Vec<Ebpf>> {
+        let ports = self.switch.sh("ip -br link | sed 's/[@ ].*//'")?;
+        for port in ports.split_whitespace().filter(|port| port.starts_with("p-")) {
+            self.switch.sh(&keep_tags(port))?;
+        }
+        let backends = self.backends.iter().map(|backend| (backend, "e0"));
+        [(&self.client, "c0"), (&self.lb, "lb0")]
+            .into_iter()
+            .chain(backends)
+            .map(|(machine, nic)| {
+                machine.sh(&keep_tags(nic))?;
+                machine.run(move || tag(nic, tags)).with_context(|| format!("tag {nic}"))
+            })
+            .collect()
+    }
+
     /// Attaches the lab's `pass` program to a NIC of lb, as another XDP user would; it is gone when the result is dropped.
     pub fn attach_pass(&self, nic: &str) -> anyhow::Result<Ebpf> {
         pass_on(&self.lb, &[nic.to_owned()])
@@ -236,6 +254,25 @@ impl Lab {
     }
 }
 
+/// The command that has a NIC leave VLAN tags where they are.
+fn keep_tags(nic: &str) -> String {
+    let features = ["txvlan", "rxvlan", "tx-vlan-stag-hw-insert", "rx-vlan-stag-hw-parse"]
+        .map(|name| format!("{name} off"));
+    format!("ethtool -K {nic} {} >/dev/null", features.join(" "))
+}
+
+/// Tags all that leaves by a NIC of this machine, and untags what comes.
+fn tag(nic: &str, tags: u32) -> anyhow::Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new().override_global("TAGS", &tags, true).load_file(OBJECT)?;
+    for (name, way) in [("tag", TcAttachType::Egress), ("untag", TcAttachType::Ingress)] {
+        let program = ebpf.program_mut(name).with_context(|| format!("no program `{name}`"))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load()?;
+        program.attach(nic, way)?;
+    }
+    Ok(ebpf)
+}
+
 /// Attaches the lab's `pass` program to NICs of a machine.
 pub(crate) fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf> {
     let nics = nics.to_vec();
@@ -249,11 +286,13 @@ pub(crate) fn pass_on(machine: &Machine, nics: &[String]) -> anyhow::Result<Ebpf
     })
 }
 
+/// The lab's programs.
+const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/lab");
+
 fn load_pass() -> anyhow::Result<Ebpf> {
-    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/lab");
     let mut ebpf = EbpfLoader::new()
-        .load_file(object)
-        .with_context(|| format!("load {object} (`cargo xtask build` makes it)"))?;
+        .load_file(OBJECT)
+        .with_context(|| format!("load {OBJECT} (`cargo xtask build` makes it)"))?;
     pass_program(&mut ebpf)?.load()?;
     Ok(ebpf)
 }

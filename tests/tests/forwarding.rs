@@ -98,9 +98,10 @@ fn dsr_on_one_segment() {
 fn tunnel_in_every_mix_of_families() {
     let lab = Lab::new(Arms::One, Return::Direct, 3).unwrap();
     lab.decapsulate();
-    for outer in ["v4", "v6"] {
-        let yaml =
-            yaml("forward: tunnel\n    encap: ipip", &[("10.77.0.80", outer), ("fd77::80", outer)]);
+    let tunnels = [("ipip", "v4"), ("ipip", "v6"), ("gue", "v4"), ("gue", "v6")];
+    for (encap, outer) in tunnels {
+        let forward = format!("forward: tunnel\n    encap: {encap}");
+        let yaml = yaml(&forward, &[("10.77.0.80", outer), ("fd77::80", outer)]);
         let mut daemon = Daemon::new(&lab.lb, &lab.nics, &yaml).unwrap();
         daemon.start().unwrap();
         daemon.wait_ready(&["UP", "NOLB"]);

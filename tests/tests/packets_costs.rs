@@ -229,6 +229,24 @@ fn no_way_costs_more_than_it_did() {
     );
 }
 
+/// What the verifier looks at, at most, is a million; kernels differ, and so does what a node uses.
+#[test]
+fn with_all_features_the_program_keeps_its_distance_from_the_verifiers_limit() {
+    let everything = Options {
+        observe: true,
+        limit_openings: true,
+        flows: 16,
+        vlan: true,
+        gue: true,
+        single_nic: false,
+        ..Options::default()
+    };
+    let kernel = Kernel::load(everything).unwrap();
+    let verified = kernel.balancer().info().unwrap().verified_instruction_count().unwrap();
+    println!("with all features the verifier looks at {verified} instructions of 1,000,000");
+    assert!(verified < 850_000, "{verified}");
+}
+
 #[test]
 fn a_costlier_way_is_found() {
     let path = |instructions, pins| Path {

@@ -473,7 +473,7 @@ fn broken_ipv6_headers() {
 }
 
 #[test]
-fn extension_headers_to_a_vip_are_dropped() {
+fn extension_headers_that_are_not_passed_over_are_dropped() {
     let mut kernel = Kernel::shared();
     for world in worlds() {
         kernel.enter(world);
@@ -481,34 +481,41 @@ fn extension_headers_to_a_vip_are_dropped() {
         for packet in [tcp_v6(), udp_v6(), echo_v6()] {
             let frame = packet.bytes();
             for (kind, body) in [
-                (0, vec![1, 4, 0, 0, 0, 0]),
                 (0, vec![0xc2, 4, 0, 1, 0, 0]), // B84: jumbo payload
-                (60, vec![1, 4, 0, 0, 0, 0]),
-                (60, vec![1; 200]),
-                (43, vec![0, 1, 0, 0, 0, 0]), // B78: RH0
-                (43, vec![2, 1, 0, 0, 0, 0]),
+                (60, vec![1; 200]),             // B79: too long
+                (43, vec![0, 0, 0, 0, 0, 0]),   // B78: RH0
+                (43, vec![2, 1, 0, 0, 0, 0]),   // on its way to somebody else
                 (43, vec![4, 1, 0, 0, 0, 0]),
                 (51, vec![0; 22]), // B80
             ] {
                 let name = format!("B78, B80, B84: {kind}, {body:?}");
                 let once = with_extension(&frame, kind, &body);
-                cases.push(Case::drops_somewhere(
-                    name.clone(),
-                    once.clone(),
-                    Reason::ExtensionHeader,
-                ));
-                let chain = (0..8).fold(once, |frame, _| with_extension(&frame, 60, &[0; 6]));
-                cases.push(Case::drops_somewhere(
-                    format!("B79: {name}"),
-                    chain,
-                    Reason::ExtensionHeader,
-                ));
-                let cut = consistent_cut(&with_extension(&frame, kind, &body), 4);
-                cases.push(Case::drops_somewhere(
-                    format!("cut {name}"),
-                    cut,
-                    Reason::ExtensionHeader,
-                ));
+                for (name, frame) in [
+                    (format!("B79: {name}"), with_extension(&once, 60, &[0; 6])),
+                    (format!("cut {name}"), consistent_cut(&once, 8)),
+                    (name, once),
+                ] {
+                    cases.push(Case::drops_somewhere(name, frame, Reason::ExtensionHeader));
+                }
+            }
+            let chain = |count| {
+                (0..count).fold(frame.clone(), |frame, _| with_extension(&frame, 60, &[0; 6]))
+            };
+            for count in [9, 10, 40] {
+                let name = format!("B79: {count} headers");
+                cases.push(Case::drops_somewhere(name, chain(count), Reason::ExtensionHeader));
+            }
+            let late = with_extension(&with_extension(&frame, 0, &[0; 6]), 60, &[0; 6]);
+            cases.push(Case::drops_somewhere("hop-by-hop, second", late, Reason::ExtensionHeader));
+            // B79: the chain ends with the frame, or with the packet.
+            for length in 0..8 {
+                let cut = consistent_cut(&with_extension(&frame, 60, &[0; 6]), length);
+                let reason = match length {
+                    0 => Reason::L3Length,
+                    1..4 => Reason::ExtensionHeader,
+                    _ => Reason::L4Truncated,
+                };
+                cases.push(Case::drops_somewhere(format!("cut to {length}"), cut, reason));
             }
         }
         check(&mut kernel, &cases);

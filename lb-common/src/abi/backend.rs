@@ -43,7 +43,7 @@ pub struct BackendRow {
     pub outer_sum: u32,
     /// Next hop's MAC address.
     pub dst_mac: [u8; 6],
-    /// The backend's port (nat).
+    /// The backend's port (nat), or the UDP port of its end of the tunnel (gue).
     pub port: Be16,
     /// Egress NIC's MAC address.
     pub src_mac: [u8; 6],

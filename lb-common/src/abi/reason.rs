@@ -42,7 +42,7 @@ reasons! {
     Ttl = 6, "ttl", true, "TTL or hop limit was 0 or 1.";
     Martian = 7, "martian", true, "The source address cannot be a client (loopback, multicast, the VIP itself...).";
     FragmentDropped = 8, "frag_drop", true, "A fragment that the service does not take (`fragments:`), that is for no service, or whose offsets make no sense.";
-    ExtensionHeader = 9, "ext_hdr", true, "The IPv6 packet has extension headers; they are not balanced yet.";
+    ExtensionHeader = 9, "ext_hdr", true, "The IPv6 extension headers are none that lb passes over: more than 8 or 128 bytes of them, a routing header that is a source route or has segments left, an authentication header, a jumbogram, or a broken chain.";
     TcpFlags = 10, "tcp_flags", true, "SYN together with FIN or RST, or no flag at all: no stack sends that.";
     TcpOffset = 11, "tcp_doff", true, "The TCP data offset is below 5 or beyond the segment.";
     UdpLength = 12, "udp_len", true, "The UDP length is below 8 or beyond the packet.";

@@ -80,6 +80,8 @@ pub enum Forward {
     Dsr = 2,
     /// Encapsulated in IP (RFC 2003, RFC 2473) towards the backend, which answers the client directly.
     Ipip = 3,
+    /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly.
+    Gue = 4,
 }
 
 /// What happens to packets for a service whose backends are all DOWN (administratively drained ones never count).

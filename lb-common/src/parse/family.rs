@@ -2,9 +2,10 @@
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
+use super::{NETWORK, extensions};
 use crate::{
     abi::Reason,
-    frame::{Wire, be16},
+    frame::{Frame, Wire, be16},
     ip::IpHeader,
 };
 
@@ -14,8 +15,12 @@ pub trait Family {
     type Header: IpHeader;
     /// Length of the header without options.
     const MINIMUM: usize = <Self::Header as Wire>::LENGTH;
-    /// Whether every header has that length.
+    /// Whether every header has that length, and no extensions.
     const FIXED: bool;
+    /// Whether the header may have IPv4's options.
+    const HAS_OPTIONS: bool = false;
+    /// Whether it has IPv6's extension headers.
+    const HAS_EXTENSIONS: bool = false;
 
     /// Whether TCP or UDP follows at [`Family::header_length`]: right version and header length, no fragment.
     fn is_plain(header: &Self::Header) -> bool;
@@ -25,6 +30,19 @@ pub trait Family {
     fn check_length(header: &Self::Header) -> Result<(), Reason>;
     /// Whether the packet is whole, and what follows is no extension header.
     fn check_chain(header: &Self::Header) -> Result<(), Reason>;
+
+    /// Protocol and offset in the frame of what follows the IP header and its extensions.
+    #[inline(always)]
+    fn transport(_: &(impl Frame + ?Sized), header: &Self::Header) -> Result<(u8, usize), Reason> {
+        Self::check_chain(header)?;
+        Ok((header.protocol(), NETWORK + Self::header_length(header)))
+    }
+
+    /// Offset in the frame of the fragment header of a fragment, which only IPv6 has.
+    #[inline(always)]
+    fn fragment_header(_: &(impl Frame + ?Sized)) -> Result<usize, Reason> {
+        Ok(NETWORK + Self::MINIMUM)
+    }
 }
 
 /// IPv4 without options.
@@ -35,9 +53,13 @@ pub enum V4 {}
 #[derive(Debug)]
 pub enum V4Options {}
 
-/// IPv6 without extension headers.
+/// IPv6 without extension headers, or with only a fragment header.
 #[derive(Debug)]
 pub enum V6 {}
+
+/// IPv6 with extension headers.
+#[derive(Debug)]
+pub enum V6Extended {}
 
 impl Family for V4 {
     type Header = Ipv4Hdr;
@@ -67,6 +89,7 @@ impl Family for V4 {
 impl Family for V4Options {
     type Header = Ipv4Hdr;
     const FIXED: bool = false;
+    const HAS_OPTIONS: bool = true;
 
     #[inline(always)]
     fn is_plain(header: &Ipv4Hdr) -> bool {
@@ -114,17 +137,53 @@ impl Family for V6 {
 
     #[inline(always)]
     fn check_chain(header: &Ipv6Hdr) -> Result<(), Reason> {
-        const HOP_BY_HOP: u8 = 0;
-        const ROUTING: u8 = 43;
-        const FRAGMENT_HEADER: u8 = 44;
-        const AUTHENTICATION: u8 = 51;
-        const DESTINATION_OPTIONS: u8 = 60;
         match header.next_hdr {
-            FRAGMENT_HEADER => Err(Reason::FragmentDropped),
-            HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS => {
-                Err(Reason::ExtensionHeader)
-            }
+            extensions::FRAGMENT => Err(Reason::FragmentDropped),
+            kind if extensions::is_extension(kind) => Err(Reason::ExtensionHeader),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Family for V6Extended {
+    type Header = Ipv6Hdr;
+    const FIXED: bool = false;
+    const HAS_EXTENSIONS: bool = true;
+
+    #[inline(always)]
+    fn is_plain(header: &Ipv6Hdr) -> bool {
+        header.is_version()
+    }
+
+    #[inline(always)]
+    fn header_length(_: &Ipv6Hdr) -> usize {
+        Self::MINIMUM
+    }
+
+    #[inline(always)]
+    fn check_length(_: &Ipv6Hdr) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn check_chain(_: &Ipv6Hdr) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn transport(frame: &(impl Frame + ?Sized), _: &Ipv6Hdr) -> Result<(u8, usize), Reason> {
+        match frame.extensions().end() {
+            None => Err(Reason::ExtensionHeader),
+            Some((extensions::FRAGMENT, _)) => Err(Reason::FragmentDropped),
+            Some(end) => Ok(end),
+        }
+    }
+
+    #[inline(always)]
+    fn fragment_header(frame: &(impl Frame + ?Sized)) -> Result<usize, Reason> {
+        match frame.extensions().end() {
+            Some((extensions::FRAGMENT, offset)) => Ok(offset),
+            _ => Err(Reason::ExtensionHeader),
         }
     }
 }

@@ -14,13 +14,19 @@ use aya_ebpf::{
 use lb_common::{
     abi::{Address, RouteKey, protocol},
     encap::decapsulated_ecn,
-    frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
+    frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame, Pair, be16},
+    gue,
     ip::IpHeader,
     parse::{Family, NETWORK, V4, V6},
 };
-use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
+};
 
 // Not from the library: that would bring all maps of the balancer into this object.
+#[path = "../extensions.rs"]
+mod extensions;
 #[path = "../lpm.rs"]
 mod lpm;
 #[expect(dead_code, reason = "the balancer uses the rest")]
@@ -42,6 +48,9 @@ static DECAP_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(3, 0);
 /// 1: any outer source is let in.
 #[unsafe(no_mangle)]
 static DECAP_FROM_ANY: Global<u32> = Global::new(0);
+/// UDP port of GUE, host order; 0 = none.
+#[unsafe(no_mangle)]
+static DECAP_GUE_PORT: Global<u32> = Global::new(0);
 
 const DECAPSULATED: u32 = 0;
 const REFUSED: u32 = 1;
@@ -90,9 +99,13 @@ fn enter(context: *mut xdp_md) -> Result<(), Refusal> {
 #[inline(always)]
 fn outer<F: Family>(frame: XdpFrame, ethernet: Ethernet) -> Result<(), Refusal> {
     let header = frame.view::<F::Header>(NETWORK).ok_or(Refusal::NotOurs)?;
-    let protocol = header.protocol();
-    let is_tunnel = protocol == protocol::IPIP || protocol == protocol::IPV6;
-    if !is_tunnel || !F::is_plain(header) || !is_local(&header.destination()) {
+    let carried = match header.protocol() {
+        protocol::IPIP => Carried::V4,
+        protocol::IPV6 => Carried::V6,
+        protocol::UDP if DECAP_GUE_PORT.load() != 0 => carried_by_udp::<F>(&frame)?,
+        _ => return Err(Refusal::NotOurs),
+    };
+    if !F::is_plain(header) || !is_local(&header.destination()) {
         return Err(Refusal::NotOurs);
     }
     if !is_let_in(&header.source()) {
@@ -103,33 +116,74 @@ fn outer<F: Family>(frame: XdpFrame, ethernet: Ethernet) -> Result<(), Refusal> 
         return Err(Refusal::Drop(BROKEN));
     }
     let room = length - F::MINIMUM;
-    let result = if protocol == protocol::IPIP {
-        unwrap::<F, Ipv4Hdr>(frame, ethernet, ecn, room)
-    } else {
-        unwrap::<F, Ipv6Hdr>(frame, ethernet, ecn, room)
+    // With constant lengths, as the verifier likes them.
+    let result = match carried {
+        Carried::V4 => unwrap::<F, Ipv4Hdr, 0>(frame, ethernet, ecn, room),
+        Carried::V6 => unwrap::<F, Ipv6Hdr, 0>(frame, ethernet, ecn, room),
+        Carried::V4ByUdp => unwrap::<F, Ipv4Hdr, 8>(frame, ethernet, ecn, room),
+        Carried::V6ByUdp => unwrap::<F, Ipv6Hdr, 8>(frame, ethernet, ecn, room),
+        Carried::V4ByGue => unwrap::<F, Ipv4Hdr, 12>(frame, ethernet, ecn, room),
+        Carried::V6ByGue => unwrap::<F, Ipv6Hdr, 12>(frame, ethernet, ecn, room),
     };
     result.ok_or(Refusal::Drop(BROKEN))
 }
 
-/// Takes the outer header off; `None` if what is inside is not a packet of `room` bytes at most, or its ECN field says
-/// that it had to be dropped on the way.
+/// What the outer header carries, and how.
+#[derive(Clone, Copy)]
+enum Carried {
+    V4,
+    V6,
+    /// GUE's variant 1: nothing between.
+    V4ByUdp,
+    V6ByUdp,
+    /// Variant 0.
+    V4ByGue,
+    V6ByGue,
+}
+
+/// What a UDP datagram carries, if it is one of GUE. What has optional fields is left to the host. The checksum is not looked at:
+/// what is inside has its own.
 #[inline(always)]
-fn unwrap<F: Family, Inner: IpHeader>(
+fn carried_by_udp<F: Family>(frame: &XdpFrame) -> Result<Carried, Refusal> {
+    let transport = NETWORK + F::MINIMUM;
+    let headers = frame.view::<Pair<UdpHdr, [u8; 4]>>(transport).ok_or(Refusal::NotOurs)?;
+    if be16(headers.first.dst).to_host() as u32 != DECAP_GUE_PORT.load() {
+        return Err(Refusal::NotOurs);
+    }
+    match gue::read(headers.second) {
+        Some((0, false)) => Ok(Carried::V4ByUdp),
+        Some((0, true)) => Ok(Carried::V6ByUdp),
+        Some((_, false)) => Ok(Carried::V4ByGue),
+        Some((_, true)) => Ok(Carried::V6ByGue),
+        None => Err(Refusal::NotOurs),
+    }
+}
+
+/// Takes the outer header off, and `BETWEEN` bytes behind it; `None` if what is inside is not a packet that fits into `room` bytes
+/// with them, or its ECN field says that it had to be dropped on the way.
+#[inline(always)]
+fn unwrap<F: Family, Inner: IpHeader, const BETWEEN: usize>(
     mut frame: XdpFrame,
     ethernet: Ethernet,
     outer_ecn: u8,
     room: usize,
 ) -> Option<()> {
-    let inner = frame.view_mut::<Inner>(NETWORK + F::MINIMUM)?;
+    if BETWEEN != 0 {
+        let udp = frame.view::<UdpHdr>(NETWORK + F::MINIMUM)?;
+        if be16(udp.len).to_host() as usize != room {
+            return None;
+        }
+    }
+    let inner = frame.view_mut::<Inner>(NETWORK + F::MINIMUM + BETWEEN)?;
     let length = inner.length() as usize;
-    if !inner.is_version() || length < Inner::LENGTH || length > room {
+    if !inner.is_version() || length < Inner::LENGTH || length + BETWEEN > room {
         return None;
     }
     let ecn = decapsulated_ecn(outer_ecn, inner.traffic_class())?;
     if ecn != inner.traffic_class() & 3 {
         inner.set_ecn(ecn);
     }
-    let mut frame = frame.move_start(F::MINIMUM as i32)?;
+    let mut frame = frame.move_start((F::MINIMUM + BETWEEN) as i32)?;
     *frame.view_mut(0)? = Ethernet { ether_type: Inner::ETHER_TYPE, ..ethernet };
     Some(())
 }

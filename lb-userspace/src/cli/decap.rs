@@ -15,13 +15,15 @@ use super::{
 };
 use crate::{
     config::model::XdpMode,
-    dataplane::decap::{DecapStatus, decap_attach, decap_detach, decap_interfaces, decap_status},
+    dataplane::decap::{
+        DecapRules, DecapStatus, decap_attach, decap_detach, decap_interfaces, decap_status,
+    },
 };
 
 /// On a backend: take tunnelled packets out of their outer header
 ///
 /// For backends of `forward: tunnel` services that have no tunnel device of their own. Attaches a small XDP program to
-/// the NIC, which unpacks IP-in-IP packets to --local and hands what is inside to the host; the VIP has to be on `lo`.
+/// the NIC, which unpacks IP-in-IP and GUE packets to --local and hands what is inside to the host; the VIP has to be on `lo`.
 /// It stays attached when the command ends. Name the load balancers with --from, or anybody can send packets past your
 /// filters.
 #[derive(Debug, Args)]
@@ -40,6 +42,9 @@ pub struct Decap {
     /// Outer source addresses that may send: the load balancers [default: all]
     #[arg(long, value_name = "PREFIX", num_args = 1.., value_parser = parse_prefix, conflicts_with = "action")]
     from: Vec<IpNet>,
+    /// UDP port of GUE (`encap: gue`); 0 = IP in IP only
+    #[arg(long, value_name = "PORT", default_value_t = lb_common::gue::PORT, conflicts_with = "action")]
+    gue_port: u16,
     /// How to attach
     #[arg(long, value_enum, default_value_t = Mode::Auto, conflicts_with = "action")]
     mode: Mode,
@@ -116,7 +121,8 @@ impl Decap {
                 true => addresses_of(name)?,
                 false => self.local.clone(),
             };
-            let attached = decap_attach(&self.pin_dir, ifindex, name, &local, &self.from, mode)
+            let rules = DecapRules { local, from: self.from.clone(), gue_port: self.gue_port };
+            let attached = decap_attach(&self.pin_dir, ifindex, name, &rules, mode)
                 .with_context(|| format!("cannot attach to {name}"))?;
             Ok(Change { interface: name.clone(), mode: attached.to_string() })
         };

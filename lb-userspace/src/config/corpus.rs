@@ -124,7 +124,7 @@ const CASES: &[Case] = &[
         "1:1: unknown key `name` at the top level: `name` belongs in services[] or services[].backends[]",
     ]),
     Case(&[(1, "colour: blue")], &[
-        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, socket_group, socket_level, metrics, \
+        "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
             dashboard, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
@@ -239,9 +239,9 @@ const CASES: &[Case] = &[
     Case(&[(5, "    forward: masq")], &[
         "5:14: `masq` is not a value of services[0].forward: did you mean `nat`? (write one of nat, dsr, tunnel)",
     ]),
-    Case(&[(5, "    forward: tunel\n    encap: gue")], &[
+    Case(&[(5, "    forward: tunel\n    encap: vxlan")], &[
         "5:14: `tunel` is not a value of services[0].forward: did you mean `tunnel`? (write one of nat, dsr, tunnel)",
-        "6:12: `gue` is not a value of services[0].encap: it is not built: write ipip",
+        "6:12: `vxlan` is not a value of services[0].encap: it is not built: write one of ipip, gue",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}")], &[
         "4:55: `quic` is not a value of services[0].listen.protocol: it is not built: write one of tcp, udp",
@@ -398,10 +398,13 @@ const CASES: &[Case] = &[
     ]),
     // Services.
     Case(&[(5, "    forward: tunnel")], &[
-        "5:14: services[0] has forward: tunnel, but does not say which: add `encap: ipip`",
+        "5:14: services[0] has forward: tunnel, but does not say which: add `encap: ipip`, or `encap: gue`",
     ]),
     Case(&[(5, "    forward: nat\n    encap: ipip")], &[
         "6:12: services[0].encap has no effect without forward: tunnel: remove it, or write `forward: tunnel`",
+    ]),
+    Case(&[(5, "    forward: tunnel\n    encap: ipip\n    gue_port: 6080")], &[
+        "7:15: services[0].gue_port has no effect without encap: gue: remove it, or write `forward: tunnel` and `encap: gue`",
     ]),
     Case(&[(5, "    forward: nat\n    ring_size: 65536")], &[
         "6:16: 65536 in services[0].ring_size is not prime, and Maglev needs a prime: write 65521 or 65537",

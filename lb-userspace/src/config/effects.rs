@@ -62,10 +62,12 @@ const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
+const GUE: &[(&str, &str)] = &[("services[].forward", "tunnel"), ("services[].encap", "gue")];
 
 const ROWS: &[Row] = &[
     ("interfaces", &[], Differs("[eth0]", "[eth0, eth1]")),
     ("xdp_mode", &[], Differs("generic", "auto")),
+    ("vlan", &[], Differs("true", "false")),
     ("socket_group", &[], Differs("lb", "adm")),
     ("socket_level", &[], Differs("admin", "user")),
     ("metrics", &[], Differs("127.0.0.1:9180", "127.0.0.1:9181")),
@@ -123,6 +125,7 @@ const ROWS: &[Row] = &[
     ("services[].listen.force", &[], Differs("false", "true")),
     ("services[].forward", &[], Differs("nat", "dsr")),
     ("services[].encap", TUNNEL, Needed("ipip")),
+    ("services[].gue_port", GUE, Differs("6080", "6081")),
     ("services[].allow", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),
     ("services[].allow_file", &[], Differs("/etc/a", "/etc/b")),
     ("services[].deny", &[], Differs("[198.51.100.0/24]", "[198.51.100.0/25]")),

@@ -21,6 +21,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// How to attach.
     pub xdp_mode: XdpMode,
+    /// Frames with VLAN tags are balanced.
+    pub vlan: bool,
     /// Group that may use the control socket (0660 instead of 0600).
     pub socket_group: Option<String>,
     /// What members of that group may do.
@@ -291,6 +293,23 @@ pub enum Forward {
     Dsr,
     /// `forward: tunnel, encap: ipip`; any mix of families.
     Ipip,
+    /// `forward: tunnel, encap: gue`; any mix of families.
+    Gue {
+        /// The backends' UDP port.
+        port: u16,
+    },
+}
+
+impl Forward {
+    /// `forward: tunnel`
+    pub fn is_tunnel(self) -> bool {
+        self == Self::Ipip || self.is_gue()
+    }
+
+    /// `encap: gue`
+    pub fn is_gue(self) -> bool {
+        matches!(self, Self::Gue { .. })
+    }
 }
 
 /// `on_all_down:`

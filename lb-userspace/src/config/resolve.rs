@@ -4,6 +4,7 @@ mod check;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZero,
     sync::Arc,
     time::Duration,
 };
@@ -41,6 +42,7 @@ pub fn config(file: &spec::File) -> Config {
     Config {
         interfaces: file.interfaces.iter().map(|name| name.0.clone()).collect(),
         xdp_mode: file.xdp_mode,
+        vlan: file.vlan,
         socket_group: file.socket_group.as_ref().map(|name| name.0.clone()),
         socket_level: file.socket_level,
         // Without a port it is an error of the rules.
@@ -103,8 +105,13 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         forward: match service.forward {
             spec::Forward::Nat => Forward::Nat,
             spec::Forward::Dsr => Forward::Dsr,
-            // The one encapsulation there is; `rules` wants it written.
-            spec::Forward::Tunnel => Forward::Ipip,
+            spec::Forward::Tunnel => match service.encap {
+                Some(spec::Encap::Gue) => Forward::Gue {
+                    port: service.gue_port.map_or(lb_common::gue::PORT, NonZero::get),
+                },
+                // `rules` wants one of them written.
+                Some(spec::Encap::Ipip) | None => Forward::Ipip,
+            },
         },
         allow: service.allow.iter().map(|prefix| prefix.0).collect(),
         allow_file: service.allow_file.as_ref().map(prefix_file),

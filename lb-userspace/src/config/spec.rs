@@ -36,6 +36,11 @@ pub struct File {
     /// everywhere and is several times slower; `auto` = native where the driver can, else generic with a warning.
     #[serde(default)]
     pub xdp_mode: XdpMode,
+    /// Balance frames with one or two VLAN tags (802.1Q, 802.1ad), too; what leaves has the tags of what came, so clients and
+    /// backends are in the same VLAN. Otherwise such frames are passed to the host untouched. The NIC must leave the tags
+    /// in the packets: `ethtool -K eth0 rxvlan off` (`lb doctor` looks).
+    #[serde(default)]
+    pub vlan: bool,
     /// Group that may use the control socket (mode 0660 instead of 0600): its members can drain and detach.
     #[schemars(example = &"lb")]
     pub socket_group: Option<GroupName>,
@@ -242,10 +247,15 @@ pub struct Service {
     /// directly. `tunnel`: encapsulated; backends may be anywhere, have the VIP, and answer the client directly.
     #[schemars(example = Forward::Tunnel)]
     pub forward: Forward,
-    /// The tunnel; needed with `forward: tunnel` and only there. `ipip` is RFC 2003 and RFC 2473, IPv4 and IPv6 mixed
-    /// as needed; a backend without a tunnel device can run `lb decap`.
-    #[schemars(example = Encap::Ipip)]
+    /// The tunnel; needed with `forward: tunnel` and only there; IPv4 and IPv6 are mixed as needed. `ipip` is RFC 2003 and RFC
+    /// 2473: 20 or 40 bytes more. `gue` is Generic UDP Encapsulation, variant 0: 32 or 52 bytes more, and a UDP source port
+    /// of each flow's own, by which NICs and routers spread what is sent to one backend over their queues and paths. A backend
+    /// without a tunnel device can run `lb decap`, which knows both.
+    #[schemars(example = Encap::Gue)]
     pub encap: Option<Encap>,
+    /// With `encap: gue`: the UDP port on which backends take packets out of the tunnel.
+    #[schemars(extend("default" = 6080), example = 6080)]
+    pub gue_port: Option<NonZeroU16>,
     /// What decides about the backend of a new flow. By Maglev hashing, without remembering anything: `maglev` = addresses and
     /// ports, each flow by itself; `source` = the client's address alone (IPv6: its /64), so that a client stays with its
     /// backend. With every flow remembered (`track: always` goes without saying): `rr` = in turn; `wrr` = in turn, by
@@ -504,6 +514,8 @@ pub enum Forward {
 pub enum Encap {
     /// IP in IP.
     Ipip,
+    /// Generic UDP encapsulation.
+    Gue,
 }
 
 /// Idle times of flows, whole seconds up to 8000s.

@@ -166,7 +166,6 @@ const OTHER_WORDS: &[(&str, &str, &str)] = &[
 const WORDS_NOT_BUILT: &[(&str, &str)] = &[
     ("encap", "geneve"),
     ("encap", "gre"),
-    ("encap", "gue"),
     ("encap", "vxlan"),
     ("forward", "fullnat"),
     ("forward", "snat"),

@@ -659,6 +659,7 @@ fn forward(forward: model::Forward) -> lb_common::abi::Forward {
         model::Forward::Nat => lb_common::abi::Forward::Nat,
         model::Forward::Dsr => lb_common::abi::Forward::Dsr,
         model::Forward::Ipip => lb_common::abi::Forward::Ipip,
+        model::Forward::Gue { .. } => lb_common::abi::Forward::Gue,
     }
 }
 

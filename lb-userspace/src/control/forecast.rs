@@ -96,6 +96,10 @@ impl Node {
                 modes.to_lowercase()
             ));
         }
+        let vlan = self.config.as_ref().is_some_and(|old| old.vlan);
+        if vlan != config.vlan {
+            lines.push(format!("vlan: {vlan} -> {}", config.vlan));
+        }
         lines
     }
 

@@ -81,9 +81,12 @@ impl Node {
         let path = self.snapshot.resolve(backend.spec.address);
         let mut row = next_hop(&loaded, service.spec.forward, path.as_ref());
         row.address = Address::from(backend.spec.address);
-        row.port = Be16::from_host(backend.spec.port);
+        row.port = Be16::from_host(match service.spec.forward {
+            model::Forward::Gue { port } => port,
+            _ => backend.spec.port,
+        });
         row.service = service.id;
-        if service.spec.forward == model::Forward::Ipip {
+        if service.spec.forward.is_tunnel() {
             row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
             row.outer_sum = outer_sum(&row.source, &row.address, service.key.address.is_ipv6());
         }

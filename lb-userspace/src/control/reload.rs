@@ -224,6 +224,10 @@ impl Node {
             self.refit = true;
         }
         self.xdp_mode = config.xdp_mode;
+        let vlan = self.config.as_ref().is_some_and(|old| old.vlan);
+        if vlan != config.vlan {
+            changes.push(format!("vlan: {vlan} -> {}", config.vlan));
+        }
         changes
     }
 

@@ -474,6 +474,7 @@ fn forward_name(forward: model::Forward) -> &'static str {
         model::Forward::Nat => "nat",
         model::Forward::Dsr => "dsr",
         model::Forward::Ipip => "tunnel",
+        model::Forward::Gue { .. } => "gue",
     }
 }
 

@@ -44,6 +44,17 @@ pub struct DecapStatus {
     pub broken: u64,
 }
 
+/// What is taken out of its tunnel.
+#[derive(Clone, Debug)]
+pub struct DecapRules {
+    /// Outer destinations that are ours.
+    pub local: Vec<IpAddr>,
+    /// Outer sources that may; empty = any.
+    pub from: Vec<IpNet>,
+    /// UDP port of GUE; 0 = only IP in IP.
+    pub gue_port: u16,
+}
+
 /// The NICs that have a decapsulator pinned under `pin_root`.
 pub fn decap_interfaces(pin_root: &Path) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(pin_root.join(bpffs::DECAP)) {
@@ -60,13 +71,11 @@ pub fn decap_interfaces(pin_root: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Attaches the decapsulator to a NIC, or replaces an earlier one there without a packet in between; the counters go on.
-/// `local`: outer destinations that are ours; `from`: outer sources that may, empty = any.
 pub fn decap_attach(
     pin_root: &Path,
     ifindex: u32,
     ifname: &str,
-    local: &[IpAddr],
-    from: &[IpNet],
+    rules: &DecapRules,
     mode: XdpMode,
 ) -> anyhow::Result<AttachMode> {
     permission::check()?;
@@ -78,7 +87,7 @@ pub fn decap_attach(
     }
     let counts = directory.join(COUNTS);
     drop_other_counters(&counts)?;
-    let mut ebpf = load(&counts, local, from)?;
+    let mut ebpf = load(&counts, rules)?;
     let program: &mut Xdp = ebpf
         .program_mut(program::DECAP)
         .with_context(|| format!("the object has no program `{}`", program::DECAP))?
@@ -117,11 +126,14 @@ fn directory(pin_root: &Path, ifname: &str) -> PathBuf {
 }
 
 /// Loads the object with these addresses, and the counters of the pin if there is one.
-fn load(counts: &Path, local: &[IpAddr], from: &[IpNet]) -> anyhow::Result<Ebpf> {
+fn load(counts: &Path, rules: &DecapRules) -> anyhow::Result<Ebpf> {
+    let DecapRules { local, from, gue_port } = rules;
+    let gue_port = u32::from(*gue_port);
     static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_OBJECT_DECAP"));
     let any = u32::from(from.is_empty());
     let mut ebpf = EbpfLoader::new()
         .override_global("DECAP_FROM_ANY", &any, true)
+        .override_global("DECAP_GUE_PORT", &gue_port, true)
         .map_max_entries(LOCAL, local.len().max(1) as u32)
         .map_max_entries(FROM, from.len().max(1) as u32)
         .map_pin_path(COUNTS, counts)

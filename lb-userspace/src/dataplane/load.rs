@@ -200,8 +200,9 @@ fn load_object(
     let (single_nic, have_nat, have_v6) =
         (flag(options.single_nic), flag(options.have_nat), flag(options.have_v6));
     let limit_openings = flag(options.limit_openings);
-    let (observe, track) = (flag(options.observe), flag(options.track));
+    let (observe, track, vlan) = (flag(options.observe), flag(options.track), flag(options.vlan));
     let level = options.log_level;
+    let have_gue = flag(options.have_gue);
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::HASH_KEYS, &options.hash_keys, true)
@@ -212,6 +213,8 @@ fn load_object(
         .override_global(global::OBSERVE, &observe, true)
         .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
         .override_global(global::TRACK, &track, true)
+        .override_global(global::HAVE_GUE, &have_gue, true)
+        .override_global(global::VLAN, &vlan, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);
     for (wanted, path) in wanted.iter().zip(&paths) {

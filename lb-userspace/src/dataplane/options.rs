@@ -95,6 +95,10 @@ pub struct Options {
     pub limit_openings: bool,
     /// Some service tracks its flows.
     pub track: bool,
+    /// Some service uses gue.
+    pub have_gue: bool,
+    /// Tagged frames are balanced.
+    pub vlan: bool,
     /// IPv6 is parsed.
     pub have_v6: bool,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.

@@ -46,7 +46,7 @@ pub fn question(service: &Service, template: &Backend) -> Option<Question> {
         _ => return None,
     };
     // Only a tunnel can change the family.
-    let (any, v6) = (service.forward == Forward::Ipip, service.listen.address.is_ipv6());
+    let (any, v6) = (service.forward.is_tunnel(), service.listen.address.is_ipv6());
     Some(Question { name: name.clone(), srv, v4: any || !v6, v6: any || v6 })
 }
 
@@ -251,7 +251,7 @@ impl Room {
                 "{address} is the VIP of service `{other}`, packets would run in a circle: write the backend's own address"
             ));
         }
-        if service.forward != Forward::Ipip && address.is_ipv6() != listen.address.is_ipv6() {
+        if !service.forward.is_tunnel() && address.is_ipv6() != listen.address.is_ipv6() {
             return Some(format!(
                 "{address} is of another family than the VIP {}: use addresses of one family, or `forward: tunnel`",
                 listen.address

@@ -1,12 +1,10 @@
 //! MTUs: what drivers take for native XDP, and room for the outer header of tunnels.
 
-use std::net::IpAddr;
-
 use super::{
     Finding, Severity, command,
     facts::{Facts, Nic},
 };
-use crate::config::model::{Forward, XdpMode};
+use crate::config::model::XdpMode;
 
 /// The MTU of the Internet's Ethernet.
 const CLIENT: u32 = 1_500;
@@ -75,11 +73,11 @@ fn tunnel(nic: &Nic, facts: &Facts) -> Option<Finding> {
     let header = config
         .services
         .iter()
-        .filter(|service| service.forward == Forward::Ipip)
-        .flat_map(|service| &service.backends)
-        .map(|backend| match backend.address {
-            IpAddr::V4(_) => 20,
-            IpAddr::V6(_) => 40,
+        .filter(|service| service.forward.is_tunnel())
+        .flat_map(|service| service.backends.iter().map(|backend| (service.forward, backend)))
+        .map(|(forward, backend)| {
+            let ip = if backend.address.is_ipv4() { 20 } else { 40 };
+            if forward.is_gue() { ip + u32::from(lb_common::gue::OVERHEAD) } else { ip }
         })
         .max()?;
     // By which NIC packets leave is the kernel's routing: all of lb's have to have the room.

@@ -169,12 +169,12 @@ pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> O
 fn read(packet: &Packet<'_>) -> Result<Fragment, &'static str> {
     let (frame, length) = (packet.frame, packet.length()?);
     let (protocol, id, offset, more, front) = if packet.is_v6 {
-        let at = IP + 40;
+        let at = IP + packet.header_length();
         if frame.len() < at + 8 {
             return Err(reason::L3_TRUNCATED);
         }
         let field = number16(frame, at + 2);
-        (frame[at], number32(frame, at + 4), field & 0xfff8, field & 1 != 0, 48)
+        (frame[at], number32(frame, at + 4), field & 0xfff8, field & 1 != 0, at - IP + 8)
     } else {
         let field = number16(frame, IP + 6);
         let id = u32::from(number16(frame, IP + 4));

@@ -71,9 +71,12 @@ impl<'a> Packet<'a> {
         if self.is_v6 { (number16(self.frame, IP) >> 4) as u8 } else { self.frame[IP + 1] }
     }
 
-    /// Protocol or next header.
+    /// Protocol, or what stands behind IPv6's extension headers; of a chain that is not passed over, its first header.
     pub fn protocol(&self) -> u8 {
-        self.frame[if self.is_v6 { IP + 6 } else { IP + 9 }]
+        if !self.is_v6 {
+            return self.frame[IP + 9];
+        }
+        self.behind_extensions().map_or(self.frame[IP + 6], |(kind, _)| kind)
     }
 
     /// The number of this version's ICMP.
@@ -81,9 +84,44 @@ impl<'a> Packet<'a> {
         if self.is_v6 { 58 } else { 1 }
     }
 
-    /// What the header says of its own length: the options are part of it.
+    /// Length of the header as it says, with options, or with the extension headers that are passed over.
     pub fn header_length(&self) -> usize {
-        if self.is_v6 { 40 } else { usize::from(self.frame[IP] & 15) * 4 }
+        if !self.is_v6 {
+            return usize::from(self.frame[IP] & 15) * 4;
+        }
+        self.behind_extensions().map_or(40, |(_, at)| at)
+    }
+
+    /// What stands behind IPv6's extension headers (a fragment header ends them, too), and where it begins in the packet; none
+    /// for a chain that is not passed over (B78, B79, B80, B84).
+    fn behind_extensions(&self) -> Option<(u8, usize)> {
+        const MOST_HEADERS: usize = 8;
+        const MOST_BYTES: usize = 128;
+        let (mut kind, mut at) = (self.frame[IP + 6], 40);
+        for _ in 0..=MOST_HEADERS {
+            let header = || self.frame.get(IP + at..IP + at + 4);
+            let (next, length) = match kind {
+                HOP_BY_HOP => {
+                    // First or not at all; and no jumbo payload.
+                    let header = header().filter(|header| at == 40 && header[2] != 0xc2)?;
+                    (header[0], header[1])
+                }
+                ROUTING => {
+                    // No source route, and no segments left.
+                    let header = header().filter(|header| header[2] != 0 && header[3] == 0)?;
+                    (header[0], header[1])
+                }
+                DESTINATION_OPTIONS => header().map(|header| (header[0], header[1]))?,
+                AUTHENTICATION => return None,
+                _ => return Some((kind, at)),
+            };
+            at += 8 * (1 + usize::from(length));
+            if at > 40 + MOST_BYTES {
+                return None;
+            }
+            kind = next;
+        }
+        None
     }
 
     /// Length of the whole packet, as the header says; 0 for IPv6 without a payload, which is a jumbogram or nothing.
@@ -103,7 +141,7 @@ impl<'a> Packet<'a> {
         if length < bare || IP + length > self.frame.len() {
             return Err(reason::L3_LENGTH);
         }
-        if self.header_length() < bare || self.header_length() > length {
+        if !self.is_v6 && (self.header_length() < bare || self.header_length() > length) {
             return Err(reason::IP_HEADER_LENGTH);
         }
         Ok(length)
@@ -119,10 +157,15 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Whether extension headers stand between the header and what it carries.
+    /// Whether extension headers stand between the header and what it carries, other than a fragment header.
     pub fn has_extension(&self) -> bool {
         let kinds = [HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION_OPTIONS];
-        self.is_v6 && kinds.contains(&self.protocol())
+        self.is_v6 && kinds.contains(&self.frame[IP + 6])
+    }
+
+    /// Whether some of them are not passed over.
+    pub fn has_refused_extension(&self) -> bool {
+        self.is_v6 && self.behind_extensions().is_none()
     }
 
     /// Whether an IPv4 option is a source route (B18). The list ends at its end mark, at an option whose length makes no

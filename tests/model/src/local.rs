@@ -56,7 +56,7 @@ pub fn examine(packet: &Packet<'_>) -> Result<usize, &'static str> {
     if packet.is_fragment() {
         return Ok(length);
     }
-    if packet.has_extension() {
+    if packet.has_refused_extension() {
         return Err(reason::EXTENSION_HEADER);
     }
     let least = match packet.protocol() {
@@ -65,7 +65,7 @@ pub fn examine(packet: &Packet<'_>) -> Result<usize, &'static str> {
         protocol if protocol == packet.icmp() => 8,
         _ => 0,
     };
-    if length - packet.header_length() < least {
+    if length.saturating_sub(packet.header_length()) < least {
         return Err(reason::L4_TRUNCATED);
     }
     Ok(length)

@@ -19,8 +19,12 @@ pub fn packet(config: &Config, memory: &mut Memory, packet: &Packet<'_>, limit: 
     if packet.is_fragment() {
         return fragment::to_client(config, memory, packet);
     }
-    if packet.protocol() == packet.icmp() && !packet.has_extension() {
-        return error::to_client(config, packet);
+    if packet.protocol() == packet.icmp() {
+        // Behind extension headers nobody looks for errors about what clients have sent.
+        return match packet.has_extension() {
+            true => Outcome::passed(packet.frame, reason::PASSED),
+            false => error::to_client(config, packet),
+        };
     }
     let not_ours = || Outcome::passed(packet.frame, reason::PASSED);
     let Some(flow) = Flow::plain(packet) else { return not_ours() };

@@ -40,7 +40,7 @@ pub struct Sound {
 
 impl Flow {
     /// The flow that a whole TCP or UDP packet seems to belong to, before anything is known to be sound: no fragment, no
-    /// extension header, and eight bytes behind the IP header are in the frame. A packet to a mapped address belongs to
+    /// extension header that is not passed over, and eight bytes behind the IP header are in the frame. A packet to a mapped address belongs to
     /// none.
     pub fn plain(packet: &Packet<'_>) -> Option<Self> {
         let is_carrier = packet.protocol() == TCP || packet.protocol() == UDP;
@@ -79,7 +79,7 @@ impl Flow {
 /// B44), the port (B38).
 pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> {
     let length = packet.length()?;
-    let at = IP + packet.header_length();
+    let at = IP + packet.header_length().min(length);
     let segment = &packet.frame[at..IP + length];
     let mut sound = Sound { is_opening: false, is_reset: false };
     if flow.protocol == TCP {

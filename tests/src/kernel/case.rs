@@ -6,6 +6,7 @@ use lb_common::abi::{Forward, Reason};
 
 use super::{
     Delta, Kernel, action,
+    bytes::tagged,
     packet::{Packet, hex},
     world::{CLIENT, NIC, World},
 };
@@ -124,6 +125,14 @@ impl Case {
         Self::new(name, frame, Expected::dropped_somewhere(reason))
     }
 
+    /// The same row, with VLAN tags on what comes and on what leaves.
+    pub fn tagged(mut self, tags: &[[u8; 4]]) -> Self {
+        self.name = format!("{} under {tags:x?}", self.name);
+        self.frame = tagged(&self.frame, tags);
+        self.expected.frame = self.expected.frame.map(|frame| tagged(&frame, tags));
+        self
+    }
+
     /// A packet that reaches backend `number` (from 0) of service `service` (from 1) of the world, as its mode says.
     pub fn forwards(
         name: impl Into<String>,
@@ -150,6 +159,10 @@ pub fn expected_frame(world: &World, packet: &Packet, service: u32, number: usiz
         Forward::Ipip => {
             let source: IpAddr = backend.source.expect("a tunnel has an outer source");
             packet.tunnelled(source, backend.address).bytes()
+        }
+        Forward::Gue => {
+            let source: IpAddr = backend.source.expect("a tunnel has an outer source");
+            packet.in_gue(source, backend.address, backend.port).bytes()
         }
     }
 }

@@ -230,6 +230,37 @@ impl Packet {
         Self { to, from, ip, transport: Transport::Other(protocol), payload, trailer: self.trailer }
     }
 
+    /// Inside UDP, as draft-ietf-intarea-gue-09 says: the outer IP header as of [`Packet::tunnelled`], a UDP header with a
+    /// checksum, whose source port is made of the flow, and a GUE header of variant 0.
+    pub fn in_gue(self, source: IpAddr, destination: IpAddr, port: u16) -> Self {
+        let source_port = self.port_of_flow();
+        let ports = Transport::Udp { source: source_port, destination: port };
+        let outer = self.tunnelled(source, destination);
+        let Transport::Other(protocol) = outer.transport else { panic!("not tunnelled") };
+        let payload = [&[0, protocol, 0, 0][..], &outer.payload].concat();
+        Self { transport: ports, payload, ..outer }
+    }
+
+    /// A dynamic port by source address and ports (0 where there are none).
+    fn port_of_flow(&self) -> u16 {
+        let octets = match self.ip.source {
+            // As all of lb's addresses are: mapped.
+            IpAddr::V4(source) => source.to_ipv6_mapped().octets(),
+            IpAddr::V6(source) => source.octets(),
+        };
+        let (from, to) = match &self.transport {
+            Transport::Tcp(tcp) => (tcp.source, tcp.destination),
+            Transport::Udp { source, destination } => (*source, *destination),
+            Transport::Icmp { .. } | Transport::Other(_) => (0, 0),
+        };
+        let ports = [to.to_be_bytes(), from.to_be_bytes()].concat();
+        let words = octets.chunks_exact(4).chain([&ports[..]]);
+        let folded = words
+            .map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")))
+            .fold(0, |sum, word| sum ^ word);
+        0xc000 | (folded.wrapping_mul(0x9E37_79B1) >> 18) as u16
+    }
+
     /// The frame.
     pub fn bytes(&self) -> Vec<u8> {
         let ether_type = if self.ip.source.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };

@@ -41,6 +41,14 @@ pub const MODES: [(&str, Forward, bool, bool); 8] = [
     ("tunnel-6in4", Forward::Ipip, false, true),
 ];
 
+/// GUE in each mix of families.
+pub const GUE_MODES: [(&str, Forward, bool, bool); 4] = [
+    ("tunnel-gue4", Forward::Gue, true, true),
+    ("tunnel-gue6", Forward::Gue, false, false),
+    ("tunnel-gue-4in6", Forward::Gue, true, false),
+    ("tunnel-gue-6in4", Forward::Gue, false, true),
+];
+
 /// Everything that the maps say.
 #[derive(Clone, Debug, Default)]
 pub struct World {
@@ -447,7 +455,7 @@ fn tracking(
 }
 
 fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
-    let is_tunnel = service.forward == Forward::Ipip;
+    let is_tunnel = matches!(service.forward, Forward::Ipip | Forward::Gue);
     let source = backend.source.filter(|_| is_tunnel);
     let outer_sum = match (source, backend.address) {
         (Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {

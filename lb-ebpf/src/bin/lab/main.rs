@@ -6,6 +6,7 @@
 //! - `generator`: the same for live frames, sent from the NIC of the test run's context.
 //! - `sink`: drops every frame and counts it.
 //! - `constant`: sends IPv4 packets to one address on to one MAC address: the least that forwards anything.
+//! - `tag`, `untag`: put a NIC into a VLAN as a VLAN device would, on kernels that have none.
 //! - `compare`: what the peers do, for comparison; see [`compare`].
 #![no_std]
 #![no_main]
@@ -18,10 +19,12 @@ mod frame;
 mod template;
 
 use aya_ebpf::{
-    bindings::xdp_action,
-    macros::{map, xdp},
+    Global,
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
+    helpers::generated,
+    macros::{classifier, map, xdp},
     maps::{Array, PerCpuArray, ProgramArray},
-    programs::XdpContext,
+    programs::{TcContext, XdpContext},
 };
 
 /// The programs under test, which `restore` calls.
@@ -105,6 +108,41 @@ pub fn generator(ctx: XdpContext) -> u32 {
         Some(_) => xdp_action::XDP_TX,
         None => xdp_action::XDP_ABORTED,
     }
+}
+
+/// Tags of the VLAN that `tag` and `untag` are about: 1, or 2 with a provider's outside.
+#[unsafe(no_mangle)]
+static TAGS: Global<u32> = Global::new(1);
+/// The VLAN, and the provider's.
+const VLANS: [(u16, u16); 2] = [(0x8100, 5), (0x88a8, 7)];
+
+/// Puts the VLAN's tags on what the host sends.
+#[classifier]
+pub fn tag(ctx: TcContext) -> i32 {
+    for (protocol, vlan) in VLANS.into_iter().take(TAGS.load() as usize) {
+        // SAFETY: the helper gets the program's own context; no pointer into the packet is in use.
+        if unsafe { generated::bpf_skb_vlan_push(ctx.skb.skb, protocol.to_be(), vlan) } != 0 {
+            return TC_ACT_SHOT;
+        }
+    }
+    TC_ACT_OK as i32
+}
+
+/// Takes them off what the host receives; it gets nothing from elsewhere.
+#[classifier]
+pub fn untag(ctx: TcContext) -> i32 {
+    for (_, vlan) in VLANS.into_iter().rev().skip(VLANS.len() - TAGS.load() as usize) {
+        // SAFETY: the helper gets the program's own context, which is valid for the program's run; no pointer into the
+        // packet is in use.
+        let is_taken_off = unsafe {
+            (&raw const (*ctx.skb.skb).vlan_tci).read_volatile() & 0xfff == vlan as u32
+                && generated::bpf_skb_vlan_pop(ctx.skb.skb) == 0
+        };
+        if !is_taken_off {
+            return TC_ACT_SHOT;
+        }
+    }
+    TC_ACT_OK as i32
 }
 
 /// The comparison.

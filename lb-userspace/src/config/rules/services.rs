@@ -122,7 +122,9 @@ fn observe(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         let message = format!("{path} asks the backend by its check, and the service has none");
         let help = match service.forward {
             model::Forward::Nat => "add `check:` to the service, or write `on_error: mark_down`",
-            model::Forward::Dsr | model::Forward::Ipip => "add `check:` to the service",
+            model::Forward::Dsr | model::Forward::Ipip | model::Forward::Gue { .. } => {
+                "add `check:` to the service"
+            }
         };
         findings.error(&path, message, help);
     }
@@ -169,7 +171,7 @@ fn encapsulation(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         (Forward::Tunnel, None) => findings.error(
             &subject.path("forward"),
             format!("services[{}] has forward: tunnel, but does not say which", subject.index),
-            "add `encap: ipip`",
+            "add `encap: ipip`, or `encap: gue`",
         ),
         (Forward::Nat | Forward::Dsr, Some(_)) => findings.error(
             &path,
@@ -177,6 +179,14 @@ fn encapsulation(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             "remove it, or write `forward: tunnel`",
         ),
         (Forward::Tunnel, Some(_)) | (Forward::Nat | Forward::Dsr, None) => {}
+    }
+    let port = subject.path("gue_port");
+    if subject.written.gue_port.is_some() && !subject.service.forward.is_gue() {
+        findings.error(
+            &port,
+            format!("{port} has no effect without encap: gue"),
+            "remove it, or write `forward: tunnel` and `encap: gue`",
+        );
     }
 }
 

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use super::{
     super::{
         AttachMode,
-        decap::{DecapStatus, decap_attach, decap_detach, decap_interfaces, decap_status},
+        decap::{
+            DecapRules, DecapStatus, decap_attach, decap_detach, decap_interfaces, decap_status,
+        },
         detach_all,
     },
     sandbox::{Sandbox, ifindex, program_on, sandbox, veth},
@@ -22,7 +24,8 @@ fn attach(sandbox: &Sandbox, nic: u32, name: &str) -> anyhow::Result<AttachMode>
         .map(|n| IpNet::new(IpAddr::from([10, 1, n, 0]), 24).unwrap())
         .chain(["fd00::/64".parse().unwrap(), "::/0".parse().unwrap()])
         .collect();
-    decap_attach(&sandbox.root(), nic, name, &local, &from, XdpMode::Native)
+    let rules = DecapRules { local, from, gue_port: 6080 };
+    decap_attach(&sandbox.root(), nic, name, &rules, XdpMode::Native)
 }
 
 #[test]
@@ -89,7 +92,8 @@ fn a_refused_nic_leaves_nothing() {
         assert!(error.contains("refused by the driver of lo"), "{error}");
         assert!(!sandbox.root().exists());
         let elsewhere = sandbox.directory.join("pins");
-        let error = decap_attach(&elsewhere, nic, "lo", &[], &[], XdpMode::Auto).unwrap_err();
+        let rules = DecapRules { local: Vec::new(), from: Vec::new(), gue_port: 0 };
+        let error = decap_attach(&elsewhere, nic, "lo", &rules, XdpMode::Auto).unwrap_err();
         assert!(error.to_string().contains("mount -t bpf"), "{error}");
     });
 }

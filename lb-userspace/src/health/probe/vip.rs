@@ -58,6 +58,7 @@ impl Way {
         };
         let wire = match served.forward {
             Forward::Ipip => Wire::tunnel(backend.ip(), vip.is_ipv4())?,
+            Forward::Gue { port } => Wire::gue(SocketAddr::new(backend.ip(), port), vip.is_ipv4())?,
             Forward::Dsr => match path.dst_mac {
                 Some(mac) => Wire::link(path.ifindex, mac, vip.is_ipv4())?,
                 None => {

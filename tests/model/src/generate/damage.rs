@@ -59,7 +59,8 @@ fn mend(frame: &mut [u8]) {
     let Some(is_v6) = version_of(frame) else { return };
     let Ok(packet) = Packet::new(frame, is_v6) else { return };
     let Ok(length) = packet.length() else { return };
-    let (at, end) = (IP + packet.header_length(), IP + length);
+    // Extension headers may promise more than the packet has.
+    let (at, end) = (IP + packet.header_length().min(length), IP + length);
     let is_icmp = packet.protocol() == packet.icmp() && end >= at + 8;
     let pseudo = if is_v6 {
         pseudo_header(packet.source(), packet.destination(), packet.icmp(), end - at)

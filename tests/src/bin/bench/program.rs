@@ -12,7 +12,7 @@ use lb_tests::kernel::{
     Kernel, Options, World, action,
     lab::{Lab, Stream, Varied},
     packet::{Packet, flag},
-    world::{Backend, CLIENT, MODES, Route, Service, ip},
+    world::{Backend, CLIENT, GUE_MODES, MODES, Route, Service, ip},
 };
 use lb_userspace::plan::ring::{Member, owners, ring_length};
 use nix::{
@@ -36,6 +36,11 @@ const BALANCER: u32 = 1;
 const COMPARE: u32 = 2;
 /// The balancer with services that do not let everybody in.
 const GUARDED: u32 = 3;
+/// The balancer with services that use gue.
+const GUE: u32 = 4;
+
+/// Digit of the first service that uses gue.
+const GUE_DIGIT: u8 = 41;
 
 /// Clients of services with lists: more would meet the prefixes around them.
 const DENY_FLOWS: u32 = 1 << 10;
@@ -102,9 +107,11 @@ fn guarded_world() -> World {
 /// At 1 Mi flows and more, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
 const GROWTH: f64 = 1.10;
 /// How many floors a packet of a mode may cost above the floor.
-const LIMITS: [(&str, f64); 9] = [
+const LIMITS: [(&str, f64); 11] = [
     ("tunnel-ipip4", 1.0),
     ("tunnel-ipip6", 1.3),
+    ("tunnel-gue4", 1.5),
+    ("tunnel-gue6", 1.9),
     ("dsr4", 0.65),
     ("dsr6", 0.95),
     ("nat4", 1.15),
@@ -148,6 +155,9 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let mut guarded = Kernel::load(Options { limit_openings: true, ..options })?;
     guarded.enter(guarded_world());
     lab.register(GUARDED, guarded.balancer())?;
+    let mut gue = Kernel::load(Options { gue: true, ..options })?;
+    gue.enter(world_of(&GUE_MODES, GUE_DIGIT));
+    lab.register(GUE, gue.balancer())?;
 
     let mut subjects = subjects();
     let (rounds, packets) = if quick { (5, 1 << 18) } else { (15, 1 << 20) };
@@ -178,10 +188,15 @@ pub fn vip(is_v4: bool, service: u8) -> String {
 
 /// One service a mode, with 100 backends of equal weight on the ring that lb would make.
 pub fn world() -> World {
+    world_of(&MODES, 1)
+}
+
+/// The same of some modes; their services have digits from `first` on.
+fn world_of(modes: &[(&str, Forward, bool, bool)], first: u8) -> World {
     let keys = lb_tests::kernel::hash_keys();
     let services =
-        MODES.iter().enumerate().map(|(index, (_, forward, vip_is_v4, backend_is_v4))| {
-            let digit = index as u8 + 1;
+        modes.iter().enumerate().map(|(index, (_, forward, vip_is_v4, backend_is_v4))| {
+            let digit = index as u8 + first;
             let mut service = Service::new(&vip(*vip_is_v4, digit), *forward, &[]);
             service.backends = (0..BACKENDS).map(|n| backend(*backend_is_v4, digit, n)).collect();
             let members: Vec<Member> = (service.backends.iter().enumerate())
@@ -233,16 +248,21 @@ fn subjects() -> Vec<Subject> {
             });
         }
     };
-    for (index, (mode, forward, vip_is_v4, backend_is_v4)) in MODES.into_iter().enumerate() {
-        let digit = index as u8 + 1;
+    let numbered = |first: u8| move |(index, mode)| (index as u8 + first, mode);
+    let plain = MODES.into_iter().enumerate().map(numbered(1));
+    let gue = GUE_MODES.into_iter().enumerate().map(numbered(GUE_DIGIT));
+    for (digit, (mode, forward, vip_is_v4, backend_is_v4)) in plain.chain(gue) {
+        let program = if forward == Forward::Gue { GUE } else { BALANCER };
         let moved = match (forward, backend_is_v4) {
             (Forward::Ipip, true) => 20,
             (Forward::Ipip, false) => 40,
+            (Forward::Gue, true) => 32,
+            (Forward::Gue, false) => 52,
             (Forward::Nat | Forward::Dsr, _) => 0,
         };
         for (state, flags) in [("established", flag::ACK), ("syn", flag::SYN)] {
             let packet = request(vip_is_v4, &vip(vip_is_v4, digit), flags);
-            add(mode, state, &packet, Varied::Source, (BALANCER, moved), action::TX);
+            add(mode, state, &packet, Varied::Source, (program, moved), action::TX);
         }
         if forward == Forward::Nat {
             let backend = backend(backend_is_v4, digit, 7);
@@ -334,7 +354,7 @@ fn cheaper(subjects: &[Subject], state: &str, least: f64) -> Row {
 
 /// What this row may cost, if anything is promised.
 fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
-    if subject.program != BALANCER {
+    if ![BALANCER, GUE].contains(&subject.program) {
         return None;
     }
     let mode = LIMITS.iter().find(|(mode, _)| *mode == subject.mode);

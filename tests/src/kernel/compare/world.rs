@@ -49,6 +49,7 @@ fn service(world: &World, index: usize) -> Service {
             Forward::Nat => Mode::Nat,
             Forward::Dsr => Mode::Dsr,
             Forward::Ipip => Mode::Tunnel,
+            Forward::Gue => panic!("the model has no GUE"),
         },
         backends: (first..).zip(&service.backends).map(|(id, row)| backend(id, row)).collect(),
         ring: (0..service.slots()).map(owner).collect(),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
@@ -12,6 +12,8 @@ use tokio::net::UdpSocket;
 pub(super) enum Wire {
     /// The kernel puts a header before them. The same socket twice: to send, and to hear of ICMP errors.
     Tunnel(Socket, UdpSocket),
+    /// The kernel puts a UDP header before them, we GUE's.
+    Gue(UdpSocket, [u8; 4]),
     /// The kernel puts MAC addresses before them.
     Link(Socket, SockAddr),
 }
@@ -35,6 +37,20 @@ impl Wire {
         Ok(Self::Tunnel(socket, errors))
     }
 
+    /// GUE to a backend's port.
+    pub(super) fn gue(backend: SocketAddr, inner_v4: bool) -> io::Result<Self> {
+        let any: IpAddr = match backend {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = std::net::UdpSocket::bind((any, 0))?;
+        // Connected, so that ICMP errors arrive as the socket's own; nothing else comes.
+        socket.connect(backend)?;
+        socket.set_nonblocking(true)?;
+        let carried = if inner_v4 { IP_IN_IP } else { IPV6_IN_IP };
+        Ok(Self::Gue(UdpSocket::from_std(socket)?, [0, carried as u8, 0, 0]))
+    }
+
     /// Frames to a MAC address.
     pub(super) fn link(ifindex: u32, mac: [u8; 6], is_v4: bool) -> io::Result<Self> {
         let socket = packet_socket()?;
@@ -45,6 +61,7 @@ impl Wire {
     pub(super) fn send(&self, packet: &[u8]) -> io::Result<()> {
         let sent = match self {
             Self::Tunnel(socket, _) => socket.send(packet),
+            Self::Gue(socket, header) => socket.try_send(&[header, packet].concat()),
             Self::Link(socket, to) => socket.send_to(packet, to),
         };
         match sent {
@@ -56,7 +73,7 @@ impl Wire {
     /// Waits for an ICMP error that a packet has brought about: nobody opens the tunnel there, or nobody is there.
     pub(super) async fn failure(&self) -> io::Error {
         match self {
-            Self::Tunnel(_, errors) => loop {
+            Self::Tunnel(_, errors) | Self::Gue(errors, _) => loop {
                 if let Err(error) = errors.recv(&mut [0; 1]).await {
                     return error;
                 }
