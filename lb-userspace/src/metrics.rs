@@ -2,6 +2,7 @@
 
 mod backends;
 mod classic;
+mod cluster;
 mod family;
 mod node;
 pub mod process;
@@ -100,6 +101,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let encoder = &mut encoder;
         node::encode(encoder, &self.snapshot)?;
+        cluster::encode(encoder, &self.snapshot)?;
         self.process.encode(encoder)?;
         services::encode(encoder, &self.snapshot)?;
         backends::encode(encoder, &self.snapshot)

@@ -140,6 +140,7 @@ impl Node {
         let service = &self.services[index];
         let entries = vec![service.entry(), service.backend_entry(&service.backends[number])];
         self.record(entries, false);
+        self.note_backend_set(index, number, set);
         Ok(Done { changes: vec![line] })
     }
 
