@@ -29,6 +29,7 @@ mod loaded;
 mod measures;
 mod members;
 mod network;
+pub mod node;
 mod openings;
 pub mod options;
 mod passive;

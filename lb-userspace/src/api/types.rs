@@ -38,6 +38,9 @@ pub struct Status {
     /// A new data plane whose first checks have not all been answered: not yet a node to send traffic to.
     #[serde(default)]
     pub starting: bool,
+    /// The node is not to be sent traffic (`lb node drain`); what comes is forwarded all the same.
+    #[serde(default)]
+    pub draining: bool,
     /// NICs.
     pub interfaces: Vec<InterfaceStatus>,
     /// Things that need attention, each with a remedy.
@@ -121,6 +124,14 @@ pub struct RingMismatch {
     pub input: String,
     /// For how long.
     pub seconds: u64,
+}
+
+/// Body of `POST /v1/node`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetNode {
+    /// The node is not to be sent traffic any more, or is again.
+    pub drain: bool,
 }
 
 /// A table with a limit.

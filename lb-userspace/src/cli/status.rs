@@ -47,7 +47,7 @@ fn render(status: &Status, style: Style) -> String {
     let mut text = format!(
         "lb {} {}  pid {}  up {}  config {} (revision {})  seed {}\n",
         clean(&status.version),
-        style.state("running"),
+        style.state(if status.draining { "drain" } else { "running" }),
         status.pid,
         units::age(status.uptime_seconds),
         clean(&status.config),
@@ -327,6 +327,7 @@ mod tests {
             config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
             seed_fingerprint: "a1b2c3d4".into(),
             starting: false,
+            draining: false,
             interfaces: vec![InterfaceStatus {
                 name: "eth0".into(),
                 ifindex: Some(2),

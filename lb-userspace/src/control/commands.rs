@@ -44,6 +44,9 @@ impl Node {
             Command::Log { level, peer, reply } => {
                 let _ = reply.send(self.set_log(&level.filter, &peer));
             }
+            Command::SetNode { set, peer, reply } => {
+                let _ = reply.send(self.set_node(set, &peer));
+            }
             Command::Plan { draft, reply } => {
                 let _ = reply.send(self.plan(draft).map_err(refused));
             }

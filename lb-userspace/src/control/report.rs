@@ -15,6 +15,7 @@ use lb_common::{
 use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
+    node,
     retire::add,
     unix_seconds,
 };
@@ -47,6 +48,7 @@ impl Node {
             trial: self.trial(),
             settings: self.state.settings.clone(),
             seed_fingerprint: self.seed.fingerprint(),
+            draining: node::is_draining(&self.options.socket),
             starting: self.starting || self.is_joining(),
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
             warnings: self.warnings(),
@@ -79,6 +81,12 @@ impl Node {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
         warnings.extend(self.saved.error().cloned());
+        if node::is_draining(&self.options.socket) {
+            warnings.push(
+                "the node is drained: `lb health` says so to VRRP and BGP daemons until `lb node ready`"
+                    .to_owned(),
+            );
+        }
         if let Some(trial) = self.trial() {
             warnings.push(format!(
                 "revision {} is on trial: revision {} comes back in {} s without `lb confirm`",
