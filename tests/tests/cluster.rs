@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_tests::{
-    client::{Held, wait_for},
+    client::{Held, request_from, wait_for},
     daemon::backend,
     node::Node,
     pair::{Pair, VIPS, targets},
@@ -148,6 +148,95 @@ fn flows_of_a_change_survive_the_node_that_alone_saw_them_and_its_return() {
     let [broken, all] = break_after_a_change(false);
     println!("without: {broken} of {all}");
     assert!(broken > 0, "else the test shows nothing");
+}
+
+/// Services whose backends are not the ring's choice: without the other node's tables nothing is found again.
+fn track(node: &Node<'_>) {
+    let yaml = fs::read_to_string(&node.daemon.config).unwrap();
+    let tracked =
+        "    balance: rr\n    persistence: {by: source, timeout: 10m}\n    forward: ";
+    node.daemon.write(&yaml.replace("    forward: ", tracked)).unwrap();
+}
+
+/// Who answers each of these addresses of the client.
+fn answers(pair: &Pair) -> Vec<String> {
+    let target = targets()[0].1;
+    pair.client.run(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = |last: u8| {
+            let source = SocketAddr::new(Ipv4Addr::new(10, 77, 1, last).into(), 0);
+            runtime.block_on(request_from(target, Some(source))).unwrap()
+        };
+        (100..130).map(ask).collect()
+    })
+}
+
+#[test]
+fn tracked_flows_and_remembered_clients_go_on_through_the_other_node() {
+    let pair = Pair::new().unwrap();
+    pair.client
+        .sh("for last in $(seq 100 129); do ip addr add 10.77.1.$last/24 dev c0; done")
+        .unwrap();
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    for node in &mut nodes {
+        join(node, SECRET);
+        track(node);
+        node.start().unwrap();
+    }
+    nodes.iter().for_each(|node| drop(wait_in_step(node)));
+    wait_active(&nodes[0]);
+    let held = hold(&pair);
+    let before = answers(&pair);
+    let tracking = |status: &Status| {
+        let all = status.services.iter().filter_map(|service| service.tracking.as_ref());
+        all.fold([0, 0], |sum, one| [sum[0] + one.confirmed, sum[1] + one.sources.unwrap_or(0)])
+    };
+    let open = (held.len() * EACH) as u64;
+    for node in &nodes {
+        // The clients' 30 addresses, and the one of the held connections at each service.
+        node.daemon.wait("flows and clients are known", MINUTE, |status| {
+            let [flows, clients] = tracking(status);
+            flows >= open && clients >= 30 + VIPS.len() as u64
+        });
+    }
+    nodes[0].crash().unwrap();
+    wait_active(&nodes[1]);
+    assert_eq!(broken(&held), 0, "after the failover");
+    assert_eq!(answers(&pair), before, "clients stay with their backends");
+    nodes[0].boot().unwrap();
+    wait_in_step(&nodes[0]);
+    wait_active(&nodes[0]);
+    assert_eq!(broken(&held), 0, "after the return");
+    assert_eq!(answers(&pair), before, "clients stay with their backends");
+}
+
+/// A peer that cannot be reached, and is again: nothing but the cluster notices (F51).
+#[test]
+fn f51_a_peer_out_of_reach_costs_nothing_and_catches_up() {
+    let pair = Pair::new().unwrap();
+    let nodes = start(&pair, true);
+    let held = hold(&pair);
+    nodes[1]
+        .machine
+        .sh("nft add table inet cut; \
+             nft 'add chain inet cut in { type filter hook input priority 0; }'; \
+             nft 'add chain inet cut out { type filter hook output priority 0; }'; \
+             nft add rule inet cut in tcp dport 7946 drop; nft add rule inet cut in tcp sport 7946 drop; \
+             nft add rule inet cut out tcp dport 7946 drop; nft add rule inet cut out tcp sport 7946 drop")
+        .unwrap();
+    for node in &nodes {
+        node.daemon.wait("the peer is away", MINUTE, |status| other(status).state == "away");
+    }
+    nodes[0].daemon.must(&["drain", "nat/web1"]);
+    let more = Held::open(&pair.client, targets()[0].1, EACH).unwrap();
+    assert_eq!(broken(&held) + more.broken().len(), 0, "nobody notices");
+    nodes[1].machine.sh("nft delete table inet cut").unwrap();
+    nodes.iter().for_each(|node| drop(wait_in_step(node)));
+    let pins = nodes[0].daemon.status().pins.confirmed;
+    nodes[1].daemon.wait("it has caught up", MINUTE, |status| {
+        status.pins.confirmed >= pins
+            && backend(status, "nat", "web1").is_some_and(|one| one.admin == "drain")
+    });
 }
 
 fn log_of(nodes: &[Node<'_>; 2]) -> String {
