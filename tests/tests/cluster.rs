@@ -153,8 +153,7 @@ fn flows_of_a_change_survive_the_node_that_alone_saw_them_and_its_return() {
 /// Services whose backends are not the ring's choice: without the other node's tables nothing is found again.
 fn track(node: &Node<'_>) {
     let yaml = fs::read_to_string(&node.daemon.config).unwrap();
-    let tracked =
-        "    balance: rr\n    persistence: {by: source, timeout: 10m}\n    forward: ";
+    let tracked = "    balance: rr\n    persistence: {by: source, timeout: 10m}\n    forward: ";
     node.daemon.write(&yaml.replace("    forward: ", tracked)).unwrap();
 }
 
@@ -253,10 +252,22 @@ fn daemons<'a>(pair: &'a Pair, secrets: [&str; 2]) -> [Node<'a>; 2] {
     nodes
 }
 
+/// The clock of lb-b's wall is a day behind: it counts for nothing.
 #[test]
 fn what_is_set_by_hand_holds_on_both_and_the_last_word_counts() {
     let pair = Pair::new().unwrap();
-    let mut nodes = daemons(&pair, [SECRET; 2]);
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    nodes[1].daemon.environment = vec![
+        ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1".to_owned()),
+        ("FAKETIME", "-1d".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    for node in &mut nodes {
+        join(node, SECRET);
+        node.daemon.start().unwrap();
+    }
+    let [a, b] = nodes.each_ref().map(|node| node.daemon.events()[0].unix_milliseconds);
+    assert!(a > b + 86_000_000, "the clocks are a day apart: {a} {b}");
     nodes.iter().for_each(|node| drop(wait_in_step(node)));
     let is = |node: &Node<'_>, admin: &str, weight: u16| {
         node.daemon.wait(&format!("web1 is {admin} {weight}"), MINUTE, |status| {
@@ -265,6 +276,10 @@ fn what_is_set_by_hand_holds_on_both_and_the_last_word_counts() {
         });
     };
     nodes[0].daemon.must(&["weight", "nat/web1", "7"]);
+    nodes[1].daemon.must(&["maint", "nat/web1"]);
+    nodes.iter().for_each(|node| is(node, "maint", 7));
+    nodes[0].daemon.must(&["drain", "nat/web1"]);
+    nodes.iter().for_each(|node| is(node, "drain", 7));
     nodes[1].daemon.must(&["maint", "nat/web1"]);
     nodes.iter().for_each(|node| is(node, "maint", 7));
     // Who is away hears of it when it is back, and has no older word to say.
