@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     allocator,
+    cluster::message::is_name,
     control::{self, options::RunOptions},
     dataplane, log, privileges,
 };
@@ -118,8 +119,7 @@ impl Run {
 
 /// A name that can stand in metrics and on terminals as it is.
 fn node_name(text: &str) -> Result<String, String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    match !text.is_empty() && text.len() <= 64 && text.chars().all(good) {
+    match is_name(text) {
         true => Ok(text.to_owned()),
         false => Err("a name has 1 to 64 letters, digits, `.`, `_` and `-`".to_owned()),
     }

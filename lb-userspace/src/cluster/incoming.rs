@@ -31,8 +31,6 @@ const OTHERS: usize = 8;
 const WAITING: usize = 8;
 /// Entries a second that one connection may bring, twice what a node sends.
 const RATE: f64 = 100_000.0;
-/// Longest name of a node, characters.
-const LONGEST_NAME: usize = 64;
 
 /// What all connections share.
 pub struct Listener {
@@ -132,9 +130,6 @@ impl Incoming {
         sender.send(&[answer]).await.map_err(|error| because(&error))?;
         if let Some(why) = unfit(&self.shared.hello, &hello) {
             return Err(why);
-        }
-        if hello.node.chars().count() > LONGEST_NAME {
-            return Err(because(&"its name is longer than 64 characters"));
         }
         Ok((sender, receiver, hello))
     }

@@ -65,6 +65,12 @@ impl Message {
     }
 }
 
+/// Whether a node can be called so: its name stands in metrics and on terminals as it is.
+pub fn is_name(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(good)
+}
+
 /// What a node says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -267,6 +273,14 @@ mod tests {
             assert_eq!(Message::decode(&bytes), Some(message));
             bytes.push(0);
             assert_eq!(Message::decode(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn names_have_nothing_that_would_have_to_be_escaped() {
+        assert!(is_name("lb-a.example_1"));
+        for name in ["", "a b", "a\"b", "ä", "a\n", &"x".repeat(65)] {
+            assert!(!is_name(name), "{name:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     BEAT, Event, Outbox, PATIENCE, SILENCE,
     channel::{self, Receiver, Secret, Sender},
-    message::{Hello, Message, VERSION},
+    message::{Hello, Message, VERSION, is_name},
 };
 
 /// From one attempt to the next.
@@ -174,6 +174,9 @@ pub fn unfit(own: &Hello, other: &Hello) -> Option<Option<String>> {
     if other.instance == own.instance {
         return Some(None);
     }
+    if ![&other.node, &other.seed, &other.release].into_iter().all(|text| is_name(text)) {
+        return Some(Some("its name, seed or release is no such thing".to_owned()));
+    }
     if other.node == own.node {
         return Some(Some(format!(
             "it is called {}, as this node is: give one of them another name (`lb run --node`)",
@@ -193,13 +196,15 @@ mod tests {
             version,
             node: node.to_owned(),
             instance,
-            ..Hello::default()
+            seed: "a1b2c3d4".to_owned(),
+            release: "0.1.0".to_owned(),
         };
         let own = hello(VERSION, "a", 1);
         assert_eq!(unfit(&own, &hello(VERSION, "b", 2)), None);
         assert_eq!(unfit(&own, &hello(VERSION, "a", 1)), Some(None), "this node itself");
         let why = |other: Hello| unfit(&own, &other).flatten().unwrap_or_default();
         assert!(why(hello(VERSION, "a", 2)).contains("is called a"));
+        assert!(why(hello(VERSION, "b\"", 2)).contains("its name"));
         assert!(why(hello(VERSION + 1, "b", 2)).contains("update the older"));
     }
 }

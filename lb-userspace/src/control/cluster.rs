@@ -43,6 +43,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_ALL: Duration = Duration::from_secs(10);
 /// Time that telling everything may take of one tick.
 const TURN: Duration = Duration::from_millis(10);
+/// Backends of all views of a node, each view counted as one more: 60 MB.
+const MOST_VIEWED: usize = 1 << 20;
 /// Strangers are told of at most so often.
 const STRANGERS: Duration = Duration::from_secs(10);
 
@@ -119,8 +121,26 @@ struct Inward {
     heard: Instant,
     entries: u64,
     views: HashMap<ServiceKey, View>,
+    /// Backends in them.
+    backends: usize,
     /// It has told everything.
     whole: bool,
+}
+
+impl Inward {
+    /// Keeps a view in place of the one before, unless there are too many already.
+    fn keep_view(&mut self, view: View) -> bool {
+        // A view without backends takes its place, too.
+        let size = |view: &View| view.backends.len() + 1;
+        let before = self.views.get(&view.service).map_or(0, size);
+        let after = self.backends - before + size(&view);
+        if after > MOST_VIEWED {
+            return false;
+        }
+        self.backends = after;
+        self.views.insert(view.service, view);
+        true
+    }
 }
 
 /// What of everything is told next.
@@ -329,6 +349,7 @@ impl Node {
                     heard: Instant::now(),
                     entries: 0,
                     views: HashMap::new(),
+                    backends: 0,
                     whole: false,
                 };
                 self.peers.into.insert(connection, inward);
@@ -402,7 +423,9 @@ impl Node {
         match message {
             Message::View(view) => {
                 let service = view.service;
-                inward.views.insert(service, view);
+                if !inward.keep_view(view) {
+                    self.peers.counts.refused += 1;
+                }
                 self.count_votes_of(service);
             }
             Message::Override(set) => self.take_override(set),

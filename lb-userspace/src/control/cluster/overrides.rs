@@ -21,6 +21,17 @@ use crate::{
 /// Values of settings beyond which no more are kept: more than `lb set` allows.
 const MOST: usize = 20_000;
 
+/// Longest texts of a value, bytes together: more than any key and its value need.
+const LONGEST: usize = 8_192;
+
+fn length(set: &message::Override) -> usize {
+    let target = match &set.target {
+        Target::Setting(target, key) => target.len() + key.len(),
+        Target::Admin(..) | Target::Weight(..) => 0,
+    };
+    target + set.node.len() + set.value.as_ref().map_or(0, String::len)
+}
+
 /// A value, and whether it is in force here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Override {
@@ -119,7 +130,7 @@ impl Node {
             self.peers.counts.known += 1;
             return;
         }
-        if known.is_none() && self.state.overrides.len() >= MOST {
+        if (known.is_none() && self.state.overrides.len() >= MOST) || length(&set) > LONGEST {
             self.peers.counts.refused += 1;
             return;
         }
