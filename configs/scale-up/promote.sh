@@ -5,7 +5,7 @@
 #
 # Run it when the primary is dead (or to move on purpose). First it makes sure that the old primary cannot be
 # written any more: if it still answers, it is set read-only, and the replica catches up. If it does not answer, see that
-# it stays away (power it off): db-health.py would call it writable again if it came back as it was. Start it with
+# it stays away (power it off): lb would find it writable again if it came back as it was. Start it with
 # --read-only=1 and run replicate.sh. lb finds the new primary by its check.
 set -eu
 new=$1 old=$2

@@ -20,6 +20,7 @@ mod import;
 mod log;
 mod lookup;
 mod man;
+mod node;
 mod output;
 mod paths;
 mod plan;
@@ -78,6 +79,7 @@ enum Verb {
     Top(top::Top),
     Drain(drain::Drain),
     Ready(admin::Ready),
+    Node(node::Node),
     Maint(admin::Maint),
     Weight(weight::Weight),
     Lookup(lookup::Lookup),
@@ -129,6 +131,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Top(top) => top.execute(connection),
         Verb::Drain(drain) => drain.execute(connection),
         Verb::Ready(ready) => ready.execute(connection),
+        Verb::Node(node) => node.execute(connection),
         Verb::Maint(maint) => maint.execute(connection),
         Verb::Weight(weight) => weight.execute(connection),
         Verb::Why(why) => why.execute(connection),

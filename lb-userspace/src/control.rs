@@ -10,6 +10,7 @@ mod alloc;
 mod apply;
 pub mod capture;
 mod change;
+mod cluster;
 mod commands;
 mod config_file;
 mod connections;
@@ -28,6 +29,7 @@ mod loaded;
 mod measures;
 mod members;
 mod network;
+pub mod node;
 mod openings;
 pub mod options;
 mod passive;
@@ -135,6 +137,13 @@ enum Event {
     Heard(Box<crate::discovery::resolver::Heard>),
     /// A directory of backends has been looked at.
     Seen(Box<crate::discovery::watch::Seen>),
+    /// Another node was heard of.
+    Cluster {
+        /// Which start of the cluster's connections it is of.
+        of: u64,
+        /// What.
+        event: Box<crate::cluster::Event>,
+    },
 }
 
 /// Everything one lb knows.
@@ -177,6 +186,8 @@ struct Node {
     dashboard: Option<api::server::dashboard::DashboardHandle>,
     dashboard_problem: Option<String>,
     services: Vec<Service>,
+    /// The other nodes.
+    peers: cluster::Peers,
     /// Keys of ADDRESS entries in the service table.
     addresses: HashSet<IpAddr>,
     interfaces: Vec<String>,
@@ -317,6 +328,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
                 }
                 node.apply_health();
                 node.apply_discovered();
+                node.tell_views();
             }
             Ok(()) = snapshots.changed() => {
                 let snapshot = snapshots.borrow_and_update().clone();
@@ -505,6 +517,7 @@ impl Node {
         let sizes = dataplane.sizes();
         let events_before = std::mem::take(&mut state.events);
         let kept = state.discovered.clone();
+        let joins = config.cluster.is_some() && !dataplane.adopted();
         Ok(Self {
             hz: dataplane.hz()?,
             force: options.force,
@@ -536,6 +549,7 @@ impl Node {
             dashboard: None,
             dashboard_problem: None,
             services: Vec::new(),
+            peers: cluster::Peers::new(joins),
             addresses: HashSet::new(),
             interfaces: Vec::new(),
             interface_problems: BTreeMap::new(),
@@ -637,6 +651,7 @@ impl Node {
             Event::Failed(failure) => self.backend_failed(&failure),
             Event::Heard(heard) => self.name_heard(*heard),
             Event::Seen(seen) => self.directory_seen(&seen),
+            Event::Cluster { of, event } => self.heard_of(of, *event),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
                 let _ = self.reload(cause);
@@ -673,6 +688,7 @@ impl Node {
                     backend.unsaved = true;
                     self.dirty.insert(service.id);
                 }
+                self.peers.changed(service.id);
                 if !known {
                     backend.unsaved = true;
                     self.saved.changed(service.id);
@@ -727,6 +743,7 @@ impl Node {
         // Once ready, a node stays so, whatever services come later.
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
         self.tell_capture();
+        self.mind_cluster();
         self.keep();
         self.count_connections();
         self.mind_openings();
@@ -737,6 +754,7 @@ impl Node {
             self.attach_interfaces();
             self.follow_metrics();
             self.follow_dashboard();
+            self.follow_cluster();
         }
     }
 

@@ -240,6 +240,16 @@ impl Dataplane {
         if confirmed { self.pins.delete(flow) } else { self.pins_new.delete(flow) }
     }
 
+    /// Some pins more of one table; the walk is through when it is at its beginning again.
+    pub fn walk_pins(&self, confirmed: bool, walk: &mut Walk) -> io::Result<Vec<(FlowKey, Pin)>> {
+        self.pin_table(confirmed).page(walk)
+    }
+
+    /// Writes a confirmed pin; false if the table has no room for one more.
+    pub fn put_pin(&mut self, flow: &FlowKey, pin: &Pin) -> Result<bool, MapError> {
+        self.pins.put(flow, pin)
+    }
+
     /// Size of a pin table.
     pub fn pin_limit(&self, confirmed: bool) -> u32 {
         if confirmed { self.sizes.pins } else { self.sizes.pins_unconfirmed }
@@ -299,6 +309,38 @@ impl Dataplane {
             }
         }
         Ok(())
+    }
+
+    /// Writes a confirmed tracked flow in place of `before`, and counts it; false if there is no room for one more.
+    pub fn put_flow(
+        &mut self,
+        flow: &FlowKey,
+        entry: &Pin,
+        before: Option<&Pin>,
+    ) -> Result<bool, MapError> {
+        if !self.flows.put(flow, entry)? {
+            return Ok(false);
+        }
+        match before {
+            Some(before) if is_open(before) => {
+                self.add_connections(before.service, before.backend.0, -1);
+            }
+            Some(_) => {}
+            None => self.add_entries(entry.service, [0, 1]),
+        }
+        if is_open(entry) {
+            self.add_connections(entry.service, entry.backend.0, 1);
+        }
+        Ok(true)
+    }
+
+    /// Remembers a client; false if there is no room for one more.
+    pub fn put_source(
+        &mut self,
+        key: &SourceKey,
+        source: &RememberedSource,
+    ) -> Result<bool, MapError> {
+        self.flows.put_source(key, source)
     }
 
     /// Corrects the number of connections of a backend and of its service.

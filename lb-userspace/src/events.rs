@@ -76,11 +76,17 @@ pub enum Kind {
     Log,
     /// Part of what the daemon has written down cannot be read.
     StateDamaged,
+    /// Another node of the cluster has come, gone, or been refused.
+    Cluster,
+    /// Another node has another ring for a service, or another seed; or no longer.
+    RingMismatch,
+    /// The nodes of the cluster find another state of a backend than this one does; or no longer.
+    Outvoted,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -109,6 +115,9 @@ impl Kind {
         Self::DiscoveryFailed,
         Self::Log,
         Self::StateDamaged,
+        Self::Cluster,
+        Self::RingMismatch,
+        Self::Outvoted,
     ];
 
     /// The word of API, CLI and metrics.
@@ -142,6 +151,9 @@ impl Kind {
             Self::DiscoveryFailed => "discovery_failed",
             Self::Log => "log",
             Self::StateDamaged => "state_damaged",
+            Self::Cluster => "cluster",
+            Self::RingMismatch => "ring_mismatch",
+            Self::Outvoted => "outvoted",
         }
     }
 
@@ -154,7 +166,9 @@ impl Kind {
             | Self::ConfigRolledBack
             | Self::SynFlood
             | Self::DiscoveryFailed
-            | Self::StateDamaged => tracing::Level::WARN,
+            | Self::StateDamaged
+            | Self::RingMismatch
+            | Self::Outvoted => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }
     }

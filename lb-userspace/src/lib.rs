@@ -7,6 +7,7 @@ mod allocator;
 pub mod api;
 pub mod capture;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod dataplane;

@@ -2,6 +2,7 @@
 
 mod backends;
 mod classic;
+mod cluster;
 mod family;
 mod node;
 pub mod process;
@@ -100,6 +101,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let encoder = &mut encoder;
         node::encode(encoder, &self.snapshot)?;
+        cluster::encode(encoder, &self.snapshot)?;
         self.process.encode(encoder)?;
         services::encode(encoder, &self.snapshot)?;
         backends::encode(encoder, &self.snapshot)
@@ -112,8 +114,8 @@ mod tests {
 
     use super::*;
     use crate::api::types::{
-        BackendStats, BackendStatus, Checks, Connections, Counters, InterfaceStatus, ServiceStats,
-        ServiceStatus,
+        BackendStats, BackendStatus, Checks, ClusterPeer, ClusterStatus, Connections, Counters,
+        InterfaceStatus, RingMismatch, ServiceStats, ServiceStatus,
     };
 
     fn scrape(format: Format) -> String {
@@ -129,6 +131,7 @@ mod tests {
                 name: "web".into(),
                 listen: "192.0.2.10:80/tcp".into(),
                 state: "UP".into(),
+                ring: "0000002a".into(),
                 backends: vec![BackendStatus {
                     name: "web1".into(),
                     state: "UP 1/3".into(),
@@ -154,6 +157,30 @@ mod tests {
                 }),
                 ..ServiceStatus::default()
             }],
+            seed_fingerprint: "a1b2c3d4".into(),
+            cluster: Some(ClusterStatus {
+                node: "lb-a".into(),
+                peers: vec![
+                    ClusterPeer { state: "this node".into(), ..ClusterPeer::default() },
+                    ClusterPeer {
+                        address: "10.0.9.2:7946".into(),
+                        node: "lb-b".into(),
+                        state: "in step".into(),
+                        same_seed: Some(true),
+                        sent: 12,
+                        lag_milliseconds: Some(3),
+                        heard_seconds: Some(0),
+                        ..ClusterPeer::default()
+                    },
+                ],
+                mismatches: vec![RingMismatch {
+                    service: "web".into(),
+                    node: "lb-b".into(),
+                    ..RingMismatch::default()
+                }],
+                taken: 5,
+                ..ClusterStatus::default()
+            }),
             ..Status::default()
         };
         let counters = Counters { packets_in: 7, packets_out: 5, flows: 2, ..Counters::default() };
@@ -215,6 +242,13 @@ mod tests {
             "lb_events_total{service=\"web\",reason=\"pin_refused\"} 4.0",
             "lb_service_syn_flood_engaged{service=\"web\"} 1.0",
             "lb_service_syns_per_second{service=\"web\"} 700.0",
+            "lb_seed_info{fingerprint=\"a1b2c3d4\"} 1.0",
+            "lb_service_ring_fingerprint{service=\"web\"} 42.0",
+            "lb_cluster_peer_in_step{peer=\"10.0.9.2:7946\",node=\"lb-b\"} 1.0",
+            "lb_cluster_peer_sent_total{peer=\"10.0.9.2:7946\",node=\"lb-b\"} 12.0",
+            "lb_cluster_peer_lag_seconds{peer=\"10.0.9.2:7946\",node=\"lb-b\"} 0.003",
+            "lb_cluster_entries_total{outcome=\"taken\"} 5.0",
+            "lb_cluster_ring_mismatch{service=\"web\",node=\"lb-b\"} 1.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -1,5 +1,6 @@
 //! What has to change, and what each change moves: pure functions between the checked configuration and the maps.
 
+pub mod cluster;
 pub mod connections;
 pub mod flows;
 pub mod members;

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod client;
 pub mod crowd;
 pub mod daemon;
+pub mod fleet;
 pub mod flood;
 pub mod kernel;
 pub mod lab;

@@ -243,6 +243,33 @@ fn f32_two_masters_serve_and_one_is_left_when_they_meet_again() {
     all_alive(&held, "after a split");
 }
 
+/// lb-b hears nothing of lb-a, which hears lb-b: both have the VIPs, and neither goes back and forth. When lb-b hears again, lb-a is left.
+#[test]
+fn f33_who_is_not_heard_and_hears_stays() {
+    let pair = Pair::new().unwrap();
+    let nodes = started(&pair);
+    let held = hold(&pair);
+    let before = takeovers(&nodes);
+    let pulse = pulse(&pair);
+    nodes[1]
+        .machine
+        .sh("nft add table netdev deaf; \
+             nft 'add chain netdev deaf in { type filter hook ingress device lb0 priority 0; }'; \
+             nft add rule netdev deaf in ip protocol vrrp drop; nft add rule netdev deaf in ip6 nexthdr vrrp drop")
+        .unwrap();
+    wait_active_alone(&nodes[1]);
+    wait_for_answers(&pulse, 150);
+    assert!(nodes[0].has(VIPS[0].1), "lb-a hears of a lower priority, and goes on");
+    assert_eq!(takeovers(&nodes), [before[0], before[1] + 1], "nobody goes back and forth");
+    nodes[1].machine.sh("nft delete table netdev deaf").unwrap();
+    wait_active(&nodes, 0);
+    wait_for_answers(&pulse, 100);
+    let beats = pulse.finish();
+    report("one node deaf, and healed", &beats);
+    assert_eq!(beats.failures(), 0, "{beats:#?}");
+    all_alive(&held, "after a node was deaf");
+}
+
 /// Sends a signal to lb's daemon on a node.
 fn signal(node: &Node<'_>, signal: Signal) {
     let pid = node.daemon.pid().unwrap();

@@ -17,7 +17,8 @@ use tokio::net::UnixStream;
 
 use super::types::{
     Applied, Apply, Done, Draft, Drain, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan,
-    RevisionText, Revisions, Rollback, Save, Saved, SetBackend, Setting, Stats, Status, Unset, Why,
+    RevisionText, Revisions, Rollback, Save, Saved, SetBackend, SetNode, Setting, Stats, Status,
+    Unset, Why,
 };
 use crate::{
     capture::stream::{Record, decode},
@@ -160,6 +161,12 @@ impl Client {
     pub async fn log(&self, level: &LogLevel) -> Result<Done, ClientError> {
         let body = serde_json::to_vec(level).map_err(|error| self.protocol(error))?;
         self.send(Method::POST, "/v1/log", body.into()).await
+    }
+
+    /// Has traffic sent elsewhere, or here again.
+    pub async fn set_node(&self, set: &SetNode) -> Result<Done, ClientError> {
+        let body = serde_json::to_vec(set).map_err(|error| self.protocol(error))?;
+        self.send(Method::POST, "/v1/node", body.into()).await
     }
 
     /// What a configuration would change.

@@ -6,8 +6,8 @@ use super::{
     Change,
     peer::Peer,
     types::{
-        Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, Stats,
-        Status, Why,
+        Done, Draft, Events, Failure, LogLevel, Lookup, PacketVerdict, Plan, SetBackend, SetNode,
+        Stats, Status, Why,
     },
 };
 use crate::{
@@ -74,6 +74,15 @@ pub enum Command {
     Log {
         /// The new level.
         level: LogLevel,
+        /// Who asks.
+        peer: Peer,
+        /// The answer.
+        reply: Answer<Done>,
+    },
+    /// `POST /v1/node`
+    SetNode {
+        /// What to make of the node.
+        set: SetNode,
         /// Who asks.
         peer: Peer,
         /// The answer.

@@ -22,6 +22,8 @@ pub enum Peer {
     },
     /// Somebody in front of the dashboard, with its token.
     Dashboard(String),
+    /// Another node of the cluster, where it was asked for.
+    Node(String),
     /// The kernel does not say.
     #[default]
     Unknown,
@@ -39,6 +41,7 @@ impl fmt::Display for Peer {
                 }
             }
             Self::Dashboard(address) => write!(f, "the dashboard, from {address}"),
+            Self::Node(name) => write!(f, "the node {name} of the cluster"),
             Self::Unknown => write!(f, "somebody unknown"),
         }
     }

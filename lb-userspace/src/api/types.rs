@@ -38,6 +38,9 @@ pub struct Status {
     /// A new data plane whose first checks have not all been answered: not yet a node to send traffic to.
     #[serde(default)]
     pub starting: bool,
+    /// The node is not to be sent traffic (`lb node drain`); what comes is forwarded all the same.
+    #[serde(default)]
+    pub draining: bool,
     /// NICs.
     pub interfaces: Vec<InterfaceStatus>,
     /// Things that need attention, each with a remedy.
@@ -49,6 +52,86 @@ pub struct Status {
     /// How full the tables are that have a limit.
     #[serde(default)]
     pub tables: Vec<TableStatus>,
+    /// The other nodes, if the configuration has a `cluster:`.
+    #[serde(default)]
+    pub cluster: Option<ClusterStatus>,
+}
+
+/// The cluster as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// This node's name.
+    pub node: String,
+    /// The other nodes, in the order of the file.
+    pub peers: Vec<ClusterPeer>,
+    /// Services whose ring is another one elsewhere, for longer than a few seconds; each with the input that differs.
+    pub mismatches: Vec<RingMismatch>,
+    /// Backends whose state by this node's checks is not the one that the nodes find together, in words.
+    pub outvoted: Vec<String>,
+    /// Entries of other nodes that were taken over.
+    pub taken: u64,
+    /// Entries that said nothing new.
+    pub known: u64,
+    /// Entries that could not be taken over: of a service, a backend or a ring that this node does not have.
+    pub unknown: u64,
+    /// Slots whose past is another one here, where flows pass: this node's own counts.
+    pub conflicts: u64,
+    /// Entries for which a table has no room.
+    pub refused: u64,
+    /// Connections of others that were no peers.
+    pub strangers: u64,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPeer {
+    /// Where it listens.
+    pub address: String,
+    /// Its name, once it has told it.
+    pub node: String,
+    /// `in step`, `in part` (one direction, or not everything yet), `away`; `this node` for itself.
+    pub state: String,
+    /// Why it is not in step.
+    pub problem: String,
+    /// It has the same seed; `None` = not known.
+    pub same_seed: Option<bool>,
+    /// Entries that were sent to it.
+    pub sent: u64,
+    /// Bytes that were sent to it.
+    pub sent_bytes: u64,
+    /// Entries that wait to be sent.
+    pub waiting: u64,
+    /// Entries that found no room there; everything is sent anew for them.
+    pub dropped: u64,
+    /// How long it took last to be heard of by it, milliseconds: what waited, the way there, and the way back.
+    pub lag_milliseconds: Option<u64>,
+    /// Entries that it has sent.
+    pub received: u64,
+    /// Seconds since something came from it.
+    pub heard_seconds: Option<u64>,
+    /// It has sent all that it had when it connected.
+    pub whole: bool,
+}
+
+/// A service whose ring is another one elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingMismatch {
+    /// The service.
+    pub service: String,
+    /// The other node.
+    pub node: String,
+    /// The input that differs, in words.
+    pub input: String,
+    /// For how long.
+    pub seconds: u64,
+}
+
+/// Body of `POST /v1/node`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetNode {
+    /// The node is not to be sent traffic any more, or is again.
+    pub drain: bool,
 }
 
 /// A table with a limit.

@@ -35,7 +35,7 @@ pub enum Exit {
     AlreadyRunning = 7,
     /// `lb doctor` has found something that needs attention.
     Findings = 8,
-    /// `lb drain --wait`: the deadline has passed, and something is left.
+    /// `lb drain --wait`, `lb node drain --wait`: the deadline has passed, and something is left.
     Deadline = 9,
 }
 
@@ -51,7 +51,7 @@ Exit codes:
   6  no such service or backend
   7  the daemon is running already
   8  lb doctor: there are warnings or errors
-  9  lb drain --wait: the deadline has passed, and something is left
+  9  lb drain --wait, lb node drain --wait: the deadline has passed, and something is left
 (`lb health` has its own: see `lb health --help`.)
 
 Colours are used on a terminal only, and not if NO_COLOR is set.";

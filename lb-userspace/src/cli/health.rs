@@ -16,6 +16,7 @@ use crate::{
         client::{Client, ClientError},
         types::Status,
     },
+    control::node,
     dataplane,
 };
 
@@ -23,7 +24,7 @@ use crate::{
 ///
 /// Prints one line and exits with 0: forwarding, and the daemon controls it; 1: not forwarding; 2: the daemon is away
 /// or hangs, but packets are still forwarded (links are pinned); 5: may not look. A new data plane counts as not
-/// forwarding until the first checks of its backends have been answered. Made for keepalived's track_script and BIRD's
+/// forwarding until the first checks of its backends have been answered, and a drained node (`lb node drain`) as long as it is. Made for keepalived's track_script and BIRD's
 /// watchers: it never takes longer than the timeout.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -65,7 +66,7 @@ impl Health {
         let answer = ask(&client)?;
         let verdict = match answer {
             Ok(status) => judge(&status),
-            Err(error) => judge_without_daemon(&error, &self.pins.pin_dir),
+            Err(error) => judge_without_daemon(&error, &self.pins.pin_dir, client.socket()),
         };
         if self.json {
             output::print_json(&verdict)?;
@@ -105,11 +106,23 @@ fn judge(status: &Status) -> Verdict {
         let detail = "not forwarding yet: the first checks have not all been answered".to_owned();
         return Verdict { state: State::NotForwarding, detail };
     }
+    if status.draining {
+        return drained();
+    }
     let detail = format!("forwarding on {}, controlled by pid {}", attached.join(", "), status.pid);
     Verdict { state: State::Controlled, detail }
 }
 
-fn judge_without_daemon(error: &ClientError, pin_dir: &Path) -> Verdict {
+/// What a drained node says, whoever asks.
+fn drained() -> Verdict {
+    let detail = "drained: packets are forwarded, but none are to be sent here (`lb node ready`)";
+    Verdict { state: State::NotForwarding, detail: detail.to_owned() }
+}
+
+fn judge_without_daemon(error: &ClientError, pin_dir: &Path, socket: &Path) -> Verdict {
+    if node::is_draining(socket) {
+        return drained();
+    }
     let attached: Vec<String> = dataplane::attachments_of(pin_dir)
         .into_iter()
         .filter(|attachment| attachment.ifindex != 0)
@@ -147,14 +160,20 @@ mod tests {
         assert_eq!(judge(&Status::default()).state, State::NotForwarding);
         let starting = Status { starting: true, ..status("native", "up") };
         assert_eq!(judge(&starting).state, State::NotForwarding);
+        let draining = Status { draining: true, ..status("native", "up") };
+        assert_eq!(judge(&draining).state, State::NotForwarding);
     }
 
     #[test]
     fn without_daemon_and_pins_nothing_forwards() {
         let dir = tempfile::tempdir().unwrap();
         let error = ClientError::NotRunning { socket: "/s".into(), why: "nobody answers on" };
-        let verdict = judge_without_daemon(&error, dir.path());
+        let socket = dir.path().join("lb.sock");
+        let verdict = judge_without_daemon(&error, dir.path(), &socket);
         assert_eq!(verdict.state, State::NotForwarding);
         assert!(verdict.detail.starts_with("not forwarding: lb is not running"), "{verdict:?}");
+        std::fs::write(dir.path().join("draining"), "").unwrap();
+        let verdict = judge_without_daemon(&error, dir.path(), &socket);
+        assert!(verdict.detail.starts_with("drained"), "{verdict:?}");
     }
 }

@@ -207,7 +207,7 @@ pub enum Tone {
 /// The tone of a state's word.
 pub fn tone_of(word: &str) -> Option<Tone> {
     Some(match word {
-        "UP" | "NOLB" | "native" | "up" | "running" | "ok" => Tone::Good,
+        "UP" | "NOLB" | "native" | "up" | "running" | "in step" | "this node" | "ok" => Tone::Good,
         "DOWN" | "FAIL-OPEN" | "PANIC" | "SORRY" | "detached" | "unresolved" | "down" | "error" => {
             Tone::Bad
         }

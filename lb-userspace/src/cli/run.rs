@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     allocator,
+    cluster::message::is_name,
     control::{self, options::RunOptions},
     dataplane, log, privileges,
 };
@@ -46,6 +47,9 @@ pub struct Run {
     /// Directory of the hash seed, which nodes of a cluster share
     #[arg(long, value_name = "DIR", default_value = "/var/lib/lb")]
     state_dir: PathBuf,
+    /// This node's name in its cluster, where each has another; without it the host's
+    #[arg(long, value_name = "NAME", env = "LB_NODE", value_parser = node_name)]
+    node: Option<String>,
     /// Log rare events of the packet path
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = PacketLog::Off)]
     packet_log: PacketLog,
@@ -94,6 +98,7 @@ impl Run {
             pin_dir: self.pins.pin_dir,
             run_dir: self.run.run_dir,
             state_dir: self.state_dir,
+            node: self.node.unwrap_or_else(host_name),
             packet_log: self.packet_log as u8,
             take_over: self.take_over,
             force: self.force,
@@ -110,6 +115,19 @@ impl Run {
             .block_on(control::run(options))?;
         Ok(Exit::Ok)
     }
+}
+
+/// A name that can stand in metrics and on terminals as it is.
+fn node_name(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a name has 1 to 64 letters, digits, `.`, `_` and `-`".to_owned()),
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    node_name(name.trim()).unwrap_or_else(|_| "node".to_owned())
 }
 
 fn start_log(json: bool) -> anyhow::Result<log::Guard> {

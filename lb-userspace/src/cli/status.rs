@@ -8,7 +8,9 @@ use super::{
     output::{self, Style, clean, number_cell, table_text},
     units,
 };
-use crate::api::types::{BackendStatus, PhaseCount, ServiceStatus, Setting, Status, Tracking};
+use crate::api::types::{
+    BackendStatus, ClusterStatus, PhaseCount, ServiceStatus, Setting, Status, Tracking,
+};
 
 /// Show node, NICs, services and backends
 ///
@@ -45,7 +47,7 @@ fn render(status: &Status, style: Style) -> String {
     let mut text = format!(
         "lb {} {}  pid {}  up {}  config {} (revision {})  seed {}\n",
         clean(&status.version),
-        style.state("running"),
+        style.state(if status.draining { "drain" } else { "running" }),
         status.pid,
         units::age(status.uptime_seconds),
         clean(&status.config),
@@ -77,6 +79,10 @@ fn render(status: &Status, style: Style) -> String {
     }
     text.push('\n');
     text.push_str(&interfaces(status, style));
+    if let Some(status) = &status.cluster {
+        text.push('\n');
+        text.push_str(&cluster(status, style));
+    }
     for service in &status.services {
         text.push('\n');
         text.push_str(&render_service(service, style));
@@ -102,6 +108,37 @@ fn interfaces(status: &Status, style: Style) -> String {
         ]);
     }
     table_text(&table, "")
+}
+
+/// The other nodes; what is wrong with them stands among the warnings.
+fn cluster(status: &ClusterStatus, style: Style) -> String {
+    let text = format!(
+        "cluster: this node is {}; {} entries taken over, {} known already, {} unknown, {} refused, {} conflicts\n",
+        clean(&status.node),
+        status.taken,
+        status.known,
+        status.unknown,
+        status.refused,
+        status.conflicts
+    );
+    let headings =
+        ["NODE", "ADDRESS", "STATE", "SENT", "WAITING", "DROPPED", "LAG", "RECEIVED", "HEARD"];
+    let mut table = style.table(&headings);
+    for peer in &status.peers {
+        let node = if peer.node.is_empty() { "-".to_owned() } else { clean(&peer.node) };
+        table.add_row([
+            node.into(),
+            clean(&peer.address).into(),
+            style.state_cell(&peer.state),
+            number_cell(peer.sent),
+            number_cell(peer.waiting),
+            number_cell(peer.dropped),
+            number_cell(peer.lag_milliseconds.map_or_else(|| "-".into(), |ms| format!("{ms}ms"))),
+            number_cell(peer.received),
+            number_cell(peer.heard_seconds.map_or_else(|| "-".into(), units::age)),
+        ]);
+    }
+    text + &table_text(&table, "  ")
 }
 
 fn render_service(service: &ServiceStatus, style: Style) -> String {
@@ -290,6 +327,7 @@ mod tests {
             config_error: Some("lb.yaml:4:1: unknown key\n    wieght: 1".into()),
             seed_fingerprint: "a1b2c3d4".into(),
             starting: false,
+            draining: false,
             interfaces: vec![InterfaceStatus {
                 name: "eth0".into(),
                 ifindex: Some(2),
@@ -316,6 +354,7 @@ mod tests {
                 unconfirmed_limit: 500,
             },
             tables: vec![],
+            cluster: None,
         }
     }
 

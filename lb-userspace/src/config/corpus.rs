@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
-            dashboard, limits, resolver, backend_defaults, services",
+            dashboard, cluster, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
     Case(&[(1, "dashboard: 127.0.0.1")], &[
@@ -151,6 +151,15 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "metrics: 127.0.0.1:8404\ndashboard: 127.0.0.1:8404")], &[
         "2:12: metrics and dashboard cannot both be at 127.0.0.1:8404: choose another port for one of the two",
+    ]),
+    // The cluster.
+    Case(&[(1, "cluster: {listen: 10.0.9.1, peers: [10.0.9.2], secret_file: /etc/lb/secret}")], &[
+        "1:19: cluster.listen has no port: write 10.0.9.1:7946 or \"[2001:db8::1]:7946\"",
+    ]),
+    Case(&[(1, "metrics: 10.0.9.1:7946\ncluster: {listen: 10.0.9.1:7946, peers: [10.0.9.2, 0.0.0.0, \"10.0.9.2:7946\"], secret_file: /etc/s}")], &[
+        "2:19: metrics and cluster cannot both be at 10.0.9.1:7946: choose another port for one of the two",
+        "2:52: 0.0.0.0:7946 is the address of no node: write the address by which other nodes reach it",
+        "2:61: the peer 10.0.9.2:7946 is named twice: name each once",
     ]),
     Case(&[(1, "limits: {service: 5}")], &["1:10: unknown key `service` in limits: did you mean `services`?"]),
     Case(&[(5, "    forward: nat\n    <<: {window: 5m}")], &[

@@ -38,6 +38,8 @@ const NICS: &[(&str, &str)] = &[("interfaces", "[eth0, eth1]")];
 const TCP_CHECK: &[(&str, &str)] = &[("services[].check.type", "tcp")];
 const TLS_CHECK: &[(&str, &str)] = &[("services[].check.type", "tls")];
 const TOKEN: &[(&str, &str)] = &[("dashboard.token_file", "/etc/a")];
+const CLUSTER: &[(&str, &str)] =
+    &[("cluster", "{listen: 10.0.9.1:7946, peers: [10.0.9.2], secret_file: /etc/a}")];
 const UDP_CHECK: &[(&str, &str)] = &[("services[].check.type", "udp")];
 const GRPC_CHECK: &[(&str, &str)] = &[("services[].check.type", "grpc")];
 const DNS_CHECK: &[(&str, &str)] =
@@ -76,6 +78,17 @@ const ROWS: &[Row] = &[
     ("dashboard.token_file", &[], Differs("/etc/a", "/etc/b")),
     ("dashboard.write", TOKEN, Differs("true", "false")),
     ("dashboard.hosts", &[], Differs("[lb1]", "[lb2]")),
+    (
+        "cluster",
+        &[],
+        Differs(
+            "{listen: 10.0.9.1:7946, peers: [10.0.9.2], secret_file: /etc/a}",
+            "{listen: 10.0.9.1:7947, peers: [10.0.9.2], secret_file: /etc/a}",
+        ),
+    ),
+    ("cluster.listen", CLUSTER, Differs("10.0.9.1:7946", "10.0.9.3:7946")),
+    ("cluster.peers", CLUSTER, Differs("[10.0.9.2]", "[10.0.9.2, 10.0.9.3]")),
+    ("cluster.secret_file", CLUSTER, Differs("/etc/a", "/etc/b")),
     ("limits", &[], Differs("{}", "{services: 5}")),
     ("limits.services", &[], Differs("5", "6")),
     ("limits.backends", &[], Differs("5", "6")),

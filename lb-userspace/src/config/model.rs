@@ -31,6 +31,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The dashboard in the browser; `None` = there is none.
     pub dashboard: Option<Dashboard>,
+    /// The other nodes; `None` = there are none.
+    pub cluster: Option<Cluster>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// How names of backends are resolved.
@@ -94,6 +96,17 @@ pub struct Dashboard {
     pub write: bool,
     /// Names that `Host` headers may have beside addresses and `localhost`; in small letters.
     pub hosts: Vec<String>,
+}
+
+/// `cluster:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Cluster {
+    /// Where the other nodes reach this one; the port is not 0.
+    pub listen: SocketAddr,
+    /// Where they are reached; different ones. This node may be among them.
+    pub peers: Vec<SocketAddr>,
+    /// Holds the secret; an absolute path. The file itself is judged on the host.
+    pub secret_file: PathBuf,
 }
 
 /// `limits:`, entries; fixed while the data plane is loaded.

@@ -11,9 +11,9 @@ use std::{
 
 use super::{
     model::{
-        Backend, BackendsFrom, Burst, Config, Dashboard, Forward, Limits, Listen, Observe, OnError,
-        Origin, Persistence, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts, Timing,
-        Track, Tracked,
+        Backend, BackendsFrom, Burst, Cluster, Config, Dashboard, Forward, Limits, Listen, Observe,
+        OnError, Origin, Persistence, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts,
+        Timing, Track, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
@@ -48,6 +48,7 @@ pub fn config(file: &spec::File) -> Config {
         // Without a port it is an error of the rules.
         metrics: file.metrics.map(|at| SocketAddr::new(at.address, at.port.unwrap_or_default())),
         dashboard: file.dashboard.as_ref().map(dashboard),
+        cluster: file.cluster.as_ref().map(cluster),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,
@@ -79,6 +80,17 @@ fn dashboard(dashboard: &spec::Dashboard) -> Dashboard {
         token_file: dashboard.token_file.as_ref().map(|path| path.0.as_str().into()),
         write: dashboard.write,
         hosts: dashboard.hosts.iter().map(|name| name.0.clone()).collect(),
+    }
+}
+
+fn cluster(cluster: &spec::Cluster) -> Cluster {
+    // Without a port it is an error of the rules.
+    let port = cluster.listen.port.unwrap_or_default();
+    let peer = |peer: &Endpoint| SocketAddr::new(peer.address, peer.port.unwrap_or(port));
+    Cluster {
+        listen: SocketAddr::new(cluster.listen.address, port),
+        peers: cluster.peers.iter().map(peer).collect(),
+        secret_file: cluster.secret_file.0.as_str().into(),
     }
 }
 

@@ -4,6 +4,7 @@ mod addresses;
 mod backends;
 mod balance;
 mod checks;
+mod cluster;
 mod dashboard;
 mod discovery;
 mod limits;
@@ -76,11 +77,12 @@ pub use self::{addresses::refuse, discovery::listed};
 type Judge = fn(&Context<'_>, &mut Findings<'_>);
 
 /// All rules, in the order in which what they find about one place is told.
-const JUDGES: [Judge; 10] = [
+const JUDGES: [Judge; 11] = [
     services::judge,
     checks::judge,
     listen::judge,
     dashboard::judge,
+    cluster::judge,
     backends::judge,
     discovery::judge,
     roles::judge,

@@ -53,6 +53,8 @@ pub struct File {
     pub metrics: Option<Endpoint>,
     /// The dashboard in the browser: a mapping, or its address alone. Without it there is no such listener.
     pub dashboard: Option<Dashboard>,
+    /// The other nodes that balance the same services, with which this one keeps in step. Without it a node goes by itself.
+    pub cluster: Option<Cluster>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,
@@ -111,6 +113,24 @@ pub struct Dashboard {
     #[serde(default)]
     #[schemars(example = ["lb1.example.org"], length(max = 32))]
     pub hosts: Vec<HostName>,
+}
+
+/// The nodes that balance the same services: flows that their rings alone do not find are told to each other, and so is what is
+/// set by hand (`lb drain`, `lb weight`, `lb set`) and what checks find. The channel is authenticated and encrypted by a secret
+/// that the nodes share, as they share the seed in the state directory.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Address and port on which the other nodes reach this one; 0.0.0.0 or "[::]" with a port where all have the same file.
+    #[schemars(example = &"10.0.9.1:7946")]
+    pub listen: Endpoint,
+    /// Addresses of the nodes, with a port if it is not that of `listen`. This node may be among them: it finds out.
+    #[schemars(example = ["10.0.9.1", "10.0.9.2"], length(min = 1, max = 32))]
+    pub peers: Vec<Endpoint>,
+    /// File with the secret: at least 16 characters on one line, readable by lb's user alone (0600 or 0400). A new secret is in
+    /// force within some seconds.
+    #[schemars(example = &"/etc/lb/cluster.secret")]
+    pub secret_file: FilePath,
 }
 
 /// How names of backends are resolved: by DNS alone, with the servers and the search list of a `resolv.conf`.

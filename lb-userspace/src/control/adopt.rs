@@ -189,6 +189,7 @@ impl Node {
                 pins: 0,
                 slots: 0,
                 unsaved: false,
+                voted: None,
             };
             if backend.removed
                 && let Some(state) = self.backend_state(index, &backend)

@@ -96,6 +96,7 @@ impl Node {
         }
         self.publish_service(index)?;
         self.note_service_state(index);
+        self.peers.changed(self.services[index].id);
         Ok(moved)
     }
 
@@ -496,6 +497,7 @@ impl Node {
             pins: 0,
             slots: 0,
             unsaved: false,
+            voted: None,
         })
     }
 }
@@ -645,7 +647,7 @@ pub(super) fn count_phase(count: &mut PhaseCount, phase: Phase) {
     *phase_mut(count, phase) += 1;
 }
 
-fn phase_mut(count: &mut PhaseCount, phase: Phase) -> &mut u32 {
+pub(super) fn phase_mut(count: &mut PhaseCount, phase: Phase) -> &mut u32 {
     match phase {
         Phase::Settled => &mut count.settled,
         Phase::Window => &mut count.window,

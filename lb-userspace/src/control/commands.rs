@@ -44,6 +44,9 @@ impl Node {
             Command::Log { level, peer, reply } => {
                 let _ = reply.send(self.set_log(&level.filter, &peer));
             }
+            Command::SetNode { set, peer, reply } => {
+                let _ = reply.send(self.set_node(set, &peer));
+            }
             Command::Plan { draft, reply } => {
                 let _ = reply.send(self.plan(draft).map_err(refused));
             }
@@ -140,6 +143,7 @@ impl Node {
         let service = &self.services[index];
         let entries = vec![service.entry(), service.backend_entry(&service.backends[number])];
         self.record(entries, false);
+        self.note_backend_set(index, number, set);
         Ok(Done { changes: vec![line] })
     }
 

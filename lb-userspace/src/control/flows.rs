@@ -115,7 +115,9 @@ impl Node {
             if self.tracked.due.is_some_and(|due| began < due) {
                 return;
             }
-            self.tracked.due = Some(began + EVERY);
+            // What the other nodes do not know yet is lost with this one.
+            let pause = if self.peers.has_listeners() { super::keeper::TICK } else { EVERY };
+            self.tracked.due = Some(began + pause);
             self.begin_pass();
         }
         while self.tracked.stage != Stage::Waiting && began.elapsed() < TURN {
@@ -140,6 +142,7 @@ impl Node {
     fn begin_pass(&mut self) {
         self.tracked.pass = Pass { numbers: self.numbers(), ..Pass::default() };
         self.tracked.stage = Stage::Unconfirmed;
+        self.peers.begin_flows();
     }
 
     /// What packets have counted of services that track.
@@ -192,6 +195,9 @@ impl Node {
                 (service.id, (self.pin_clock(Some(index), jiffies), crowding))
             })
             .collect();
+        if confirmed {
+            self.tell_flows(&entries, jiffies);
+        }
         let none = self.pin_clock(None, jiffies);
         for (key, entry) in &entries {
             let known = clocks.get(&entry.service);
@@ -228,6 +234,7 @@ impl Node {
             .filter(|service| service.spec.remembers_sources())
             .map(|service| (service.id, self.dataplane.policies().get(service.id).source_idle))
             .collect();
+        self.tell_clients(&entries, jiffies);
         let usable: HashMap<BackendId, u32> = self
             .services
             .iter()
@@ -279,6 +286,7 @@ impl Node {
                 Number::Confirmed(service) => self.dataplane.add_entries(service, [0, drift]),
             }
         }
+        self.peers.end_flows();
         pass.drift = wrong;
         self.tracked.done.insert(0, pass);
         self.tracked.done.truncate(PASSES);

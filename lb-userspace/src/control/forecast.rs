@@ -314,6 +314,7 @@ fn new_backend(id: BackendId, spec: &Arc<model::Backend>) -> Backend {
         pins: 0,
         slots: 0,
         unsaved: false,
+        voted: None,
     }
 }
 

@@ -124,7 +124,9 @@ impl Node {
         if let Err(error) = self.try_sweep() {
             tracing::error!(%error, "the pin tables could not be read; slots stay in their phases");
         }
-        self.sweep_due = Instant::now() + SWEEP.max(began.elapsed() * 20);
+        // What the other nodes do not know yet is lost with this one.
+        let pause = if self.peers.has_listeners() { TICK } else { SWEEP };
+        self.sweep_due = Instant::now() + pause.max(began.elapsed() * 20);
     }
 
     fn try_sweep(&mut self) -> anyhow::Result<()> {
@@ -138,6 +140,7 @@ impl Node {
         let unconfirmed = self.dataplane.dump_pins(false)?;
         let confirmed = self.dataplane.dump_pins(true)?;
         let jiffies = self.dataplane.clock()?.jiffies;
+        self.tell_pins(&unconfirmed, &confirmed, jiffies);
         let crowding = unconfirmed.len() as f64 / self.dataplane.pin_limit(false).max(1) as f64;
         let keys =
             |pins: &[(FlowKey, Pin)]| pins.iter().map(|(key, _)| *key).collect::<HashSet<_>>();

@@ -197,6 +197,8 @@ pub struct Backend {
     pub pins: u64,
     /// Slots it owns, at the last apply.
     pub slots: u32,
+    /// What the nodes of the cluster find together; `None` = this one goes by its own checks.
+    pub voted: Option<bool>,
     /// Something has changed that a daemon after this one should know, and is not written down.
     pub unsaved: bool,
 }

@@ -17,6 +17,8 @@ pub struct RunOptions {
     pub state_dir: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// This node's name in its cluster.
+    pub node: String,
     /// aya-log level of the packet path: 0 = off .. 5 = trace.
     pub packet_log: u8,
     /// Take over what another version has left, even if flows may break.

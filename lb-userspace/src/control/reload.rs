@@ -108,6 +108,7 @@ impl Node {
     /// What only this host can tell: own addresses, listening sockets.
     pub(super) fn check_host(&self, parsed: &Parsed) -> Result<(), ReloadError> {
         self.check_dashboard(parsed)?;
+        self.check_cluster(parsed)?;
         let listeners = host::listeners().unwrap_or_default();
         let fresh = |conflict: &host::Conflict| {
             let key = ListenKey::of(&parsed.config.services[conflict.service]);
@@ -191,6 +192,7 @@ impl Node {
         self.config = Some(config);
         self.follow_metrics();
         self.follow_dashboard();
+        self.follow_cluster();
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
         self.publish_network();

@@ -15,6 +15,7 @@ use lb_common::{
 use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
+    node,
     retire::add,
     unix_seconds,
 };
@@ -47,7 +48,8 @@ impl Node {
             trial: self.trial(),
             settings: self.state.settings.clone(),
             seed_fingerprint: self.seed.fingerprint(),
-            starting: self.starting,
+            draining: node::is_draining(&self.options.socket),
+            starting: self.starting || self.is_joining(),
             interfaces: self.interfaces.iter().map(|name| self.interface_status(name)).collect(),
             warnings: self.warnings(),
             services: (0..self.services.len()).map(|index| self.service_status(index)).collect(),
@@ -57,6 +59,7 @@ impl Node {
                 unconfirmed: self.pin_counts[0],
                 unconfirmed_limit: self.dataplane.pin_limit(false) as u64,
             },
+            cluster: self.cluster_status(),
             tables: self.fills().into_iter().map(table_status).collect(),
         }
     }
@@ -78,6 +81,12 @@ impl Node {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
         warnings.extend(self.saved.error().cloned());
+        if node::is_draining(&self.options.socket) {
+            warnings.push(
+                "the node is drained: `lb health` says so to VRRP and BGP daemons until `lb node ready`"
+                    .to_owned(),
+            );
+        }
         if let Some(trial) = self.trial() {
             warnings.push(format!(
                 "revision {} is on trial: revision {} comes back in {} s without `lb confirm`",
@@ -94,6 +103,7 @@ impl Node {
         warnings.extend(self.metrics_problem.clone());
         warnings.extend(self.dashboard_problem.clone());
         warnings.extend(self.discovery_warnings());
+        warnings.extend(self.cluster_warnings());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {
             format!(
                 "{name}: lb's program was taken off {times} time(s) since the daemon's start, and attached again: find out who does that"
@@ -158,7 +168,7 @@ impl Node {
         }
     }
 
-    fn ring_digest(&self, service: &Service) -> u32 {
+    pub(super) fn ring_digest(&self, service: &Service) -> u32 {
         *service.ring_digest.get_or_init(|| {
             let arena = self.dataplane.arena();
             let owners = (0..service.ring.slots)

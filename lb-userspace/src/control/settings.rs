@@ -4,12 +4,15 @@
 //! rule of the configuration holds, and what is saved means what was in force. What was set for a service or backend that
 //! the text does not have (any more) waits until it is back. Weights are `lb weight`'s.
 
+use std::net::SocketAddr;
+
 use super::{Node, change::refused, discovery::origin_text, loaded::Backend, reload::ReloadError};
 use crate::{
     api::{
         peer::Peer,
         types::{Done, Failure, FailureKind, Save, Saved, SetBackend, Setting, Unset},
     },
+    cluster::message::Target,
     config::{
         Diagnostic, Errors, Parsed, Source,
         edit::{self, Edit},
@@ -20,7 +23,7 @@ use crate::{
 };
 
 /// Target of what belongs to no service.
-const GLOBAL: &str = "global";
+pub(super) const GLOBAL: &str = "global";
 /// Most settings at a time.
 const MOST: usize = 1_000;
 /// Keys that make something else of their service or backend, or are read at the start only.
@@ -148,7 +151,11 @@ impl Node {
         Ok(Done { changes })
     }
 
-    fn unset_weight(&mut self, target: &str, cause: &str) -> Result<Option<String>, Failure> {
+    pub(super) fn unset_weight(
+        &mut self,
+        target: &str,
+        cause: &str,
+    ) -> Result<Option<String>, Failure> {
         let (Some(service), Some(backend)) = names(target) else { return Ok(None) };
         let Some(index) = self.services.iter().position(|one| one.spec.name == service) else {
             return Ok(None);
@@ -162,6 +169,10 @@ impl Node {
         let happened = Happened::to_node(Kind::Weight, line.clone(), cause);
         self.log.add(happened.to_backend(service, backend));
         self.record_backend(index, number);
+        let backend = &self.services[index].backends[number];
+        let address = SocketAddr::new(backend.spec.address, backend.spec.port);
+        let target = Target::Weight(self.services[index].key.into(), address);
+        self.note_set(target, None);
         Ok(Some(line))
     }
 
@@ -216,6 +227,7 @@ impl Node {
         let text = [&[line.to_owned()], changes.as_slice()].concat();
         self.log.add(Happened::to_node(Kind::Set, text.join("; "), cause));
         self.save_state();
+        self.note_settings(&before);
         Ok(Done { changes: text })
     }
 

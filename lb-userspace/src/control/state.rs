@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::discovery::Kept;
 use super::{change::Trial, history::History, journal, private_file};
+pub use super::{cluster::Override, discovery::Kept};
 pub use crate::plan::members::Admin;
 use crate::{
     api::types::{Counters, Event, Setting},
@@ -31,6 +31,8 @@ pub struct State {
     pub settings: Vec<Setting>,
     /// VIP addresses that lb has put on NICs.
     pub addresses: Vec<(String, IpAddr)>,
+    /// What was set by hand on the nodes of the cluster.
+    pub overrides: Vec<Override>,
     /// Fingerprint of the seed that the loaded program hashes with.
     pub seed_fingerprint: String,
     /// What DNS and files said of backends when they were last good.
@@ -176,6 +178,7 @@ struct Whole<'a, S> {
     settings: &'a [Setting],
     addresses: &'a [(String, IpAddr)],
     discovered: &'a Kept,
+    overrides: &'a [Override],
     seed_fingerprint: &'a str,
     services: &'a S,
     events: &'a [Event],
@@ -193,6 +196,7 @@ impl<'a, S> Whole<'a, S> {
             settings,
             addresses,
             discovered,
+            overrides,
             seed_fingerprint,
             services: _,
             events,
@@ -207,6 +211,7 @@ impl<'a, S> Whole<'a, S> {
             settings,
             addresses,
             discovered,
+            overrides,
             seed_fingerprint,
             services,
             events,

@@ -12,7 +12,7 @@ use super::{
     LoadError,
     batch::{Batch, Cursor},
     load,
-    pins::Pins,
+    pins::{Pins, room_left},
     remove::missing_is_fine,
 };
 
@@ -56,6 +56,20 @@ impl Flows {
     ) -> Result<bool, MapError> {
         let table = if confirmed { &mut self.confirmed } else { &mut self.unconfirmed };
         table.delete_as_read(key, read)
+    }
+
+    /// Writes a confirmed flow; false if the table has no room for one more.
+    pub(super) fn put(&mut self, key: &FlowKey, entry: &Pin) -> Result<bool, MapError> {
+        self.confirmed.put(key, entry)
+    }
+
+    /// Remembers a client; false if the table has no room for one more.
+    pub(super) fn put_source(
+        &mut self,
+        key: &SourceKey,
+        source: &RememberedSource,
+    ) -> Result<bool, MapError> {
+        room_left(self.sources_map.insert(key, source, 0))
     }
 
     /// Some remembered clients more; the walk is through when it is at its beginning again.

@@ -33,6 +33,11 @@ impl Pins {
         }
     }
 
+    /// Writes a pin; false if the table has no room for one more.
+    pub(super) fn put(&mut self, key: &FlowKey, pin: &Pin) -> Result<bool, MapError> {
+        room_left(self.map.insert(key, pin, 0))
+    }
+
     /// Removes a pin; a packet may have been faster.
     pub(super) fn delete(&mut self, key: &FlowKey) -> Result<(), MapError> {
         missing_is_fine(self.map.remove(key))
@@ -52,5 +57,18 @@ impl Pins {
             Ok(()) => Ok(true),
             Err(error) => missing_is_fine(Err(error)).map(|()| false),
         }
+    }
+}
+
+/// False for a table that is full.
+pub(super) fn room_left(result: Result<(), MapError>) -> Result<bool, MapError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -157,9 +157,7 @@ impl<'a> Story<'a> {
 
     fn database_killed(&mut self) -> anyhow::Result<()> {
         self.lab.wait_for_replica(2);
-        for process in ["db1", "db1-health"] {
-            self.lab.kill(process)?;
-        }
+        self.lab.kill("db1")?;
         wait_state(&self.nodes, "db/db1", "DOWN");
         self.lab.operate("promote.sh", &["10.80.9.32", "10.80.9.31"])?;
         wait_state(&self.nodes, "db/db2", "UP");

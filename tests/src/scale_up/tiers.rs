@@ -92,7 +92,7 @@ impl ScaleUp {
         Ok(())
     }
 
-    /// Starts a database (1 = db1) and the responder of its check.
+    /// Starts a database (1 = db1).
     pub fn start_database(&self, number: usize, read_only: bool) -> anyhow::Result<()> {
         let name = format!("db{number}");
         let directory = self.own_directory(&name)?;
@@ -116,13 +116,7 @@ impl ScaleUp {
         command.arg(format!("--pid-file={}", directory.join("pid").display()));
         command.arg(format!("--server-id={number}")).arg(format!("--report-host={name}"));
         command.arg(format!("--read-only={}", read_only as u8));
-        self.start(machine, &name, &command)?;
-        let mut health = Command::new("/usr/bin/python3");
-        health.arg(configs().join("db-health.py"));
-        health
-            .args([&format!("10.80.3.{}", 10 + number), "8008"])
-            .arg(self.database_socket(number));
-        self.start(machine, &format!("{name}-health"), &health)
+        self.start(machine, &name, &command)
     }
 
     fn database_socket(&self, number: usize) -> PathBuf {

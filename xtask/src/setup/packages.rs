@@ -11,9 +11,10 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 24] = [
+pub const FOR_TESTS: [Package; 25] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
+    Package::program("bird2", "bird"),
     Package::program("nftables", "nft"),
     Package::program("mandoc", "mandoc"),
     Package::program("openssl", "openssl"),

@@ -67,6 +67,7 @@ fn changes() -> Router<mpsc::Sender<Command>> {
         .route("/v1/reload", post(reload))
         .route("/v1/detach", post(async |s: Commands| ask(s, Command::Detach).await))
         .route("/v1/log", post(log))
+        .route("/v1/node", post(node))
         .merge(super::change::routes())
         .route("/v1/capture", get(capture))
         .route_layer(middleware::from_fn(only_admins))
@@ -112,6 +113,15 @@ async fn reload(
     commands: Commands,
 ) -> Result<Response, Failure> {
     ask(commands, |reply| Command::Reload { peer: caller.peer, reply }).await
+}
+
+async fn node(
+    Extension(caller): Extension<Caller>,
+    commands: Commands,
+    body: Body,
+) -> Result<Response, Failure> {
+    let set = read(body, MAX_BODY).await?;
+    ask(commands, |reply| Command::SetNode { set, peer: caller.peer, reply }).await
 }
 
 async fn log(

@@ -76,6 +76,9 @@ async fn controller(mut inbox: mpsc::Receiver<Command>) {
             Command::Log { level, peer, reply } => {
                 drop(reply.send(done(format!("{} {peer}", level.filter))));
             }
+            Command::SetNode { set, peer, reply } => {
+                drop(reply.send(done(format!("{} {peer}", set.drain))));
+            }
             Command::Plan { draft, reply } => {
                 drop(reply.send(Ok(Plan { node: vec![draft.path, draft.text], services: vec![] })));
             }
