@@ -1,7 +1,7 @@
 //! Encapsulation in UDP. The rules are [`lb_common::gue`].
 
 use lb_common::{
-    abi::{BackendId, BackendRow, protocol},
+    abi::{BackendId, BackendRow, FlowKey, protocol},
     checksum::Sum,
     frame::{Frame, Pair, be16},
     gue::{self, Inner, Middle, OVERHEAD},
@@ -33,6 +33,19 @@ pub fn sum_of_packet<F: Family>(context: Context) -> u64 {
         }
     };
     sum().map_or(NO_SUM, |sum| sum.unfolded() as u64)
+}
+
+/// What the source port of a packet's flow is made of; of fragments the addresses alone. Read from the packet anew: a flow that is
+/// kept for it costs every packet of every service.
+#[inline(never)]
+pub fn entropy_of_packet<F: Family>(context: Context) -> u32 {
+    let frame = context.frame();
+    if let Some(outline) = parse::outline::<F>(&frame) {
+        return gue::entropy(&outline.flow);
+    }
+    let Some(header) = frame.view::<F::Header>(NETWORK) else { return 0 };
+    let (source, destination) = (header.source(), header.destination());
+    gue::entropy(&FlowKey { source, destination, ..FlowKey::default() })
 }
 
 /// No sum.
