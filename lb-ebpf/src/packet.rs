@@ -135,6 +135,44 @@ impl Frame for XdpFrame {
     }
 }
 
+/// A frame whose extension headers have been walked over already, for functions below which the stack has no room for the walk (Linux
+/// 6.1 takes 32 bytes for any call).
+#[derive(Debug)]
+pub struct Walked {
+    frame: XdpFrame,
+    end: Place,
+}
+
+impl Walked {
+    /// With where they end.
+    #[inline(always)]
+    pub const fn new(frame: XdpFrame, end: Place) -> Self {
+        Self { frame, end }
+    }
+}
+
+impl Frame for Walked {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.frame.length()
+    }
+
+    #[inline(always)]
+    fn view<T: Wire>(&self, offset: usize) -> Option<&T> {
+        self.frame.view(offset)
+    }
+
+    #[inline(always)]
+    fn view_mut<T: Wire>(&mut self, offset: usize) -> Option<&mut T> {
+        self.frame.view_mut(offset)
+    }
+
+    #[inline(always)]
+    fn extensions(&self) -> Place {
+        self.end
+    }
+}
+
 /// The same frame with its end read anew for each view: from one end, the compiler would work out for a whole loop how
 /// often it may run, and leave out the comparison with the end by which the verifier knows that each step is within the
 /// frame.

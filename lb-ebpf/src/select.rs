@@ -7,7 +7,7 @@ use lb_common::{
     frame::{Frame, Tcp, be32, tcp_flag},
     hash::{ring_hash, slot_of},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, Packet},
+    parse::{self, Family, NETWORK, Packet, extensions::Place},
     select::{self, Context, Segment, home, select},
     tcp_reset::{payload_length, sequence_length},
 };
@@ -15,7 +15,7 @@ use lb_common::{
 use crate::{
     balance::Ask,
     config, maps,
-    packet::{self, XdpFrame},
+    packet::{self, Walked, XdpFrame},
     pin::{self, FlowPins},
     trace, track,
     verdict::Verdict,
@@ -45,7 +45,8 @@ pub fn backend<F: Family>(
             service: service.id,
             sees_replies: service.forward == Forward::Nat as u8,
         };
-        backend = BackendId(changing::<F>(frame.context(), &context));
+        let end = if F::HAS_EXTENSIONS { frame.extensions() } else { Place(0) };
+        backend = BackendId(changing::<F>(frame.context(), end.0, &context));
     }
     if backend == BackendId::NONE {
         return Err(Verdict::drop(Reason::NoBackend, service.id));
@@ -123,8 +124,8 @@ fn base<F: Family>(service: &ServiceRow, slot: Slot, flow: &FlowKey) -> Result<B
 /// The slow path, a function of its own: its key and pins stay off the fast path's stack, and it reads the packet once
 /// more rather than have it handed over there. Returns a backend id.
 #[inline(never)]
-fn changing<F: Family>(context: packet::Context, about: &Context) -> u32 {
-    let frame = context.frame();
+fn changing<F: Family>(context: packet::Context, end: u32, about: &Context) -> u32 {
+    let frame = Walked::new(context.frame(), Place(end));
     let read = || {
         let outline = parse::outline::<F>(&frame)?;
         let length = frame.view::<F::Header>(NETWORK)?.length() as u16;

@@ -6,7 +6,7 @@ use lb_common::{
     abi::{BackendId, FlowKey, Pin, Reason, backend_flag, policy_flag, protocol, service_flag},
     frame::{Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
+    parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended, extensions::Place},
     select::Pins,
     tcp_reset::payload_length,
     track::{self, ASK, About, Change, Flows},
@@ -16,7 +16,7 @@ use crate::{
     balance::{self, Ask},
     config, count, load,
     maps::{self, FLOWS, FLOWS_NEW, POLICIES, SERVICE_LOADS},
-    packet::Context,
+    packet::{Context, Walked},
     persist, pin,
     scratch::{Scratch, scratch},
     select,
@@ -49,7 +49,11 @@ fn known_backend<F: Family>(context: Context, service: u32, chosen: u32) -> u32 
         (true, true) => track_v6(context.pointer(), service, chosen),
         (false, true) => track_v4(context.pointer(), service, chosen),
         (false, false) => track_v4_options(context.pointer(), service, chosen),
-        (true, false) => track_v6_extended(context.pointer(), service, chosen),
+        // Walked before and not there: the stack has no room for both (Linux 6.1 takes 32 bytes for any function).
+        (true, false) => {
+            let end = context.frame().extensions();
+            track_v6_extended(context.pointer(), service, chosen, end.0)
+        }
     }
 }
 
@@ -69,16 +73,20 @@ pub fn reply<F: Family>(context: Context, backend: u32) -> u32 {
 
 /// The steps above in the shape of global functions, one a family: plain numbers in and out, each verified once and not for every way
 /// that leads to it.
-macro_rules! global_functions {
-    ($($family:ident: $request:ident, $reply:ident;)*) => { $(
+macro_rules! requests {
+    ($($family:ident: $request:ident;)*) => { $(
         #[inline(never)]
         #[unsafe(no_mangle)]
         extern "C" fn $request(context: *mut xdp_md, service: u32, chosen: u32) -> u32 {
             // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
-            let context = unsafe { Context::new(context) };
-            backend_of::<$family>(context, service, BackendId(chosen))
+            let frame = unsafe { Context::new(context) }.frame();
+            backend_of::<$family>(&frame, service, BackendId(chosen))
         }
+    )* };
+}
 
+macro_rules! replies {
+    ($($family:ident: $reply:ident;)*) => { $(
         #[inline(never)]
         #[unsafe(no_mangle)]
         extern "C" fn $reply(context: *mut xdp_md, backend: u32) -> u32 {
@@ -88,20 +96,34 @@ macro_rules! global_functions {
     )* };
 }
 
-global_functions! {
-    V4: track_v4, track_reply_v4;
-    V4Options: track_v4_options, track_reply_v4_options;
-    V6: track_v6, track_reply_v6;
-    V6Extended: track_v6_extended, track_reply_v6_extended;
+requests! {
+    V4: track_v4;
+    V4Options: track_v4_options;
+    V6: track_v6;
+}
+
+replies! {
+    V4: track_reply_v4;
+    V4Options: track_reply_v4_options;
+    V6: track_reply_v6;
+    V6Extended: track_reply_v6_extended;
+}
+
+/// With where the extension headers end.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn track_v6_extended(context: *mut xdp_md, service: u32, chosen: u32, end: u32) -> u32 {
+    // SAFETY: as above.
+    let frame = unsafe { Context::new(context) }.frame();
+    backend_of::<V6Extended>(&Walked::new(frame, Place(end)), service, BackendId(chosen))
 }
 
 #[inline(always)]
-fn backend_of<F: Family>(context: Context, service: u32, chosen: BackendId) -> u32 {
-    let frame = context.frame();
+fn backend_of<F: Family>(frame: &impl Frame, service: u32, chosen: BackendId) -> u32 {
     let Some(policy) = POLICIES.get(service) else { return 0 };
     let sees_replies = policy.flags & policy_flag::SEES_REPLIES != 0;
     let about = About { service, sees_replies };
-    let Some(outline) = parse::outline::<F>(&frame) else { return 0 };
+    let Some(outline) = parse::outline::<F>(frame) else { return 0 };
     let Some(scratch) = scratch() else { return 0 };
     scratch.set_flow(&outline.flow);
     let mut flow = TrackedFlow { scratch, service, chosen };

@@ -80,6 +80,8 @@ fn f08_all_backends_down_at_once_is_told_once() {
     let mut lab = Lab::new(Arms::One, Return::ThroughLb, 2).unwrap();
     let servers = std::mem::take(&mut lab.servers);
     let daemon = start(&lab, &yaml(2));
+    // Backends are UP a moment before their service is, and what was not UP does not go DOWN.
+    daemon.wait("the service is up", MINUTE, |status| !status.starting);
     drop(servers);
     daemon.wait("the service is down", MINUTE, |status| status.services[0].state != "UP");
     // More bad answers of each, which are no news.
