@@ -152,17 +152,17 @@ impl Family for V6Extended {
 
     #[inline(always)]
     fn is_plain(header: &Ipv6Hdr) -> bool {
-        header.is_version()
+        V6::is_plain(header)
     }
 
     #[inline(always)]
-    fn header_length(_: &Ipv6Hdr) -> usize {
-        Self::MINIMUM
+    fn header_length(header: &Ipv6Hdr) -> usize {
+        V6::header_length(header)
     }
 
     #[inline(always)]
-    fn check_length(_: &Ipv6Hdr) -> Result<(), Reason> {
-        Ok(())
+    fn check_length(header: &Ipv6Hdr) -> Result<(), Reason> {
+        V6::check_length(header)
     }
 
     #[inline(always)]
