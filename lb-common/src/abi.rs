@@ -17,7 +17,9 @@ mod handshake;
 mod nexthop;
 mod observe;
 mod pin;
+mod ports;
 mod presence;
+mod quic;
 mod reason;
 mod service;
 mod slot;
@@ -44,7 +46,9 @@ pub use observe::{
     ObservedCounters, ObservedFailure, Opening, OpeningBucket, ProvenSource, failure_kind,
 };
 pub use pin::{Pin, pin_flag};
+pub use ports::{ListenRow, PORT_LIST_ENTRIES, PORT_LISTS, PortEntry, PortList, VIP_PREFIXES};
 pub use presence::{PRESENCE_BITS, Presence};
+pub use quic::QuicId;
 pub use reason::{REASONS, Reason};
 pub use service::{
     Forward, OnAllDown, Prefixes, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceRow,
@@ -59,8 +63,8 @@ pub use track::{
     BackendLoad, Policy, RememberedSource, ServiceLoad, SourceKey, algorithm, policy_flag,
 };
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v5`).
-pub const ABI_VERSION: u32 = 5;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v6`).
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
@@ -102,7 +106,7 @@ pub mod map {
     pub const OBSERVED: &str = "OBSERVED";
     /// `RingBuf` of [`super::ObservedFailure`]s.
     pub const FAILURES: &str = "FAILURES";
-    /// `Array<OpeningRules>`, MMAPABLE, indexed by service id: limits of rate, and thresholds of the SYN-flood stage.
+    /// `Array<OpeningRules>`, MMAPABLE, indexed by service id: limits of rate, thresholds of the SYN-flood stage, the MSS clamp.
     pub const OPENING_RULES: &str = "OPENING_RULES";
     /// `Array<OpeningState>`, MMAPABLE, indexed by service id.
     pub const OPENING_STATES: &str = "OPENING_STATES";
@@ -112,12 +116,23 @@ pub mod map {
     pub const VERIFIED: &str = "VERIFIED";
     /// `Array<CookieKeys>`, MMAPABLE, one entry.
     pub const COOKIE_KEYS: &str = "COOKIE_KEYS";
+    /// `HashMap<QuicId, u32>`: the backend id of each server id, see [`crate::quic`].
+    pub const QUIC_IDS: &str = "QUIC_IDS";
+    /// `Array<Formats>`, indexed by service id: [`crate::quic::Formats`].
+    pub const QUIC_FORMATS: &str = "QUIC_FORMATS";
     /// `HashMap<FlowKey, Connection>`: connections of services that count them.
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// `PerCpuArray<BackendCounters>`, indexed by backend id; id 0 counts what belongs to no backend.
     pub const COUNTERS: &str = "COUNTERS";
     /// `PerCpuArray<u64>`, indexed by `service id * REASONS + reason`; service id 0 is "no service".
     pub const REASON_COUNTS: &str = "REASON_COUNTS";
+    /// `Array<PortList>`, MMAPABLE: port ranges by list; 0 is never used.
+    pub const PORT_LISTS: &str = "PORT_LISTS";
+    /// `LpmTrie<PrefixKey, u32>`: VIPs that are prefixes. Under a protocol's number the value is a list, under 0 one of
+    /// [`super::address_value`].
+    pub const VIP_PREFIXES: &str = "VIP_PREFIXES";
+    /// `Array<ListenRow>`, MMAPABLE, indexed by service id.
+    pub const LISTENS: &str = "LISTENS";
     /// `Array<u64>`, MMAPABLE: the bits of [`super::Presence`].
     pub const PRESENCE: &str = "PRESENCE";
     /// `Array<FewTables>`, MMAPABLE, one entry a family: the host's routes once more, if they are few.
@@ -188,6 +203,10 @@ pub mod global {
     pub const TRACK: &str = "TRACK";
     /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
     pub const VLAN: &str = "VLAN";
+    /// `u32`: 1 if any service is QUIC's.
+    pub const QUIC: &str = "QUIC";
+    /// `u32`: 1 if any service has more than one port, 2 if any has a prefix of VIPs.
+    pub const PORTS: &str = "PORTS";
     /// `u32`: 1 if any service uses gue.
     pub const HAVE_GUE: &str = "HAVE_GUE";
     /// `u32`: one of [`super::mode`].
@@ -218,8 +237,10 @@ mod pod {
         Connection,
         CookieKeys,
         FewTables,
+        crate::quic::Formats,
         FlowKey,
         HandshakeTimes,
+        ListenRow,
         NeighbourKey,
         NeighbourRow,
         NeighbourWanted,
@@ -230,7 +251,9 @@ mod pod {
         OpeningState,
         Pin,
         Policy,
+        PortList,
         ProvenSource,
+        QuicId,
         RememberedSource,
         ReplyRow,
         RouteKey,

@@ -32,6 +32,12 @@ impl Be16 {
     pub const fn raw(self) -> u16 {
         self.0
     }
+
+    /// This one, or the other where this is zero.
+    #[inline(always)]
+    pub const fn or(self, other: Self) -> Self {
+        if self.0 == 0 { other } else { self }
+    }
 }
 
 impl Be32 {

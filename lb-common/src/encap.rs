@@ -15,12 +15,13 @@ pub const fn overhead(outer_is_v6: bool) -> u16 {
     if outer_is_v6 { Ipv6Hdr::LENGTH as u16 } else { Ipv4Hdr::LENGTH as u16 }
 }
 
-/// The value of [`crate::abi::BackendRow::outer_sum`]; 0 if the outer header is IPv6, which has no checksum.
-pub const fn outer_sum(source: &Address, destination: &Address, inner_is_v6: bool) -> u32 {
+/// The value of [`crate::abi::BackendRow::outer_sum`], which is that of a tunnel for IPv4; 0 if the outer header is IPv6, which
+/// has no checksum.
+pub const fn outer_sum(source: &Address, destination: &Address) -> u32 {
     if !destination.is_v4() {
         return 0;
     }
-    constant_sum_v4(source, destination, inner_protocol(inner_is_v6)).unfolded()
+    constant_sum_v4(source, destination, protocol::IPIP).unfolded()
 }
 
 /// The outer header of a packet of `length` bytes, from an outer sum made by [`outer_sum`].
@@ -34,6 +35,8 @@ pub fn outer_v4(
     outer_sum: u32,
 ) -> Ipv4Hdr {
     let constant = Sum::begun(outer_sum);
+    let constant =
+        if inner_is_v6 { constant.second(protocol::IPV6 - protocol::IPIP) } else { constant };
     compose_v4(source, destination, inner_protocol(inner_is_v6), traffic_class, length, constant)
 }
 
@@ -82,7 +85,7 @@ mod tests {
     fn outer_headers_are_valid_for_every_length_and_class() {
         let (source, destination) = (address("10.0.0.1"), address("10.255.254.253"));
         for inner_is_v6 in [false, true] {
-            let sum = outer_sum(&source, &destination, inner_is_v6);
+            let sum = outer_sum(&source, &destination);
             for length in 20..=9000 {
                 for class in [0, 1, 3, 0xb8, 0xff] {
                     let outer = outer_v4(&source, &destination, inner_is_v6, class, length, sum);
@@ -107,7 +110,7 @@ mod tests {
         assert_eq!((outer.payload_len, outer.next_hdr), (1400u16.to_be_bytes(), 4));
         assert_eq!((outer.source(), outer.destination()), (source, destination));
         assert_eq!(outer_v6(&source, &destination, true, 0, 60).next_hdr, 41);
-        assert_eq!(outer_sum(&source, &destination, false), 0);
+        assert_eq!(outer_sum(&source, &destination), 0);
     }
 
     #[test]

@@ -92,9 +92,8 @@ pub fn middle(
 /// both.
 #[inline(always)]
 pub fn outer_v4(source: &Address, destination: &Address, inner: &Inner, outer_sum: u32) -> Ipv4Hdr {
-    let carried = if inner.is_v6 { protocol::IPV6 } else { protocol::IPIP };
     let constant = Sum::begun(outer_sum).change_word(
-        u16::from_ne_bytes([HOP_LIMIT, carried]),
+        u16::from_ne_bytes([HOP_LIMIT, protocol::IPIP]),
         u16::from_ne_bytes([HOP_LIMIT, protocol::UDP]),
     );
     let length = inner.length.wrapping_add(OVERHEAD);
@@ -200,7 +199,7 @@ mod tests {
                 let parts = [&addresses[..], &pseudo, &bytes(middle), &word.to_ne_bytes()];
                 assert_eq!(plain(&parts), 0, "word {word:#x}");
                 if source.is_v4() {
-                    let constant = outer_sum(&source, &destination, is_v6);
+                    let constant = outer_sum(&source, &destination);
                     let outer = bytes(outer_v4(&source, &destination, &inner, constant));
                     assert_eq!(plain(&[&outer]), 0, "word {word:#x}");
                     assert_eq!((outer[1], outer[9]), (word as u8, 17));

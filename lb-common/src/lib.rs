@@ -19,8 +19,10 @@ pub mod ip;
 pub mod limit;
 #[cfg(any(test, feature = "user"))]
 pub mod maglev;
+pub mod mss;
 pub mod observe;
 pub mod parse;
+pub mod quic;
 pub mod quote;
 pub mod rewrite;
 #[cfg(test)]

@@ -42,12 +42,12 @@ pub struct Packet {
     pub hop_limit: u8,
     /// TOS or traffic class.
     pub traffic_class: u8,
-    /// TCP flags ([`tcp_flag`]); 0 for UDP.
+    /// TCP flags ([`tcp_flag`]); 0 for UDP, but SYN for what may open a QUIC connection.
     pub flags: u8,
 }
 
 impl Packet {
-    /// Whether it opens a TCP connection (SYN without ACK).
+    /// Whether it opens a TCP connection (SYN without ACK), or may open a QUIC connection.
     #[inline(always)]
     pub const fn is_opening(&self) -> bool {
         self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN

@@ -22,7 +22,7 @@ pub const HANDSHAKE_WINDOW: u32 = 65_535;
 /// What a packet says about its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// A TCP SYN without ACK (a QUIC Initial, once QUIC is built): opens a flow.
+    /// A TCP SYN without ACK, or a QUIC Initial or 0-RTT packet: opens a flow.
     Opening {
         /// The client's initial sequence number, host order.
         isn: u32,

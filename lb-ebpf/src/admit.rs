@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use crate::{
-    maps, openings, options,
+    maps, mss, openings, options,
     packet::XdpFrame,
     verdict::{Answer, Verdict},
 };
@@ -23,22 +23,54 @@ pub fn packet<F: Family>(
         return Err(Verdict::drop(Reason::SourceRoute, service.id));
     }
     let flags = service.flags;
-    if flags & (LISTS | service_flag::REJECT | service_flag::DROP | openings::LOOKED_AT) != 0 {
+    if flags & (LISTS | OUT | openings::LOOKED_AT | service_flag::CLAMP_MSS) != 0 {
         check_lists(service, &packet.flow.source)?;
         if flags & service_flag::NEW_ONLY != 0 && !packet.is_opening() {
             return check_hop_limit(packet, service);
         }
-        if flags & service_flag::REJECT != 0 {
-            return Err(Verdict::answer(Answer::Refusal, Reason::NoBackend, 0, service.id));
-        }
-        if flags & service_flag::DROP != 0 {
-            return Err(Verdict::drop(Reason::NoBackend, service.id));
-        }
+        check_backends(flags, service.id)?;
         if flags & openings::LOOKED_AT != 0 {
             openings::check::<F>(frame.context(), packet.flags, service.id, flags)?;
         }
+        if flags & service_flag::CLAMP_MSS != 0 && packet.is_opening() {
+            mss::clamp(frame.context(), packet.transport, service.id);
+        }
     }
     check_hop_limit(packet, service)
+}
+
+/// The same for a datagram of a service that limits no openings.
+#[inline(always)]
+pub fn datagram<F: Family>(
+    frame: &XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+) -> Result<(), Verdict> {
+    if F::HAS_OPTIONS && options::has_source_route(frame) {
+        return Err(Verdict::drop(Reason::SourceRoute, service.id));
+    }
+    let flags = service.flags;
+    if flags & (LISTS | OUT) != 0 {
+        check_lists(service, &packet.flow.source)?;
+        if flags & service_flag::NEW_ONLY == 0 || packet.is_opening() {
+            check_backends(flags, service.id)?;
+        }
+    }
+    check_hop_limit(packet, service)
+}
+
+/// Flags of services without a backend.
+const OUT: u32 = service_flag::REJECT | service_flag::DROP;
+
+#[inline(always)]
+fn check_backends(flags: u32, service: u32) -> Result<(), Verdict> {
+    if flags & service_flag::REJECT != 0 {
+        return Err(Verdict::answer(Answer::Refusal, Reason::NoBackend, 0, service));
+    }
+    if flags & service_flag::DROP != 0 {
+        return Err(Verdict::drop(Reason::NoBackend, service));
+    }
+    Ok(())
 }
 
 /// Flags of services with a list.

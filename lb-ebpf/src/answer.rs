@@ -1,12 +1,13 @@
 //! The answers that dropped packets deserve, made in place: the frame becomes the answer and goes back where it came
 //! from.
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Address, Reason, protocol},
     frame::{Ethernet, Frame, Pair, Tcp, Wire},
     icmp::{self, Error, ErrorHeaders},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, Packet},
+    parse::{self, Family, NETWORK, Packet, V4, V4Options, V6, V6Extended},
     tcp_reset::{self, Segment, payload_length},
 };
 
@@ -18,8 +19,38 @@ use crate::{
 };
 
 /// Gives the answer that a verdict names, if the rate limit allows.
-#[inline(never)]
+#[inline(always)]
 pub fn give<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    let (context, verdict) = (context.pointer(), verdict.word());
+    Verdict::of_word(match (F::Header::IS_V6, F::FIXED) {
+        (true, true) => answer_v6(context, verdict),
+        (true, false) => answer_v6_extended(context, verdict),
+        (false, true) => answer_v4(context, verdict),
+        (false, false) => answer_v4_options(context, verdict),
+    })
+}
+
+/// [`give`] in the shape of global functions, one a family, each verified once and not for every verdict that leads to it.
+macro_rules! answers {
+    ($($family:ident: $answer:ident;)*) => { $(
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $answer(context: *mut xdp_md, verdict: u64) -> u64 {
+            // SAFETY: the program's own argument; the caller's frame is not in use any more.
+            give_as::<$family>(unsafe { Context::new(context) }, Verdict::of_word(verdict)).word()
+        }
+    )* };
+}
+
+answers! {
+    V4: answer_v4;
+    V4Options: answer_v4_options;
+    V6: answer_v6;
+    V6Extended: answer_v6_extended;
+}
+
+#[inline(always)]
+fn give_as<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let frame = context.frame();
     let packet = parse::outline::<F>(&frame)
         .and_then(|outline| parse::examine_reply::<F>(&frame, &outline).ok());

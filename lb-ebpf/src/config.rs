@@ -5,6 +5,7 @@
 use aya_ebpf::Global;
 use lb_common::{
     abi::mode,
+    be::Be16,
     hash::{HashKeys, KEYS},
 };
 
@@ -40,9 +41,23 @@ pub static LIMIT_OPENINGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TRACK: Global<u32> = Global::new(0);
 
+/// 1 if any service is QUIC's.
+#[unsafe(no_mangle)]
+pub static QUIC: Global<u32> = Global::new(0);
+
 /// 1 if any service uses gue.
 #[unsafe(no_mangle)]
 pub static HAVE_GUE: Global<u32> = Global::new(0);
+
+/// 1 if any service has more than one port, 2 if any has a prefix of VIPs.
+#[unsafe(no_mangle)]
+pub static PORTS: Global<u32> = Global::new(0);
+
+/// A port, or a packet's own where services of several ports keep that.
+#[inline(always)]
+pub fn port_or_own(port: Be16, own: Be16) -> Be16 {
+    if PORTS.load() == 0 { port } else { port.or(own) }
+}
 
 /// 1 if tagged frames are balanced.
 #[unsafe(no_mangle)]

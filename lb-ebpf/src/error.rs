@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::{
-    count, forward, maps,
+    config, count, forward, maps,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     select, service, sum,
@@ -33,7 +33,7 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
         let of_no_flow = || of_no_flow(&carrier.destination);
         let quote = quoted::<F>(&frame, &carrier).ok_or_else(of_no_flow)?;
         let flow = quote.flow.reversed();
-        let service = service::find(&frame, &flow).ok_or_else(of_no_flow)?;
+        let service = service::find_any(&frame, &flow).ok_or_else(of_no_flow)?;
         let packet = admit::<F>(&frame, &carrier, flow, service)?;
         let backend = select::whereabouts::<F>(&flow, service)?;
         let verdict = forward::error::<F>(frame, &packet, &quote, service, backend)?;
@@ -66,7 +66,7 @@ fn quoted<F: Family>(frame: &XdpFrame, carrier: &Carrier) -> Option<Quote> {
 #[inline(always)]
 fn of_no_flow(vip: &Address) -> Verdict {
     match service::address(vip) {
-        Some(address_value::VIP_LOCAL) => Verdict::pass(Reason::NoServicePassed),
+        address_value::VIP_LOCAL => Verdict::pass(Reason::NoServicePassed),
         _ => Verdict::drop(Reason::IcmpErrorBad, 0),
     }
 }
@@ -146,7 +146,8 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
     if hop.mtu != 0 && carrier.length > hop.mtu {
         return Err(drop(Reason::TooBig));
     }
-    translate_error::<F>(&mut frame, &quote, End::Source, &reply.vip, reply.port)
+    let port = config::port_or_own(reply.port, quote.flow.destination_port);
+    translate_error::<F>(&mut frame, &quote, End::Source, &reply.vip, port)
         .ok_or(drop(Reason::L4Truncated))?;
     *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
         hop.macs.ethernet(F::Header::ETHER_TYPE);

@@ -42,6 +42,17 @@ pub fn packet<F: Family>(
     send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
 }
 
+/// Forwards a datagram: there is no connection to be counted, and none that tells of its backend.
+#[inline(always)]
+pub fn datagram<F: Family>(
+    frame: XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+    backend: BackendId,
+) -> Result<Verdict, Verdict> {
+    send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
+}
+
 /// Forwards a first fragment, or an atomic one, to a backend. Fragments are not answered: they are no whole packets.
 #[inline(always)]
 pub fn first_fragment<F: Family>(
@@ -167,9 +178,11 @@ fn direct<F: Family>(
                 handshake::began(&frame, packet);
             }
             way_back::note(&packet.flow.source, frame.context().ingress(), from);
+            let port = config::port_or_own(port, packet.flow.destination_port);
             translate::<F>(&mut frame, packet, End::Destination, address, port)?;
         }
         (Some((address, port)), Rewrite::Quote(quote)) => {
+            let port = config::port_or_own(port, quote.flow.source_port);
             translate_error::<F>(&mut frame, quote, End::Destination, address, port)?;
         }
         (Some((address, _)), Rewrite::Address) => {

@@ -14,7 +14,7 @@ use lb_common::{
 };
 
 use crate::{
-    count, forward, maps,
+    config, count, forward, maps,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     select, service,
@@ -55,7 +55,7 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
 fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Verdict> {
     let nobody = |reason| Verdict::drop(reason, 0);
     let flow = fragment::flow::<F>(&frame, fragment).map_err(nobody)?;
-    let service = service::find(&frame, &flow)
+    let service = service::find_any(&frame, &flow)
         .ok_or_else(|| of_nobody(&flow.destination, Reason::FragmentDropped))?;
     let drop = |reason| Verdict::drop(reason, service.id);
     if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
@@ -75,7 +75,7 @@ fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Ver
 #[inline(always)]
 fn of_nobody(vip: &Address, reason: Reason) -> Verdict {
     match service::address(vip) {
-        Some(address_value::VIP_LOCAL) => Verdict::pass(Reason::NoServicePassed),
+        address_value::VIP_LOCAL => Verdict::pass(Reason::NoServicePassed),
         _ => Verdict::drop(reason, 0),
     }
 }
@@ -186,7 +186,8 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
         if !remembers {
             return Err(drop(Reason::FragmentDropped));
         }
-        translate::<F>(&mut frame, &packet, End::Source, &reply.vip, reply.port)
+        let port = config::port_or_own(reply.port, packet.flow.source_port);
+        translate::<F>(&mut frame, &packet, End::Source, &reply.vip, port)
             .ok_or(drop(Reason::L4Truncated))?;
     } else {
         let header = frame.view_mut::<F::Header>(NETWORK).ok_or(drop(Reason::L3Truncated))?;

@@ -6,13 +6,16 @@
 use aya_ebpf::{bindings::xdp_action, helpers::generated, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{Clock, Reason, mode},
+    abi::{Clock, Reason, ServiceRow, mode},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
-    parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
+    parse::{self, Family, NETWORK, Outline, V4, V4Options, V6, V6Extended},
 };
 use lb_ebpf::{
-    admit, answer, challenge, config, count, error, forward, fragment, maps, packet::Context,
-    sample, select, service, trace, unserved, verdict::Verdict, vlan,
+    admit, answer, challenge, config, count, error, forward, fragment, maps,
+    packet::{Context, XdpFrame},
+    quic, sample, select, service, trace, unserved,
+    verdict::Verdict,
+    vlan,
 };
 
 /// The balancer: XDP hands it every frame of the NICs it is attached to.
@@ -70,10 +73,12 @@ fn decide_untagged(context: Context) -> Verdict {
     }
     match ethernet.ether_type {
         ETHER_TYPE_V4 => match frame.view::<[u8; 2]>(NETWORK) {
-            Some([0x45, _]) => finish::<V4>(context, balance::<V4>(context)),
-            _ => finish::<V4Options>(context, balance::<V4Options>(context)),
+            Some([0x45, _]) => finish::<V4>(context, balance_any::<V4>(context)),
+            _ => finish::<V4Options>(context, balance_any::<V4Options>(context)),
         },
-        ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => finish_v6(context, balance::<V6>(context)),
+        ETHER_TYPE_V6 if config::HAVE_V6.load() != 0 => {
+            finish_v6(context, balance_any::<V6>(context))
+        }
         _ => not_ours,
     }
 }
@@ -86,15 +91,48 @@ fn balance<F: Family>(context: Context) -> Verdict {
         let unserved = Verdict::unserved();
         let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
         let service = service::find(&frame, &outline.flow).ok_or(unserved)?;
-        let packet = parse::examine::<F>(&frame, &outline)
-            .map_err(|reason| Verdict::drop(reason, service.id))?;
-        admit::packet::<F>(&frame, &packet, service)?;
-        let backend = select::backend::<F>(&frame, &packet, service)?;
-        forward::packet::<F>(frame, &packet, service, backend)
+        serve::<F>(frame, &outline, service)
     };
     match go() {
         Ok(verdict) | Err(verdict) => verdict,
     }
+}
+
+#[inline(always)]
+fn serve<F: Family>(
+    frame: XdpFrame,
+    outline: &Outline,
+    service: &ServiceRow,
+) -> Result<Verdict, Verdict> {
+    if quic::wanted(service.flags) {
+        return Err(Verdict::quic());
+    }
+    let packet =
+        parse::examine::<F>(&frame, outline).map_err(|reason| Verdict::drop(reason, service.id))?;
+    admit::packet::<F>(&frame, &packet, service)?;
+    let backend = select::backend::<F>(&frame, &packet, service)?;
+    forward::packet::<F>(frame, &packet, service, backend)
+}
+
+/// [`balance`] where there are services of several ports or of prefixes: a copy, so that it costs nothing where there are none.
+#[inline(never)]
+fn balance_ports<F: Family>(context: Context) -> Verdict {
+    let frame = context.frame();
+    let go = || {
+        let unserved = Verdict::unserved();
+        let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
+        let service = service::find_any(&frame, &outline.flow).ok_or(unserved)?;
+        serve::<F>(frame, &outline, service)
+    };
+    match go() {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+/// The one of the two that this node needs.
+#[inline(always)]
+fn balance_any<F: Family>(context: Context) -> Verdict {
+    if config::PORTS.load() == 0 { balance::<F>(context) } else { balance_ports::<F>(context) }
 }
 
 /// As [`finish`]; a packet with extension headers turns out to be one when it is for no service as far as one can see.
@@ -105,7 +143,7 @@ fn finish_v6(context: Context, verdict: Verdict) -> Verdict {
     }
     let verdict = unserved::packet::<V6>(context);
     if verdict.is_extended() {
-        return finish::<V6Extended>(context, balance::<V6Extended>(context));
+        return finish::<V6Extended>(context, balance_any::<V6Extended>(context));
     }
     finish_served::<V6>(context, verdict)
 }
@@ -119,6 +157,13 @@ fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
 
 #[inline(always)]
 fn finish_served<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    if verdict.is_final() {
+        return verdict;
+    }
+    if config::QUIC.load() != 0 && verdict.is_quic() {
+        let verdict = quic::packet::<F>(context);
+        return if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) };
+    }
     let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
     let verdict =
         if verdict.is_fragment() { fragment::packet::<F>(context, verdict) } else { verdict };

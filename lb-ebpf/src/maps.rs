@@ -9,11 +9,14 @@ use aya_ebpf::{
 use lb_common::abi::{
     Address, BackendCounters, BackendId, BackendLoad, BackendRow, CaptureRecord, CaptureRule,
     CaptureState, Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow,
-    HandshakeTimes, NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters, OpeningBucket,
-    OpeningRules, OpeningState, PRESENCE_BITS, Pin, Policy, PrefixKey, Presence, ProvenSource,
-    REASONS, RememberedSource, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket,
-    ServiceLoad, ServiceRow, Slot, SourceKey, SourceRates, Trace, VerifiedSources,
+    HandshakeTimes, ListenRow, NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters,
+    OpeningBucket, OpeningRules, OpeningState, PORT_LIST_ENTRIES, PRESENCE_BITS, Pin, Policy,
+    PortEntry, PortList, PrefixKey, Presence, ProvenSource, QuicId, REASONS, RememberedSource,
+    ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceLoad, ServiceRow, Slot,
+    SourceKey, SourceRates, Trace, VerifiedSources,
 };
+
+use lb_common::quic::Formats;
 
 use crate::{lpm::longest_match, scratch::Scratch};
 
@@ -23,6 +26,17 @@ pub static SERVICE_TABLE: Array<ServiceBucket> = Array::with_max_entries(64, BPF
 /// Addresses that `SERVICE_TABLE` may know.
 #[map]
 pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_BITS / 64, BPF_F_MMAPABLE);
+/// Port ranges by list.
+#[map]
+pub static PORT_LISTS: Array<PortList> =
+    Array::with_max_entries(lb_common::abi::PORT_LISTS, BPF_F_MMAPABLE);
+/// VIPs that are prefixes.
+#[map]
+pub static VIP_PREFIXES: LpmTrie<PrefixKey, u32> =
+    LpmTrie::with_max_entries(lb_common::abi::VIP_PREFIXES, 0);
+/// What services listen on, by service id; for the controller alone.
+#[map]
+pub static LISTENS: Array<ListenRow> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 /// Services by row.
 #[map]
 pub static SERVICES: Array<ServiceRow> = Array::with_max_entries(64, BPF_F_MMAPABLE);
@@ -104,11 +118,18 @@ pub static HANDSHAKES: Array<u64> = Array::with_max_entries(lb_common::handshake
 /// Times of handshakes by backend id.
 #[map]
 pub static HANDSHAKE_TIMES: Array<HandshakeTimes> = Array::with_max_entries(1_024, 0);
+/// Backends by the server ids in connection ids.
+#[map]
+pub static QUIC_IDS: HashMap<QuicId, u32> =
+    HashMap::with_max_entries(lb_common::quic::SERVERS, BPF_F_NO_PREALLOC);
+/// Formats of connection ids, by service id.
+#[map]
+pub static QUIC_FORMATS: Array<Formats> = Array::with_max_entries(64, 0);
 /// Connections of services that count them. Memory is taken with each.
 #[map]
 pub static CONNECTIONS: HashMap<FlowKey, Connection> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
-/// Limits of rate and thresholds of the SYN-flood stage, by service id.
+/// What handshakes may do, by service id: limits of rate, thresholds of the SYN-flood stage, the MSS clamp.
 #[map]
 pub static OPENING_RULES: Array<OpeningRules> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 /// What has come of late, by service id.
@@ -192,6 +213,31 @@ pub fn find_entry(bucket: u32, address: &Address, selector: u32) -> Option<u32> 
         }
     }
     None
+}
+
+/// The value of the first range in a list of `PORT_LISTS` that has a port (host order).
+#[inline(always)]
+pub fn find_port(list: u32, port: u16) -> Option<u32> {
+    let list = PORT_LISTS.get_ptr(list)?;
+    for index in 0..PORT_LIST_ENTRIES {
+        // SAFETY: the pointer is into a map's value, which is as long as the list and outlives the program; the controller
+        // stores each word whole, so a volatile read sees it whole.
+        let entry = PortEntry(unsafe { (&raw const (*list).entries[index].0).read_volatile() });
+        if entry.0 == 0 {
+            return None;
+        }
+        if entry.has(port) {
+            return Some(entry.value());
+        }
+    }
+    None
+}
+
+/// What `VIP_PREFIXES` says of an address under a protocol's number, or under 0.
+#[inline(always)]
+pub fn find_prefix(address: &Address, protocol: u32) -> Option<u32> {
+    let [a, b, c, d] = address.words.map(|word| word.raw());
+    longest_match(&VIP_PREFIXES, [u32::BITS + 128, protocol, a, b, c, d])
 }
 
 /// The slot at an index of the arena.

@@ -2,7 +2,7 @@
 //! becomes that service's VIP again, on whichever node.
 
 use lb_common::{
-    abi::{BackendId, Phase, Reason, ReplyRow, protocol},
+    abi::{BackendId, Phase, Reason, ReplyRow, protocol, service_flag},
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet},
@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    config, connection, count, handshake, maps,
+    config, connection, count, handshake, maps, mss,
     nexthop::{self, Hop},
     observe,
     packet::{Context, XdpFrame},
@@ -48,7 +48,7 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     }
     let backend = service::replying_backend(&outline.flow).ok_or(not_ours)?;
     let reply = maps::REPLIES.get(backend).ok_or(not_ours)?;
-    let service = maps::SERVICES.get(reply.row).map_or(0, |row| row.id);
+    let (service, flags) = maps::SERVICES.get(reply.row).map_or((0, 0), |row| (row.id, row.flags));
     let drop = |reason| Verdict::drop(reason, service);
 
     let packet = parse::examine_reply::<F>(&frame, &outline).map_err(drop)?;
@@ -63,6 +63,9 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         }
         if is_syn_ack(&packet) {
             note_syn_ack::<F>(frame.context(), reply, backend);
+            if flags & service_flag::CLAMP_MSS != 0 {
+                mss::clamp(frame.context(), packet.transport, service);
+            }
         }
     }
     if config::TRACK.load() != 0 && says_something(&packet) {
@@ -76,7 +79,8 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         let verdict = Verdict::answer(Answer::TooBig, Reason::TooBig, hop.mtu, service);
         return Err(verdict.of_reply());
     }
-    translate::<F>(&mut frame, &packet, End::Source, &reply.vip, reply.port)
+    let port = config::port_or_own(reply.port, packet.flow.source_port);
+    translate::<F>(&mut frame, &packet, End::Source, &reply.vip, port)
         .ok_or(drop(Reason::L4Truncated))?;
     *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
         hop.macs.ethernet(F::Header::ETHER_TYPE);

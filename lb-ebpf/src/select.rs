@@ -2,12 +2,13 @@
 
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol, service_flag},
     frame::{Frame, Tcp, be32, tcp_flag},
     hash::{ring_hash, slot_of},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, Packet, extensions::Place},
+    parse::{self, Family, NETWORK, Packet, V4, V4Options, V6, V6Extended, extensions::Place},
     select::{self, Context, Segment, home, select},
     tcp_reset::{payload_length, sequence_length},
 };
@@ -17,7 +18,7 @@ use crate::{
     config, maps,
     packet::{self, Walked, XdpFrame},
     pin::{self, FlowPins},
-    trace, track,
+    quic, trace, track,
     verdict::Verdict,
 };
 
@@ -54,6 +55,35 @@ pub fn backend<F: Family>(
     Ok(backend)
 }
 
+/// The backend of a datagram to a QUIC service whose connection id names none.
+#[inline(always)]
+pub fn backend_of_datagram<F: Family>(
+    frame: &XdpFrame,
+    packet: &Packet,
+    service: &ServiceRow,
+) -> Result<BackendId, Verdict> {
+    let hash = hash_of::<F>(service, &packet.flow);
+    if track::wanted(service.flags) {
+        let backend = track::backend::<F>(frame.context(), &Ask::of(service, hash));
+        if backend != BackendId::NONE {
+            return Ok(backend);
+        }
+    }
+    let slot = slot_at(service, service.ring, service.slots, hash)?;
+    let mut backend = slot.owner();
+    if slot.phase() != Phase::Settled {
+        let base = base::<F>(service, slot, &packet.flow)?;
+        let context = Context { slot, base, service: service.id, sees_replies: false };
+        let end = if F::HAS_EXTENSIONS { frame.extensions() } else { Place(0) };
+        let opens = packet.is_opening();
+        backend = changing_datagram::<F>(frame.context(), end, opens, &context);
+    }
+    if backend == BackendId::NONE {
+        return Err(Verdict::drop(Reason::NoBackend, service.id));
+    }
+    Ok(backend)
+}
+
 /// The backend of a flow, given in the client's direction, for a packet that says nothing about the flow's state.
 #[inline(always)]
 pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<BackendId, Verdict> {
@@ -66,7 +96,8 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
     }
     let slot = slot_at(service, service.ring, service.slots, hash)?;
     let mut backend = slot.owner();
-    if slot.phase() != Phase::Settled && flow.protocol == protocol::TCP {
+    let has_pins = flow.protocol == protocol::TCP || quic::wanted(service.flags);
+    if slot.phase() != Phase::Settled && has_pins {
         let base = base::<F>(service, slot, flow)?;
         let sees_replies = service.forward == Forward::Nat as u8;
         let context = Context { slot, base, service: service.id, sees_replies };
@@ -142,6 +173,80 @@ fn changing<F: Family>(context: packet::Context, end: u32, about: &Context) -> u
     // Each kind has a way of its own: where they met, fields that only the one has would be fetched from the stack for the other,
     // too, which the verifier of kernels before 6.3 refuses.
     match segment(tcp, payload) {
+        Segment::Opening { isn } => select(about, &Segment::Opening { isn }, &mut pins).0,
+        other => select(about, &other, &mut pins).0,
+    }
+}
+
+/// The backend of a datagram of QUIC whose slot is not settled.
+#[inline(always)]
+fn changing_datagram<F: Family>(
+    context: packet::Context,
+    end: Place,
+    opens: bool,
+    about: &Context,
+) -> BackendId {
+    let (slot, base) = (about.slot.0, about.base.0);
+    let (context, about) = (context.pointer(), about.service | (opens as u32) << 31);
+    BackendId(match (F::Header::IS_V6, F::FIXED) {
+        (true, true) => changing_datagram_v6(context, slot, base, about),
+        (true, false) => changing_datagram_v6_extended(context, slot, base, about, end.0),
+        (false, true) => changing_datagram_v4(context, slot, base, about),
+        (false, false) => changing_datagram_v4_options(context, slot, base, about),
+    })
+}
+
+/// [`changing_datagram`] in the shape of global functions, one a family, each verified once. The upper bit of `about` says whether it
+/// opens, the others are the service's id.
+macro_rules! changing_datagrams {
+    ($($family:ident: $changing:ident;)*) => { $(
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $changing(
+            context: *mut xdp_md,
+            slot: u64,
+            base: u32,
+            about: u32,
+        ) -> u32 {
+            // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
+            let frame = unsafe { packet::Context::new(context) }.frame();
+            datagram_of::<$family>(&frame, Slot(slot), BackendId(base), about)
+        }
+    )* };
+}
+
+changing_datagrams! {
+    V4: changing_datagram_v4;
+    V4Options: changing_datagram_v4_options;
+    V6: changing_datagram_v6;
+}
+
+/// With where the extension headers end.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn changing_datagram_v6_extended(
+    context: *mut xdp_md,
+    slot: u64,
+    base: u32,
+    about: u32,
+    end: u32,
+) -> u32 {
+    // SAFETY: as above.
+    let frame = Walked::new(unsafe { packet::Context::new(context) }.frame(), Place(end));
+    datagram_of::<V6Extended>(&frame, Slot(slot), BackendId(base), about)
+}
+
+#[inline(always)]
+fn datagram_of<F: Family>(frame: &impl Frame, slot: Slot, base: BackendId, about: u32) -> u32 {
+    let (service, opens) = (about << 1 >> 1, about >> 31 != 0);
+    let about = &Context { slot, base, service, sees_replies: false };
+    // The caller has read the same.
+    let Some(outline) = parse::outline::<F>(frame) else { return BackendId::NONE.0 };
+    trace::changing(about.slot);
+    let mut place = MaybeUninit::uninit();
+    let flow = pin::key(&mut place, &outline.flow);
+    let mut pins = FlowPins { flow, service: about.service };
+    match quic::segment(opens) {
         Segment::Opening { isn } => select(about, &Segment::Opening { isn }, &mut pins).0,
         other => select(about, &other, &mut pins).0,
     }

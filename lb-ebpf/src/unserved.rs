@@ -13,7 +13,7 @@ use network_types::icmp::Icmpv4Hdr;
 use crate::{
     config, maps, options,
     packet::{Context, XdpFrame},
-    reply, service, sum,
+    ports, reply, service, sum,
     verdict::Verdict,
 };
 
@@ -26,7 +26,13 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
         Err(reason) => return Verdict::drop(reason, 0),
     };
     // Most packets that are for no service have nothing to do with any.
-    let value = if maps::may_know(&destination) { service::address(&destination) } else { None };
+    let value = if config::PORTS.load() == ports::PREFIXES {
+        Some(ports::address(&destination)).filter(|value| *value != 0)
+    } else if maps::may_know(&destination) {
+        service::exact_address(&destination)
+    } else {
+        None
+    };
     match value {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),

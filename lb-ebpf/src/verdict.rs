@@ -29,6 +29,7 @@ const QUOTING: u8 = 20;
 const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
+const QUIC: u8 = 24;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -81,6 +82,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn extended() -> Self {
         Self::new(EXTENDED, COUNTED, 0, 0)
+    }
+
+    /// A datagram to a QUIC service: to be looked at by [`crate::quic`].
+    #[inline(always)]
+    pub const fn quic() -> Self {
+        Self::new(QUIC, COUNTED, 0, 0)
     }
 
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
@@ -142,6 +149,12 @@ impl Verdict {
         self.0 as u8 == CHALLENGE
     }
 
+    /// Whether this is [`Verdict::quic`].
+    #[inline(always)]
+    pub const fn is_quic(self) -> bool {
+        self.0 as u8 == QUIC
+    }
+
     /// Whether the packet is a backend's reply.
     #[inline(always)]
     pub const fn is_of_reply(self) -> bool {
@@ -181,6 +194,12 @@ impl Verdict {
             COUNTED => None,
             reason => Some(reason as u32),
         }
+    }
+
+    /// From [`Verdict::word`].
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        Self(word)
     }
 
     /// The whole word, as [`lb_common::abi::Trace`] has it.

@@ -14,6 +14,7 @@ mod doctor;
 mod drain;
 mod events;
 mod exit;
+mod fleet;
 mod health;
 mod history;
 mod import;
@@ -80,6 +81,7 @@ enum Verb {
     Drain(drain::Drain),
     Ready(admin::Ready),
     Node(node::Node),
+    Fleet(fleet::Fleet),
     Maint(admin::Maint),
     Weight(weight::Weight),
     Lookup(lookup::Lookup),
@@ -132,6 +134,7 @@ fn dispatch(connection: &Connection, verb: Verb) -> anyhow::Result<Exit> {
         Verb::Drain(drain) => drain.execute(connection),
         Verb::Ready(ready) => ready.execute(connection),
         Verb::Node(node) => node.execute(connection),
+        Verb::Fleet(fleet) => fleet.execute(connection),
         Verb::Maint(maint) => maint.execute(connection),
         Verb::Weight(weight) => weight.execute(connection),
         Verb::Why(why) => why.execute(connection),

@@ -161,7 +161,7 @@ services:
 conf/lb.yaml:3:14: unknown key `adress` in services[0].listen: did you mean `address`?
      3 |     listen: {adress: 192.0.2.10, address: 192.0.2.10, port: 0}
        |              ^^^^^^
-conf/lb.yaml:3:61: 0 in services[0].listen.port is out of bounds: write a number from 1 to 65535
+conf/lb.yaml:3:61: `0` in services[0].listen.port is not a port: write a number from 1 to 65535, a range as in 8000-8999, or any
      3 |     listen: {adress: 192.0.2.10, address: 192.0.2.10, port: 0}
        |                                                             ^"
         );

@@ -10,6 +10,7 @@ mod alloc;
 mod apply;
 pub mod capture;
 mod change;
+mod claims;
 mod cluster;
 mod commands;
 mod config_file;
@@ -35,7 +36,9 @@ pub mod options;
 mod passive;
 mod persist;
 mod policy;
+mod ports;
 mod private_file;
+mod quic;
 mod reload;
 mod report;
 mod retire;
@@ -44,6 +47,7 @@ mod rings_ahead;
 mod seed;
 mod service_manager;
 mod settings;
+mod shared;
 pub mod state;
 mod take_over;
 mod waiting;
@@ -69,7 +73,6 @@ use tokio::{
     sync::{mpsc, watch as watching},
 };
 
-pub use self::reload::ReloadError;
 use self::{
     alloc::{Numbers, Spans},
     loaded::Service,
@@ -80,6 +83,7 @@ use self::{
     state::State,
     waiting::Waiting,
 };
+pub use self::{reload::ReloadError, revisions::hash as text_hash, shared::LAST_GOOD};
 use crate::{
     api::{self, peer::GroupLevel},
     config::{
@@ -137,6 +141,10 @@ enum Event {
     Heard(Box<crate::discovery::resolver::Heard>),
     /// A directory of backends has been looked at.
     Seen(Box<crate::discovery::watch::Seen>),
+    /// Another host says that an address of this one is its own.
+    Claimed(crate::net::claims::Claim),
+    /// The shared configuration was heard of.
+    Shared(crate::etcd::Heard),
     /// Another node was heard of.
     Cluster {
         /// Which start of the cluster's connections it is of.
@@ -158,6 +166,8 @@ struct Node {
     taking_over: bool,
     /// A new data plane whose first checks have not all been answered.
     starting: bool,
+    /// A service with a list of ports has another row than the list says.
+    ports_due: bool,
     /// What is written down of the state.
     saved: persist::Persistence,
     config: Option<Config>,
@@ -186,6 +196,10 @@ struct Node {
     dashboard: Option<api::server::dashboard::DashboardHandle>,
     dashboard_problem: Option<String>,
     services: Vec<Service>,
+    /// Who else says that a VIP is theirs.
+    claims: claims::Claims,
+    /// The configuration is from etcd.
+    shared: Option<shared::Shared>,
     /// The other nodes.
     peers: cluster::Peers,
     /// Keys of ADDRESS entries in the service table.
@@ -265,7 +279,15 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let (commands, mut requests) = mpsc::channel(64);
 
     let trial_ended = saved.as_mut().and_then(|state| settle_trial(&options, state));
-    let (file, config_error) = first_config(&options, saved.as_ref())?;
+    let is_trial = saved.as_ref().is_some_and(|state| state.trial.is_some());
+    let shared = match &options.shared {
+        Some(location) => shared::first(&options, location).await?.filter(|_| !is_trial),
+        None => None,
+    };
+    let (file, config_error) = match &shared {
+        Some(first) => (first.parsed.clone(), None),
+        None => first_config(&options, saved.as_ref())?,
+    };
     let text = file.source().text.clone();
     let set = saved.as_ref().map(|state| state.settings.as_slice()).unwrap_or_default();
     let (parsed, config_error) = with_settings(file, set, config_error);
@@ -284,7 +306,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
         let expanded = node.expanded(&parsed.config);
         node.adopt(&expanded.config);
     }
-    node.apply_first(parsed, text)?;
+    node.apply_first_of(parsed, text, shared)?;
     node.finish_take_over()?;
     node.started = true;
     node.note_start();
@@ -301,7 +323,13 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     // Everything is in place; from here on, no thread of this process may do more than forwarding takes.
     privileges::give_up()?;
     privileges::require_readable(&node.options.config)?;
-    let _watch = watch::watch(&node.options.config, events.clone())?;
+    let _watch = match node.options.shared {
+        None => Some(watch::watch(&node.options.config, events.clone())?),
+        Some(_) => {
+            node.follow_shared();
+            None
+        }
+    };
     node.dataplane.spawn_logger();
     let wanted = node.dataplane.wanted()?;
     tokio::spawn(forward_wanted(wanted, events.clone()));
@@ -518,6 +546,7 @@ impl Node {
         let events_before = std::mem::take(&mut state.events);
         let kept = state.discovered.clone();
         let joins = config.cluster.is_some() && !dataplane.adopted();
+        let claims = claims::Claims::start(&network, &events);
         Ok(Self {
             hz: dataplane.hz()?,
             force: options.force,
@@ -528,6 +557,7 @@ impl Node {
             started: false,
             taking_over,
             starting: !dataplane.adopted(),
+            ports_due: false,
             saved: persist::Persistence::default(),
             config: None,
             xdp_mode: config.xdp_mode,
@@ -549,6 +579,8 @@ impl Node {
             dashboard: None,
             dashboard_problem: None,
             services: Vec::new(),
+            claims,
+            shared: None,
             peers: cluster::Peers::new(joins),
             addresses: HashSet::new(),
             interfaces: Vec::new(),
@@ -651,6 +683,8 @@ impl Node {
             Event::Failed(failure) => self.backend_failed(&failure),
             Event::Heard(heard) => self.name_heard(*heard),
             Event::Seen(seen) => self.directory_seen(&seen),
+            Event::Claimed(claim) => self.claimed(claim),
+            Event::Shared(heard) => self.shared_heard(heard),
             Event::Cluster { of, event } => self.heard_of(of, *event),
             Event::Reload(cause) => {
                 // Errors are in the log and in `lb status`.
@@ -725,6 +759,7 @@ impl Node {
                 break;
             }
         }
+        self.publish_due_ports();
         self.save_health();
     }
 
@@ -744,6 +779,8 @@ impl Node {
         self.starting &= self.services.iter().any(|service| service.starting_until.is_some());
         self.tell_capture();
         self.mind_cluster();
+        self.mind_shared();
+        self.mind_claims();
         self.keep();
         self.count_connections();
         self.mind_openings();
@@ -880,6 +917,8 @@ fn dataplane_options(
         observe: config.services.iter().any(|service| service.observe.is_some()),
         limit_openings: openings::wanted(config),
         track,
+        quic: quic::wanted(config),
+        ports: ports::wanted(config),
         have_gue: config.services.iter().any(|service| service.forward.is_gue()),
         vlan: config.vlan,
         have_v6: true,

@@ -31,10 +31,12 @@ mod options;
 mod permission;
 mod pinned;
 mod pins;
+mod ports;
 mod prefix;
 mod prefix_lists;
 mod presence;
 pub mod probe;
+mod quic;
 mod remove;
 mod routes;
 mod samples;
@@ -45,6 +47,7 @@ mod tests;
 mod wanted;
 
 use std::{
+    collections::BTreeMap,
     io,
     mem::offset_of,
     net::IpAddr,
@@ -59,8 +62,8 @@ use ipnet::IpNet;
 use lb_common::{
     abi::{
         Address, BackendCounters, BackendLoad, BackendRow, Clock, Connection, FlowKey,
-        HandshakeTimes, NextHopRow, ObservedCounters, Pin, Policy, REASONS, RememberedSource,
-        ReplyRow, ServiceLoad, ServiceRow, SourceKey,
+        HandshakeTimes, ListenRow, NextHopRow, ObservedCounters, Pin, Policy, PortEntry, REASONS,
+        RememberedSource, ReplyRow, ServiceLoad, ServiceRow, SourceKey,
     },
     be::Be16,
     track::is_open,
@@ -83,7 +86,9 @@ pub use self::{
     openings::Openings,
     options::{Options, Sizes},
     permission::{check as check_permission, missing_capabilities},
+    ports::{ListKey, Ports, PortsError},
     prefix_lists::List,
+    quic::QuicIds,
     samples::Samples,
     table::{EntryKey, TableFull},
     wanted::Wanted,
@@ -118,7 +123,9 @@ pub struct Dataplane {
     services: Table<ServiceRow>,
     backends: Table<BackendRow>,
     replies: Table<ReplyRow>,
+    listens: Table<ListenRow>,
     table: ServiceTable,
+    ports: Ports,
     resting: usize,
     pins: Pins,
     pins_new: Pins,
@@ -129,6 +136,7 @@ pub struct Dataplane {
     loads: Table<BackendLoad>,
     observed: Table<ObservedCounters>,
     openings: Openings,
+    quic_ids: QuicIds,
     counters: Counters,
     routes: Routes,
     neighbours: Neighbours,
@@ -159,6 +167,32 @@ impl Dataplane {
     /// Rows of services.
     pub fn services(&self) -> &Table<ServiceRow> {
         &self.services
+    }
+
+    /// What services listen on beside what their rows say, by id.
+    pub fn listens(&self) -> &Table<ListenRow> {
+        &self.listens
+    }
+
+    /// Lists of ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Makes the lists of ports what they should be; whether a grace period is wanted.
+    pub fn publish_ports(
+        &mut self,
+        wanted: &BTreeMap<ListKey, Vec<PortEntry>>,
+    ) -> Result<bool, PortsError> {
+        self.ports.publish(&mut self.table, wanted)
+    }
+
+    /// Says of which prefixes all addresses are VIPs, and what kind of.
+    pub fn publish_vip_prefixes(
+        &mut self,
+        wanted: &BTreeMap<IpNet, u32>,
+    ) -> Result<(), PortsError> {
+        self.ports.publish_vips(wanted)
     }
 
     /// Changes the run-time flags of a published row; they share a word with the id.
@@ -218,11 +252,13 @@ impl Dataplane {
     /// A grace period begins: what has been removed so far may be used again when it has passed.
     pub fn grace_begins(&mut self) {
         self.resting = self.table.resting();
+        self.ports.grace_begins();
     }
 
     /// The grace period has passed.
     pub fn grace_passed(&mut self) {
         self.table.grace_passed(std::mem::take(&mut self.resting));
+        self.ports.grace_passed();
     }
 
     /// All pins of one table.
@@ -277,6 +313,11 @@ impl Dataplane {
     /// Limits of rate and SYN-flood stages.
     pub fn openings(&self) -> &Openings {
         &self.openings
+    }
+
+    /// Where connection ids of QUIC lead.
+    pub fn quic_ids(&mut self) -> &mut QuicIds {
+        &mut self.quic_ids
     }
 
     /// A tracked flow's entry.
@@ -541,7 +582,9 @@ impl Dataplane {
             && loaded.observe == options.observe
             && loaded.limit_openings == options.limit_openings
             && (loaded.track || !options.track)
+            && (loaded.quic || !options.quic)
             && (loaded.have_gue || !options.have_gue)
+            && loaded.ports >= options.ports
             && loaded.vlan == options.vlan
             && (self.sizes.sources > 1 || options.sizes.sources == 1)
             && (loaded.have_v6 || !options.have_v6)

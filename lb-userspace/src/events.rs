@@ -76,6 +76,10 @@ pub enum Kind {
     Log,
     /// Part of what the daemon has written down cannot be read.
     StateDamaged,
+    /// Another host says that a VIP of this one is its own; or no longer.
+    VipConflict,
+    /// Where the configuration is shared is away, or answers again.
+    Shared,
     /// Another node of the cluster has come, gone, or been refused.
     Cluster,
     /// Another node has another ring for a service, or another seed; or no longer.
@@ -86,7 +90,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -115,6 +119,8 @@ impl Kind {
         Self::DiscoveryFailed,
         Self::Log,
         Self::StateDamaged,
+        Self::VipConflict,
+        Self::Shared,
         Self::Cluster,
         Self::RingMismatch,
         Self::Outvoted,
@@ -151,6 +157,8 @@ impl Kind {
             Self::DiscoveryFailed => "discovery_failed",
             Self::Log => "log",
             Self::StateDamaged => "state_damaged",
+            Self::VipConflict => "vip_conflict",
+            Self::Shared => "shared",
             Self::Cluster => "cluster",
             Self::RingMismatch => "ring_mismatch",
             Self::Outvoted => "outvoted",
@@ -168,6 +176,7 @@ impl Kind {
             | Self::DiscoveryFailed
             | Self::StateDamaged
             | Self::RingMismatch
+            | Self::VipConflict
             | Self::Outvoted => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }

@@ -46,6 +46,10 @@ struct Service {
     name: String,
     address: Option<IpAddr>,
     port: u16,
+    /// The last one of a range.
+    last_port: Option<u16>,
+    /// `mss_clamp:`
+    mss: Option<u16>,
     protocol: Option<&'static str>,
     forward: Forward,
     /// What stands behind `balance:`; empty = what it is without the key.

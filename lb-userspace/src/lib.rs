@@ -5,6 +5,7 @@
 
 mod allocator;
 pub mod api;
+mod authorities;
 pub mod capture;
 pub mod cli;
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod dataplane;
 pub mod discovery;
 pub mod doctor;
 mod durations;
+pub mod etcd;
 pub mod events;
 pub mod explain;
 pub mod health;

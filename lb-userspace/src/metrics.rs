@@ -7,6 +7,7 @@ mod family;
 mod node;
 pub mod process;
 mod services;
+mod shared;
 
 use std::{collections::BTreeMap, fmt::Error, time::SystemTime};
 
@@ -102,6 +103,7 @@ impl Collector for Scrape {
         let encoder = &mut encoder;
         node::encode(encoder, &self.snapshot)?;
         cluster::encode(encoder, &self.snapshot)?;
+        shared::encode(encoder, &self.snapshot)?;
         self.process.encode(encoder)?;
         services::encode(encoder, &self.snapshot)?;
         backends::encode(encoder, &self.snapshot)

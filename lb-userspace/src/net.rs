@@ -5,11 +5,13 @@
 //! are looked up by netlink only, never by /sys: a mount namespace may show another network namespace's /sys there.
 
 mod addresses;
+pub mod claims;
 mod decode;
 mod dump;
 mod follow;
 mod freshness;
 mod neighbour;
+mod packet;
 mod resolve;
 mod snapshot;
 
@@ -20,6 +22,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use packet::packet_address;
 pub use resolve::Path;
 pub use snapshot::{InterfaceAddress, Link, Neighbour, NeighbourState, Route, Snapshot};
 

@@ -8,8 +8,8 @@ use std::{
     path::Path,
 };
 
-/// Longest secret, bytes.
-const LONGEST: u64 = 4096;
+/// Longest secret, bytes: the key of a certificate.
+const LONGEST: u64 = 16 << 10;
 
 /// Reads a secret without the line end after it.
 pub fn read(path: &Path) -> Result<String, String> {
@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     file.take(LONGEST + 1).read_to_string(&mut text).map_err(|error| fail(&error))?;
     if text.len() as u64 > LONGEST {
-        return Err(fail(&"longer than 4096 bytes"));
+        return Err(fail(&"longer than 16 KiB"));
     }
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
@@ -69,7 +69,7 @@ mod tests {
         mode(0o600);
         fs::write(&path, "\n").unwrap();
         assert!(read(&path).unwrap_err().ends_with("empty"));
-        fs::write(&path, "x".repeat(5_000)).unwrap();
+        fs::write(&path, "x".repeat(20_000)).unwrap();
         assert!(read(&path).is_err());
         assert!(read(directory.path()).unwrap_err().ends_with("not a file"));
         assert!(read(&directory.path().join("none")).is_err());

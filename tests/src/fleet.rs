@@ -140,6 +140,15 @@ impl Fleet {
         Ok(FleetNode { daemon, name, processes: vec![announce, bird] })
     }
 
+    /// Has the router send everything to one node, whatever is announced.
+    pub fn route_by(&self, index: usize) -> anyhow::Result<()> {
+        for (_, vip) in VIPS {
+            // BIRD's own routes have a greater metric.
+            self.router.ip(&format!("route replace {vip}/32 via {} metric 1", address(index)))?;
+        }
+        Ok(())
+    }
+
     /// Waits until so many nodes are announced, for each VIP.
     #[track_caller]
     pub fn wait_announced(&self, count: usize) {

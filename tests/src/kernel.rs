@@ -83,6 +83,10 @@ pub struct Options {
     pub vlan: bool,
     /// Services may use gue.
     pub gue: bool,
+    /// Services may be QUIC's.
+    pub quic: bool,
+    /// Services may have several ports (1), and prefixes of VIPs (2).
+    pub ports: u32,
 }
 
 impl Default for Options {
@@ -99,6 +103,8 @@ impl Default for Options {
             connections: 1 << 16,
             vlan: false,
             gue: false,
+            quic: false,
+            ports: 0,
         }
     }
 }
@@ -165,6 +171,7 @@ impl Kernel {
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
         let (vlan, gue) = (u32::from(options.vlan), u32::from(options.gue));
+        let quic = u32::from(options.quic);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
@@ -174,6 +181,8 @@ impl Kernel {
             .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
             .override_global(global::HAVE_GUE, &gue, true)
+            .override_global(global::QUIC, &quic, true)
+            .override_global(global::PORTS, &options.ports, true)
             .override_global(global::VLAN, &vlan, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
             .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
@@ -184,6 +193,7 @@ impl Kernel {
             .map_max_entries(map::COUNTERS, options.backends)
             .map_max_entries(map::OBSERVED, options.backends)
             .map_max_entries(map::LOADS, options.backends)
+            .map_max_entries(map::QUIC_FORMATS, SERVICES)
             .map_max_entries(map::POLICIES, SERVICES)
             .map_max_entries(map::SERVICE_LOADS, SERVICES)
             .map_max_entries(map::FLOWS, options.flows.max(1))

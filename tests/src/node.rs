@@ -32,6 +32,8 @@ pub struct Node<'a> {
     switch: &'a Machine,
     /// Its own addresses: `10.77.1.3/24 dev lb0`.
     addresses: Vec<String>,
+    /// Its own routes: `10.81.0.0/16 via 10.80.0.2`.
+    routes: Vec<String>,
 }
 
 /// What a node is made of.
@@ -40,6 +42,8 @@ pub struct Plan<'p> {
     pub nics: &'p [(&'p str, String)],
     /// Its own addresses, as `ip address add` takes them.
     pub addresses: Vec<String>,
+    /// Its own routes, as `ip route replace` takes them.
+    pub routes: Vec<String>,
     /// lb's configuration.
     pub yaml: &'p str,
     /// keepalived's, in which `/usr/bin/lb` stands for ours.
@@ -66,6 +70,7 @@ impl<'a> Node<'a> {
             ports,
             switch,
             addresses: plan.addresses.clone(),
+            routes: plan.routes.clone(),
         };
         node.add_addresses()?;
         Ok(node)
@@ -74,6 +79,9 @@ impl<'a> Node<'a> {
     fn add_addresses(&self) -> anyhow::Result<()> {
         for address in &self.addresses {
             self.machine.ip(&format!("addr add {address}"))?;
+        }
+        for route in &self.routes {
+            self.machine.ip(&format!("route replace {route}"))?;
         }
         Ok(())
     }

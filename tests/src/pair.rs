@@ -130,6 +130,24 @@ impl Pair {
         Ok(())
     }
 
+    /// Where one of the nodes runs.
+    pub fn machine(&self, index: usize) -> &Machine {
+        &self.nodes[index]
+    }
+
+    /// keepalived's configuration of one of the nodes.
+    pub fn keepalived(&self, index: usize) -> anyhow::Result<String> {
+        keepalived(["node-a.conf", "node-b.conf"][index])
+    }
+
+    /// Pulls a node's cables.
+    pub fn unplug(&self, index: usize) -> anyhow::Result<()> {
+        for nic in NICS {
+            self.switch.ip(&format!("link set {} down", port(index, nic)))?;
+        }
+        Ok(())
+    }
+
     /// Cuts the nodes off from each other, and from nobody else; or joins them again.
     pub fn split(&self, split: bool) -> anyhow::Result<()> {
         let word = if split { "on" } else { "off" };
@@ -151,8 +169,9 @@ impl Pair {
                 format!("10.77.0.{own}/24 dev lb1"),
                 format!("fd77::{own}/64 dev lb1 nodad"),
             ],
+            routes: Vec::new(),
             yaml: &yaml(),
-            keepalived: &keepalived(["node-a.conf", "node-b.conf"][index])?,
+            keepalived: &self.keepalived(index)?,
             seed: &self.seed,
         };
         Node::new(&self.nodes[index], &self.switch, &plan)

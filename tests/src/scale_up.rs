@@ -3,14 +3,16 @@
 //!
 //! ```text
 //!  client ── edge ─┬─ lb-a ─┬─ web:  web1..web6   nginx, TLS            10.80.1.0/24
-//!   10.80.0.0/24   └─ lb-b ─┼─ app:  app1..app3   gunicorn and Flask    10.80.2.0/24
+//!   10.80.0.0/24   └─ lb-b ─┼─ app:  app1..app6   gunicorn and Flask    10.80.2.0/24
 //!                           └─ db:   db1, db2     MariaDB, replicated   10.80.3.0/24
 //!  admin ── mgmt 10.80.9.0/24 ── the databases
 //! ```
+//! Browsers are in 10.81.0.0/16, behind the client.
 //! Every tier reaches the next one by a VIP of the lb nodes, which are also its gateway; nftables lets in nothing else.
 
 pub mod command;
 pub mod load;
+pub mod sessions;
 pub mod story;
 mod tiers;
 pub mod visitors;
@@ -35,12 +37,12 @@ use crate::{
 
 /// Web servers that there are machines for.
 pub const WEB: usize = 6;
-/// Application servers.
-pub const APP: usize = 3;
+/// Application servers that there are machines for.
+pub const APP: usize = 6;
 /// Databases.
 pub const DB: usize = 2;
-/// Web servers in lb.yaml.
-pub const WEB_AT_START: usize = 3;
+/// Web servers, and application servers, in lb.yaml.
+pub const AT_START: usize = 3;
 
 /// NICs of the lb nodes that lb is attached to; also the names of the segments.
 const SEGMENTS: [&str; 4] = ["edge", "web", "app", "db"];
@@ -87,6 +89,8 @@ impl ScaleUp {
         plug(&admin, MANAGEMENT, &switch, "10.80.9.2/24")?;
         // The client knows a way to the inner segments, so that it can try what must not be possible.
         client.ip("route add 10.80.0.0/16 via 10.80.0.3")?;
+        // Any address of these may be used, without being given first.
+        client.ip("route add local 10.81.0.0/16 dev lo")?;
         let lb = [Machine::new("lb-a")?, Machine::new("lb-b")?];
         let mut ports = Vec::new();
         for machine in &lb {
@@ -113,6 +117,8 @@ impl ScaleUp {
         };
         let (web, app, db) =
             (tier("web", "web", 1, WEB)?, tier("app", "app", 2, APP)?, tier("db", "db", 3, DB)?);
+        let directory = own_directory()?;
+        write_secret(&directory.path().join("cluster.secret"))?;
         Ok(Self {
             client,
             admin,
@@ -123,7 +129,7 @@ impl ScaleUp {
             db,
             seed: format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()),
             processes: RefCell::default(),
-            directory: own_directory()?,
+            directory,
             _pass: pass,
         })
     }
@@ -133,14 +139,49 @@ impl ScaleUp {
         let machine = &self.lb[index];
         let own = index + 3;
         let address = |(third, nic): (usize, &&str)| format!("10.80.{third}.{own}/24 dev {nic}");
+        let yaml = self.yaml(AT_START, AT_START)?;
         let plan = Plan {
             nics: &SEGMENTS.map(|nic| (nic, port(machine, nic))),
             addresses: SEGMENTS.iter().enumerate().map(address).collect(),
-            yaml: &config("lb.yaml")?,
+            routes: vec!["10.81.0.0/16 via 10.80.0.2".to_owned()],
+            yaml: &yaml,
             keepalived: &config(["keepalived-a.conf", "keepalived-b.conf"][index])?,
             seed: &self.seed,
         };
-        Node::new(machine, &self.switch, &plan)
+        let mut node = Node::new(machine, &self.switch, &plan)?;
+        node.daemon.arguments = vec!["--node", ["lb-a", "lb-b"][index]];
+        Ok(node)
+    }
+
+    /// lb.yaml with so many web and application servers.
+    pub fn yaml(&self, web: usize, app: usize) -> anyhow::Result<String> {
+        let text = config("lb.yaml")?;
+        let secret = self.directory().join("cluster.secret");
+        let mut text = text.replace("/etc/lb/cluster.secret", &secret.display().to_string());
+        type Line = fn(usize) -> String;
+        let lines: [(&str, usize, Line); 3] = [
+            ("web servers", web, |number| {
+                format!("      - {{name: web{number}, address: 10.80.1.{}}}\n", 10 + number)
+            }),
+            ("application servers", app, |number| {
+                format!("      - {{name: app{number}, address: 10.80.2.{}}}\n", 10 + number)
+            }),
+            ("application servers once more", app, |number| {
+                format!(
+                    "      - {{name: app{number}, address: 10.80.2.{}, track: app/app{number}}}\n",
+                    10 + number
+                )
+            }),
+        ];
+        for (what, count, line) in lines {
+            let old: String = (1..=AT_START).map(line).collect();
+            anyhow::ensure!(
+                text.contains(&old),
+                "lb.yaml does not list {AT_START} {what} as expected"
+            );
+            text = text.replace(&old, &(1..=count).map(line).collect::<String>());
+        }
+        Ok(text)
     }
 
     /// Where everything is.
@@ -194,18 +235,10 @@ fn own_directory() -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
 }
 
-/// lb.yaml with this many web servers.
-pub fn yaml_with_web(count: usize) -> anyhow::Result<String> {
-    let text = config("lb.yaml")?;
-    let line = |number: usize| {
-        format!("      - {{name: web{number}, address: 10.80.1.{}}}\n", 10 + number)
-    };
-    let old: String = (1..=WEB_AT_START).map(line).collect();
-    anyhow::ensure!(
-        text.contains(&old),
-        "lb.yaml does not list {WEB_AT_START} web servers as expected"
-    );
-    Ok(text.replace(&old, &(1..=count).map(line).collect::<String>()))
+fn write_secret(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, format!("{:032x}\n", rand::random::<u128>()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context("chmod")
 }
 
 fn port(machine: &Machine, nic: &str) -> String {

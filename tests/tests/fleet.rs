@@ -97,3 +97,28 @@ fn without_a_cluster_the_share_that_breaks_is_that_of_the_change() {
     println!("without a cluster: {broken} of {all} connections broken, {failed} requests failed");
     assert!(broken > 0, "else the other test shows nothing");
 }
+
+/// A router that cannot make up its mind: every second all flows meet the other one of two nodes (F34). Their rings are
+/// the same, so nothing has to be told.
+#[test]
+fn flows_that_change_the_node_every_second_stay_with_their_backends() {
+    let fleet = Fleet::new().unwrap();
+    let nodes = [0, 1].map(|index| fleet.node(index, false).unwrap());
+    fleet.wait_announced(nodes.len());
+    let held = hold(&fleet);
+    let load = Load::start(&fleet.client, &targets(), 4, Duration::from_millis(20));
+    for flip in 0..10 {
+        fleet.route_by(flip % 2).unwrap();
+        assert_eq!(broken(&held), [""; 0], "after flip {flip}");
+        // Connections speak every second, and requests are on their way all the time.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let tally = load.finish();
+    assert_eq!((broken(&held).len(), tally.failures()), (0, 0), "{tally:?}");
+    for node in &nodes {
+        let stats = node.daemon.stats();
+        let packets: u64 = stats.services.iter().map(|service| service.total.packets_in).sum();
+        assert!(packets > 100, "{} has had {packets} packets", node.name());
+    }
+    println!("{} requests and {} connections", tally.ok(), held.len() * EACH);
+}

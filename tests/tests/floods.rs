@@ -320,7 +320,7 @@ fn an_engaged_stage_lets_only_the_real_in() {
 }
 
 #[test]
-fn limits_hold_in_a_flood_and_keep_nobody_out_of_another_service() {
+fn s04_limits_hold_in_a_flood_and_keep_nobody_out_of_another_service() {
     const BURST: u64 = 5_000;
     let sources = rounds(1_000_000, 10_000_000) as u32;
     let mut kernel = kernel();
@@ -357,7 +357,7 @@ fn limits_hold_in_a_flood_and_keep_nobody_out_of_another_service() {
 
 /// F24: whoever knows the rule, but not the seed, aims at one backend in vain.
 #[test]
-fn flows_that_collide_under_another_key_are_spread_evenly() {
+fn s05_flows_that_collide_under_another_key_are_spread_evenly() {
     let guess = expand_seed(&[0; 32]);
     let mut kernel = kernel();
     kernel.enter(world(services(Forward::Dsr)));

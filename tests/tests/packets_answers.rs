@@ -39,17 +39,6 @@ fn echo(is_v4: bool) -> Packet {
     if is_v4 { Packet::echo(CLIENT_V4, VIP_V4) } else { Packet::echo(CLIENT_V6, VIP_V6) }
 }
 
-/// What a stack answers to an echo request.
-fn echo_reply(request: &Packet) -> Packet {
-    let mut reply = request.clone();
-    (reply.to, reply.from) = (request.from, request.to);
-    (reply.ip.source, reply.ip.destination) = (request.ip.destination, request.ip.source);
-    reply.ip.hop_limit = 64;
-    let Transport::Icmp { kind, .. } = &mut reply.transport else { panic!("no echo") };
-    *kind = if *kind == 8 { 0 } else { 129 };
-    reply
-}
-
 /// An ICMP error about a packet, as RFC 792, RFC 1812 4.3.2 and RFC 4443 2.4 want it.
 fn error(about: &Packet, (kind, code): (u8, u8), rest: [u8; 4]) -> Packet {
     let is_v4 = about.ip.source.is_ipv4();
@@ -102,7 +91,7 @@ fn echo_is_answered_for_every_checksum() {
             let Transport::Icmp { rest, .. } = &mut request.transport else { panic!("no echo") };
             *rest = [a, b, 0, 1];
             let outcome = kernel.run(&request.bytes());
-            let expected = echo_reply(&request).bytes();
+            let expected = request.echo_reply().bytes();
             assert!(
                 outcome.action == action::TX && outcome.frame == expected,
                 "identifier {value:#06x}: {outcome:?}"
@@ -115,7 +104,7 @@ fn echo_is_answered_for_every_checksum() {
 }
 
 #[test]
-fn echo_is_answered_at_every_length() {
+fn s06_echo_is_answered_at_every_length_and_with_as_many_bytes() {
     let mut kernel = Kernel::shared();
     kernel.enter(World::of(services(Forward::Dsr)));
     let mut cases = Vec::new();
@@ -123,18 +112,18 @@ fn echo_is_answered_at_every_length() {
         for length in (0..=1472).chain([2000, 3000]) {
             let request = echo(is_v4).filled(length);
             let delta = Delta::reason(0, Reason::Echo);
-            let expected = Expected::answered(echo_reply(&request).bytes(), delta);
+            let expected = Expected::answered(request.echo_reply().bytes(), delta);
             cases.push(Case::new(format!("echo of {length}"), request.bytes(), expected));
         }
         let odd = echo(is_v4).filled(13).trailer(&[0xee; 9]);
         let delta = Delta::reason(0, Reason::Echo);
-        let expected = Expected::answered(echo_reply(&odd).bytes(), delta);
+        let expected = Expected::answered(odd.echo_reply().bytes(), delta);
         cases.push(Case::new("B06: echo with a trailer", odd.bytes(), expected));
         for hop_limit in [1, 2, 255] {
             // It has arrived: the hop limit does not matter any more.
             let request = echo(is_v4).ip(|ip| (ip.hop_limit, ip.class) = (hop_limit, 0xb9));
             let delta = Delta::reason(0, Reason::Echo);
-            let expected = Expected::answered(echo_reply(&request).bytes(), delta);
+            let expected = Expected::answered(request.echo_reply().bytes(), delta);
             cases.push(Case::new(format!("echo, {hop_limit} hops"), request.bytes(), expected));
         }
     }
@@ -212,7 +201,7 @@ fn no_hop_at_all_is_never_forwarded() {
 }
 
 #[test]
-fn errors_are_rate_limited() {
+fn s06_errors_are_rate_limited() {
     let mut kernel = Kernel::shared();
     kernel.enter(World::of(services(Forward::Nat)));
     let frame = tcp(true, flag::ACK).ip(|ip| ip.hop_limit = 1).bytes();

@@ -11,9 +11,11 @@ mod forward;
 mod fragments;
 #[path = "packets_malformed.rs"]
 mod malformed;
+#[path = "packets_mss.rs"]
+mod mss;
 
 use aya::programs::Xdp;
-use lb_tests::kernel::{Kernel, VERIFIER_LIMIT, load_object};
+use lb_tests::kernel::{Kernel, Options, VERIFIER_LIMIT, load_object};
 
 /// How many instructions the verifier looked at for each program; `cargo xtask test --kernels` reads these lines.
 #[test]
@@ -22,7 +24,11 @@ fn programs_are_within_the_verifiers_limit() {
     let decap: &mut Xdp =
         decap.program_mut("decap").expect("the program").try_into().expect("it is an XDP program");
     let kernel = Kernel::shared();
-    for (name, program) in [("balancer", kernel.balancer()), ("decap", decap)] {
+    let ports = Kernel::load(Options { ports: 2, ..Options::default() });
+    let ports = ports.expect("the kernel takes the balancer with prefixes of VIPs");
+    for (name, program) in
+        [("balancer", kernel.balancer()), ("ports", ports.balancer()), ("decap", decap)]
+    {
         let info = program.info().expect("the kernel tells");
         let verified = info.verified_instruction_count().expect("since Linux 5.16");
         println!("verified {name} {verified} of {VERIFIER_LIMIT}");

@@ -76,7 +76,7 @@ fn what_a_balancer_has_wrapped_comes_out_as_it_was() {
 }
 
 #[test]
-fn strangers_are_refused() {
+fn s07_strangers_are_refused() {
     let mut decap = decap();
     each(|inner, way, from, to| {
         let stranger = if from.is_ipv4() { ip("10.0.0.8") } else { ip("fd00::8") };

@@ -165,7 +165,7 @@ fn options_inside_and_outside_are_passed_over() {
 }
 
 #[test]
-fn bad_quotes_are_dropped_and_counted() {
+fn s02_bad_quotes_are_dropped_and_counted() {
     let mut kernel = Kernel::shared();
     for (mode, world) in worlds() {
         kernel.enter(world.clone());

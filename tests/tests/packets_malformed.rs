@@ -523,7 +523,7 @@ fn extension_headers_that_are_not_passed_over_are_dropped() {
 }
 
 #[test]
-fn other_protocols_to_a_vip_are_never_forwarded() {
+fn s08_other_protocols_to_a_vip_are_never_forwarded() {
     let mut kernel = Kernel::shared();
     for world in worlds() {
         kernel.enter(world);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_tests::scale_up::{
     ScaleUp, WEB,
-    story::{Story, VISITORS},
+    story::{SESSIONS, Story, VISITORS},
 };
 
 #[test]
@@ -13,6 +13,12 @@ fn every_failure_under_load() {
     let lab = ScaleUp::new().unwrap();
     let mut story = Story::begin(&lab).unwrap();
     story.tell().unwrap();
+    // VIPs have moved, and nobody has taken that for a host with another's address (F53).
+    for node in &story.nodes {
+        let events = node.daemon.events();
+        let conflicts: Vec<_> = events.iter().filter(|one| one.kind == "vip_conflict").collect();
+        assert!(conflicts.is_empty(), "{conflicts:#?}");
+    }
     let rows = story.finish();
     let row = |words: &str| {
         rows.iter()
@@ -23,10 +29,44 @@ fn every_failure_under_load() {
         "lb's daemon killed",
         "that node back",
         "the former primary back",
-        "the web tier from 3 to 2 to 6 to 2",
+        "the application tier from 3 to 2",
+        "the application tier from 2 to 6 to 2",
+        "the application servers taken out",
+        "the web tier from 3 to 2",
+        "the web tier from 2 to 6 to 2",
     ] {
         assert_eq!((row(free).failed, row(free).broken), (0, 0), "{:#?}", row(free));
     }
+    // A session stays where it is, unless that is gone.
+    for kept in [
+        "lb's daemon killed",
+        "lb node dead",
+        "that node back",
+        "that server back",
+        "replica promoted",
+        "the application tier from 2 to 6 to 2",
+        "the application servers taken out",
+        "the web tier from 2 to 6 to 2",
+        "the web servers taken out",
+    ] {
+        for row in rows.iter().filter(|row| row.event.contains(kept)) {
+            assert_eq!((row.moved_web, row.moved_app), (0, 0), "{row:#?}");
+        }
+    }
+    // Who has to leave was where something is gone, and nobody else.
+    for (event, server) in [
+        ("a web server killed", "web1"),
+        ("an application server killed", "app1"),
+        ("the application tier from 3 to 2", "app3"),
+        ("the web tier from 3 to 2", "web3"),
+    ] {
+        let row = row(event);
+        assert_eq!(row.moved_from, BTreeSet::from([server.to_owned()]), "{row:#?}");
+    }
+    let lost = row("a web server killed").moved_web;
+    assert!(lost > 0 && lost < SESSIONS, "only its own sessions: {lost}");
+    let lost = row("an application server killed").moved_app;
+    assert!(lost > 0 && lost < SESSIONS, "only its own sessions: {lost}");
     assert_eq!(row("lb node dead").broken, 0, "{:#?}", row("lb node dead"));
     let lost = row("a web server killed").broken;
     assert!(lost > 0 && lost < VISITORS, "only its own connections: {lost}");
@@ -41,11 +81,15 @@ fn every_failure_under_load() {
     {
         assert!(row(dear).answered > 0, "{:#?}", row(dear));
     }
-    assert_eq!(row("the web tier").web_servers, WEB, "everybody gets a share: {rows:#?}");
+    assert_eq!(
+        row("the web tier from 2 to 6 to 2").web_servers,
+        WEB,
+        "everybody gets a share: {rows:#?}"
+    );
 }
 
 /// From, to, whether that is a path.
-const PATHS: [(&str, &str, bool); 23] = [
+const PATHS: [(&str, &str, bool); 39] = [
     ("client", "10.80.0.10/443", true),
     ("client", "10.80.0.10/80", false),
     ("client", "10.80.1.100/8000", false),
@@ -53,16 +97,32 @@ const PATHS: [(&str, &str, bool); 23] = [
     ("client", "10.80.1.11/443", false),
     ("client", "10.80.2.11/8000", false),
     ("client", "10.80.3.11/3306", false),
+    ("client", "10.80.1.100/8001", false),
+    ("client", "10.80.3.3/7946", false),
+    ("client", "10.80.0.3/7946", false),
+    ("client", "10.80.0.3/22", false),
+    ("client", "10.80.9.31/3306", false),
     ("web1", "10.80.1.100/8000", true),
+    ("web1", "10.80.1.100/8001", true),
+    ("web1", "10.80.0.10/443", false),
+    ("web1", "10.80.1.3/7946", false),
+    ("web1", "10.80.9.31/3306", false),
     ("web1", "10.80.2.100/3306", false),
     ("web1", "10.80.2.11/8000", false),
     ("web1", "10.80.3.11/3306", false),
     ("web1", "10.80.1.12/80", false),
     ("app1", "10.80.2.100/3306", true),
+    ("app1", "10.80.0.10/443", false),
+    ("app1", "10.80.1.100/8000", false),
+    ("app1", "10.80.1.11/443", false),
+    ("app1", "10.80.9.31/3306", false),
     ("app1", "10.80.3.11/3306", false),
     ("app1", "10.80.3.12/3306", false),
     ("app1", "10.80.2.12/8000", false),
     ("db1", "10.80.3.12/3306", true),
+    ("db1", "10.80.2.100/3306", false),
+    ("db1", "10.80.3.3/7946", false),
+    ("db1", "10.80.1.11/443", false),
     ("db1", "10.80.0.10/443", false),
     ("db1", "10.80.1.100/8000", false),
     ("db1", "10.80.2.11/8000", false),

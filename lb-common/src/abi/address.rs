@@ -35,6 +35,13 @@ impl Address {
             && self.words[2].raw() == Self::MAPPED.raw()
     }
 
+    /// From its [`Self::high`] and [`Self::low`].
+    pub const fn from_halves(high: u64, low: u64) -> Self {
+        let [a, b] = split(high);
+        let [c, d] = split(low);
+        Self { words: [a, b, c, d] }
+    }
+
     /// The first eight bytes as one raw memory word (native load of `words[0..2]`).
     pub const fn high(&self) -> u64 {
         join(self.words[0], self.words[1])
@@ -44,6 +51,11 @@ impl Address {
     pub const fn low(&self) -> u64 {
         join(self.words[2], self.words[3])
     }
+}
+
+const fn split(half: u64) -> [Be32; 2] {
+    let (first, second) = if cfg!(target_endian = "little") { (0, 32) } else { (32, 0) };
+    [Be32::from_raw((half >> first) as u32), Be32::from_raw((half >> second) as u32)]
 }
 
 const fn join(first: Be32, second: Be32) -> u64 {

@@ -17,8 +17,10 @@ pub struct OpeningRules {
     pub engage: u32,
     /// SYNs in a window below which it is calm.
     pub release: u32,
+    /// The greatest MSS that handshakes may offer, with [`super::service_flag::CLAMP_MSS`].
+    pub mss: u64,
     /// Zero.
-    pub _reserved: [u64; 3],
+    pub _reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<OpeningRules>() == 64);

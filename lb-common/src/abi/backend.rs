@@ -43,7 +43,7 @@ pub struct BackendRow {
     pub outer_sum: u32,
     /// Next hop's MAC address.
     pub dst_mac: [u8; 6],
-    /// The backend's port (nat), or the UDP port of its end of the tunnel (gue).
+    /// The backend's port (nat; 0 = the packet's own is kept), or the UDP port of its end of the tunnel (gue).
     pub port: Be16,
     /// Egress NIC's MAC address.
     pub src_mac: [u8; 6],
@@ -65,7 +65,7 @@ const _: () = assert!(offset_of!(BackendRow, outer_sum) == 36, "is in one store 
 pub struct ReplyRow {
     /// The VIP: the reply's new source address.
     pub vip: Address,
-    /// The VIP's port.
+    /// The VIP's port; 0 = the reply's own is kept.
     pub port: Be16,
     /// Zero.
     pub _pad: u16,
@@ -81,7 +81,10 @@ impl ReplyRow {
             source: from_backend.destination,
             destination: self.vip,
             source_port: from_backend.destination_port,
-            destination_port: self.port,
+            destination_port: match self.port.raw() {
+                0 => from_backend.source_port,
+                _ => self.port,
+            },
             protocol: from_backend.protocol,
             _pad: [0; 3],
         }

@@ -80,6 +80,8 @@ reasons! {
     IcmpErrorForwarded = 50, "icmp_err_fwd", false, "ICMP errors about balanced flows, sent on to the backend or the client they concern.";
     Uncounted = 51, "uncounted", false, "Connections that could not be counted because the table was full.";
     SynChallenge = 52, "syn_challenge", false, "SYNs of unknown clients answered with a challenge while the SYN-flood stage is engaged.";
+    QuicUnknown = 56, "quic_cid_unknown", false, "QUIC packets whose connection id names no backend that can be used; they go where addresses and ports lead.";
+    QuicFallback = 57, "quic_fallback", false, "Packets to a QUIC service that are too short or too strange to have a connection id; they go where addresses and ports lead.";
     FlowRefused = 58, "flow_refused", false, "Flows of a service that tracks all of them that could not be remembered, because the table or the service's part of it was full; they follow the ring.";
     SourceRefused = 59, "source_refused", false, "Clients that could not be remembered because the table was full; their next flows are balanced like those of a new client.";
 }

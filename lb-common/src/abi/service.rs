@@ -14,6 +14,11 @@ pub mod key_kind {
     pub const ADDRESS: u8 = 2;
     /// (backend address, port, protocol) of a nat service; the value is a backend id, see `REPLIES`.
     pub const REPLY: u8 = 3;
+    /// (VIP, 0, protocol); the value is a list of `PORT_LISTS` with rows of `SERVICES`.
+    pub const SERVICE_PORTS: u8 = 4;
+    /// (backend address, 0, protocol) of nat services of more than one port; the value is a list of `PORT_LISTS` with
+    /// backend ids.
+    pub const REPLY_PORTS: u8 = 5;
 }
 
 /// Values of [`key_kind::ADDRESS`] entries.
@@ -125,6 +130,10 @@ pub mod service_flag {
     pub const LIMIT_OPENINGS: u32 = 1 << 17;
     /// There is a SYN-flood stage ([`crate::syn_flood`]).
     pub const SYN_FLOOD: u32 = 1 << 18;
+    /// Its datagrams are QUIC's ([`crate::quic`]).
+    pub const QUIC: u32 = 1 << 19;
+    /// What handshakes offer as maximum segment size is clamped ([`crate::mss`]).
+    pub const CLAMP_MSS: u32 = 1 << 20;
     /// Every flow is remembered, and its backend chosen by the service's [`super::Policy`] ([`crate::track`]).
     pub const TRACK: u32 = 1 << 24;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
@@ -146,6 +155,8 @@ pub mod service_flag {
             DENY,
             LIMIT_OPENINGS,
             SYN_FLOOD,
+            QUIC,
+            CLAMP_MSS,
             TRACK,
         ];
         let (mut seen, mut index) = (0, 0);
@@ -230,9 +241,9 @@ pub struct ServiceRow {
     pub interfaces: u32,
     /// Number of the list in `ALLOW`, with [`service_flag::ALLOW`].
     pub allow_list: u32,
-    /// The VIP.
+    /// The VIP, the first of several; of a prefix, its network address.
     pub vip: Address,
-    /// The VIP's port.
+    /// The VIP's port, the first of several; 0 = any.
     pub port: Be16,
     /// IP protocol.
     pub protocol: u8,

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod change;
+mod fleet;
 
 pub use self::change::{
     Applied, Apply, Drain, Revision, RevisionText, Revisions, Rollback, Save, Saved, Setting,
     Trial, Unset,
+};
+pub use self::fleet::{
+    FleetNode, FleetStatus, NodeReport, RefusedRevision, ServiceReport, SharedStatus,
 };
 pub use super::failure::FailureKind;
 
@@ -55,6 +59,25 @@ pub struct Status {
     /// The other nodes, if the configuration has a `cluster:`.
     #[serde(default)]
     pub cluster: Option<ClusterStatus>,
+    /// The configuration is from etcd.
+    #[serde(default)]
+    pub shared: Option<SharedStatus>,
+    /// VIPs of this host that another host says are its own.
+    #[serde(default)]
+    pub vip_conflicts: Vec<VipConflict>,
+}
+
+/// A VIP that two hosts have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipConflict {
+    /// The VIP.
+    pub address: String,
+    /// The other host's MAC address.
+    pub mac: String,
+    /// Seconds since that was first heard.
+    pub seconds: u64,
+    /// Seconds since it was last heard.
+    pub heard_seconds: u64,
 }
 
 /// The cluster as this node sees it.

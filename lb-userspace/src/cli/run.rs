@@ -1,6 +1,6 @@
 //! `lb run`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -16,7 +16,9 @@ use crate::{
     allocator,
     cluster::message::is_name,
     control::{self, options::RunOptions},
-    dataplane, log, privileges,
+    dataplane,
+    etcd::{Location, location::SCHEME},
+    log, privileges,
 };
 
 /// The configuration file, if none is named.
@@ -27,14 +29,20 @@ pub const CONFIG: &str = "/etc/lb/lb.yaml";
 /// Attaches the XDP program to the NICs that the file (or --iface) names, in the foreground, and logs to standard error
 /// (LB_LOG=debug for more, `lb log debug` while it runs). Program, links and maps are pinned: when the daemon stops, is killed or restarted, packets
 /// are forwarded all the same, and the next start adopts everything. `lb detach` ends forwarding.
+///
+/// Nodes that share a configuration follow the key PREFIX/config of an etcd (3.4 or later): each new revision is checked and applied
+/// as a whole or refused, with its errors in `lb status`, `lb fleet status` and the log; the last good one stays in force, and is kept in the state directory
+/// for a start while etcd is away. Each node keeps a report under PREFIX/nodes/NAME. Options: tls=true, ca_file=PATH, cert_file=PATH and
+/// key_file=PATH (this node's own certificate), user=NAME and password_file=PATH; files with secrets have mode 0600.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   lb run --config lb.yaml --iface eth0
   LB_LOG=debug lb run --config lb.yaml --iface eth0 --iface eth1
+  lb run --config etcd://10.0.0.5,10.0.0.6,10.0.0.7/lb?ca_file=/etc/lb/ca.pem --node lb1
   systemctl start lb                  as a service: configs/systemd/lb.service")]
 pub struct Run {
-    /// The configuration file
+    /// The configuration file; or etcd://HOST[:PORT][,HOST..]/PREFIX[?OPTION=VALUE&..], where nodes share it
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
     /// A NIC to attach to, instead of the file's `interfaces`; may be repeated
@@ -91,9 +99,15 @@ impl Run {
         let _log = start_log(self.json)?;
         // Said before anything is tried.
         dataplane::check_permission()?;
+        let shared = shared(&self.config)?;
+        let config = match &shared {
+            None => self.config,
+            Some(_) => self.state_dir.join(control::LAST_GOOD),
+        };
         let options = RunOptions {
             socket: connection.path(&self.run.run_dir),
-            config: self.config,
+            config,
+            shared,
             interfaces: self.interfaces,
             pin_dir: self.pins.pin_dir,
             run_dir: self.run.run_dir,
@@ -115,6 +129,18 @@ impl Run {
             .block_on(control::run(options))?;
         Ok(Exit::Ok)
     }
+}
+
+/// The place in etcd, if it is one.
+fn shared(config: &Path) -> anyhow::Result<Option<Location>> {
+    let text = config.to_string_lossy();
+    if !text.starts_with(SCHEME) {
+        return Ok(None);
+    }
+    let location = text.parse();
+    location
+        .map(Some)
+        .map_err(|error: String| Coded::error(Exit::Usage, format!("--config {text}: {error}")))
 }
 
 /// A name that can stand in metrics and on terminals as it is.

@@ -9,7 +9,8 @@ use super::{
     units,
 };
 use crate::api::types::{
-    BackendStatus, ClusterStatus, PhaseCount, ServiceStatus, Setting, Status, Tracking,
+    BackendStatus, ClusterStatus, PhaseCount, ServiceStatus, Setting, SharedStatus, Status,
+    Tracking,
 };
 
 /// Show node, NICs, services and backends
@@ -60,7 +61,11 @@ fn render(status: &Status, style: Style) -> String {
         pins.confirmed, pins.confirmed_limit, pins.unconfirmed, pins.unconfirmed_limit
     ));
     if let Some(error) = &status.config_error {
-        text.push_str("\nThe file on disk is not in force; the last good configuration is:\n");
+        let what = match &status.shared {
+            None => "The file on disk",
+            Some(_) => "The newest configuration in etcd",
+        };
+        text.push_str(&format!("\n{what} is not in force; the last good configuration is:\n"));
         for line in output::clean_lines(error).lines() {
             text.push_str(&format!("  {line}\n"));
         }
@@ -79,6 +84,10 @@ fn render(status: &Status, style: Style) -> String {
     }
     text.push('\n');
     text.push_str(&interfaces(status, style));
+    if let Some(shared) = &status.shared {
+        text.push('\n');
+        text.push_str(&render_shared(shared));
+    }
     if let Some(status) = &status.cluster {
         text.push('\n');
         text.push_str(&cluster(status, style));
@@ -108,6 +117,19 @@ fn interfaces(status: &Status, style: Style) -> String {
         ]);
     }
     table_text(&table, "")
+}
+
+/// Where the configuration is from.
+fn render_shared(shared: &SharedStatus) -> String {
+    let from = match shared.revision {
+        0 => "what is in force is not from there".to_owned(),
+        revision => format!("revision {revision} is in force"),
+    };
+    let member = match &shared.member {
+        Some(member) => format!("{} answers", clean(member)),
+        None => "nobody answers".to_owned(),
+    };
+    format!("shared configuration: {}: {from}; {member}\n", clean(&shared.url))
 }
 
 /// The other nodes; what is wrong with them stands among the warnings.
@@ -355,6 +377,8 @@ mod tests {
             },
             tables: vec![],
             cluster: None,
+            shared: None,
+            vip_conflicts: vec![],
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 /// Version of everything here; nodes of different versions do not talk.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Longest message, bytes.
 pub const LONGEST: usize = 1 << 20;
 /// Most entries of slots, pins or clients in a message.
@@ -89,10 +89,14 @@ pub struct Hello {
 /// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ServiceKey {
-    /// The VIP.
+    /// The first VIP, or the network address of the first prefix.
     pub address: IpAddr,
-    /// Its port.
+    /// Length of the prefix, bits.
+    pub prefix: u8,
+    /// Its port, the first of several; 0 = any.
     pub port: u16,
+    /// The last port.
+    pub last_port: u16,
     /// IP protocol number.
     pub protocol: u8,
 }
@@ -223,7 +227,13 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<Message> {
-        let service = ServiceKey { address: "192.0.2.1".parse().unwrap(), port: 80, protocol: 6 };
+        let service = ServiceKey {
+            address: "192.0.2.1".parse().unwrap(),
+            prefix: 32,
+            port: 80,
+            last_port: 80,
+            protocol: 6,
+        };
         let backend: SocketAddr = "[2001:db8::1]:8080".parse().unwrap();
         let flow = FlowEntry {
             client: "198.51.100.7:4711".parse().unwrap(),

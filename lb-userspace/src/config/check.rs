@@ -33,7 +33,7 @@ pub fn check(document: &Document) -> Checked {
     if let NodeValue::Mapping(entries) = &document.root.value {
         walk.mapping(entries, document.root.at, keys, None, |walk, key, node| {
             match (&key.shape.kind, &node.value) {
-                (Kind::List { item, least, most }, NodeValue::List(items))
+                (Kind::List { item, least, most, .. }, NodeValue::List(items))
                     if key.name == "services" =>
                 {
                     checked.services = walk.list(items, node.at, item, *least, *most).0;
@@ -92,7 +92,10 @@ impl Walk {
             (Kind::Mapping(_) | Kind::Short(_) | Kind::Tagged { .. }, _) => {
                 self.wrong_kind(node, "a mapping", "write `key: value` lines, indented below it")
             }
-            (Kind::List { item, least, most }, NodeValue::List(items)) => {
+            (Kind::List { item, or_item: true, .. }, NodeValue::Scalar { .. }) => {
+                Some(Value::Sequence(vec![self.value(node, item)?]))
+            }
+            (Kind::List { item, least, most, .. }, NodeValue::List(items)) => {
                 let (items, good) = self.list(items, node.at, item, *least, *most);
                 let items: Option<Vec<Value>> = items.into_iter().collect();
                 items.filter(|_| good).map(Value::Sequence)

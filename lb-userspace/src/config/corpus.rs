@@ -203,11 +203,11 @@ const CASES: &[Case] = &[
         "1:9: limits is a list, not a mapping: write `key: value` lines, indented below it",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: http}")], &[
-        "4:41: services[0].listen.port is the text `http`, not a whole number: write a number from 1 to 65535, \
-            without quotes",
+        "4:41: `http` in services[0].listen.port is not a port: write a number from 1 to 65535, a range as in 8000-8999, \
+            or any",
     ]),
-    Case(&[(4, "    listen: {address: 192.0.2.10, port: \"80\"}")], &[
-        "4:41: services[0].listen.port is the text `80`, not a whole number: ...",
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 9-8}")], &[
+        "4:41: `9-8` in services[0].listen.port is not a range of ports: it ends before it begins: write 8-9",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, force: yes}")], &[
         "4:52: services[0].listen.force is the text `yes`, not true or false: write true or false",
@@ -222,10 +222,10 @@ const CASES: &[Case] = &[
     ]),
     // Bounds.
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 0}")], &[
-        "4:41: 0 in services[0].listen.port is out of bounds: write a number from 1 to 65535",
+        "4:41: `0` in services[0].listen.port is not a port: write a number from 1 to 65535, a range as in 8000-8999, or any",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 65536}")], &[
-        "4:41: 65536 in services[0].listen.port is out of bounds: ...",
+        "4:41: `65536` in services[0].listen.port is not a port: ...",
     ]),
     Case(&[(8, "      - {name: web1, address: 10.0.0.11, weight: 257}")], &[
         "8:50: 257 in services[0].backends[0].weight is out of bounds: write a number from 0 to 256",
@@ -252,11 +252,28 @@ const CASES: &[Case] = &[
         "5:14: `tunel` is not a value of services[0].forward: did you mean `tunnel`? (write one of nat, dsr, tunnel)",
         "6:12: `vxlan` is not a value of services[0].encap: it is not built: write one of ipip, gue",
     ]),
-    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}")], &[
-        "4:55: `quic` is not a value of services[0].listen.protocol: it is not built: write one of tcp, udp",
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: sctp}")], &[
+        "4:55: `sctp` is not a value of services[0].listen.protocol: it is not built: write one of tcp, udp, quic",
+    ]),
+    // Connection ids.
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}"), (5, "    forward: nat\n    quic_lb: {server_id_length: 2, config_ids: [0, 0]}")], &[
+        "6:52: config id 0 is twice in services[0].quic_lb.config_ids: remove one",
+    ]),
+    Case(&[
+        (4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}"),
+        (5, "    forward: nat\n    quic_lb: 2"),
+        (8, "      - {name: web1, address: 10.0.0.11, server_id: 0a}"),
+        (9, "      - {name: web2, address: 10.0.0.12, server_id: 0a01}\n      - {name: web3, address: 10.0.0.13, server_id: 0A01}\n      - {name: web4, address: web.internal, server_id: 0a02}\n      - {name: web5, address: 10.0.0.15}"),
+    ], &[
+        "9:53: services[0].backends[0].server_id (0a) has 1 byte, and services[0].quic_lb says 2: write 4 hexadecimal digits",
+        "11:53: services[0].backends[2].server_id (0a01) is taken: first in line 10, column 53: give each backend a server id of its own",
+        "12:56: services[0].backends[3].server_id cannot be that of each address of a name: write a backend for each address",
+    ]),
+    Case(&[(8, "      - {name: web1, address: 10.0.0.11, server_id: 0a01}")], &[
+        "8:53: services[0].backends[0].server_id has no effect without quic_lb: remove it, or add `quic_lb:` to the service",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: TCP}")], &[
-        "4:55: `TCP` is not a value of services[0].listen.protocol: did you mean `tcp`? (write one of tcp, udp)",
+        "4:55: `TCP` is not a value of services[0].listen.protocol: did you mean `tcp`? (write one of tcp, udp, quic)",
     ]),
     Case(&[(6, "    check: {type: ldap}")], &[
         "6:19: `ldap` is not a value of services[0].check.type: write one of tcp, tls, http, https, grpc, icmp, udp, dns, mysql, postgres, redis, exec",
@@ -315,9 +332,16 @@ const CASES: &[Case] = &[
         "4:23: `192.0.2.10:80` in services[0].listen.address is not an IP address: write the address alone, and the \
             port under `port:`",
     ]),
-    Case(&[(4, "    listen: {address: 192.0.2.10/32, port: 80}")], &[
-        "4:23: `192.0.2.10/32` in services[0].listen.address is not an IP address: write one address, without a \
-            prefix length",
+    Case(&[(4, "    listen: {address: 192.0.2.10/24, port: 80}")], &[
+        "4:23: `192.0.2.10/24` in services[0].listen.address is not a prefix: it has bits behind its length: write \
+            192.0.2.0/24 or 192.0.2.10",
+    ]),
+    Case(&[(4, "    listen: {address: [192.0.2.10, 192.0.2/24], port: 80}")], &[
+        "4:36: `192.0.2/24` in services[0].listen.address[1] is not a prefix: write 192.0.2.0/24, 2001:db8::/64 or one \
+            address",
+    ]),
+    Case(&[(4, "    listen: {address: [], port: 80}")], &[
+        "4:23: services[0].listen.address is empty: at least 1 has to be there",
     ]),
     Case(&[(8, "      - {name: web1, address: \"10.0.0.11:99999\"}")], &[
         "8:31: `10.0.0.11:99999` in services[0].backends[0].address is not an address or name with a port: the port is a \
@@ -364,6 +388,54 @@ const CASES: &[Case] = &[
         "6:33: `700` in services[0].check.status is not a list of HTTP status codes: ...",
     ]),
     // VIPs.
+    Case(&[(4, "    listen: {address: [192.0.2.10, 192.0.2.11], port: 80}")], &[
+        "4:14: services[0].listen.address has more than one VIP, and in nat nothing in a backend's answer says which of them it \
+            is for: write a service for each VIP, with other ports or addresses of the backends, or use `forward: dsr` or \
+            `tunnel`",
+    ]),
+    Case(&[(4, "    listen: {address: [192.0.2.10, 192.0.2.10], port: 80}"), (5, "    forward: dsr")], &[
+        "4:36: 192.0.2.10 is there twice, first in line 4, column 24: remove one of the two",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.0/24, port: 80}")], &[
+        "4:23: services[0].listen.address has more than one VIP, ...",
+    ]),
+    Case(&[(4, "    listen: {address: 0.0.0.0/0, port: 80}"), (5, "    forward: dsr")], &[
+        "4:23: 0.0.0.0/0 in services[0].listen.address is every address there is: write the prefixes that are routed here, or \
+            say `force: true` under `listen`",
+        "8:31: 10.0.0.11 in services[0].backends[0].address is the VIP of service `web` (line 4, column 23): ...",
+        "9:31: 10.0.0.12 in services[0].backends[1].address is the VIP of service `web` (line 4, column 23): ...",
+    ]),
+    Case(&[(4, "    listen: {address: 127.0.0.0/8, port: 80}"), (5, "    forward: dsr")], &[
+        "4:23: 127.0.0.0/8 in services[0].listen.address is a loopback address: ...",
+    ]),
+    Case(&[(4, "    listen: {address: \"::/0\", port: 80}"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "4:23: ::/0 in services[0].listen.address is unspecified: ...",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.0/24, port: 80, add_address_to: eth0}"), (5, "    forward: dsr")], &[
+        "4:63: services[0].listen.add_address_to cannot put all addresses of 192.0.2.0/24 on eth0: leave it out, and route the \
+            prefix to lb",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 8000-8100}"), (5, "    forward: dsr"), (6, "    check: {type: icmp}"),
+        (10, "  - {name: b, listen: {address: 192.0.2.10, port: 8050-8200}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}")], &[
+        "10:33: VIP 192.0.2.10 ports 8050-8200 tcp of service `b`: service `web` has some of them in line 4, column 23 \
+            (8000-8100): change address, port or protocol of one of the two, or make them one service",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: any}"), (5, "    forward: dsr"), (6, "    check: {type: http, port: 80}"),
+        (10, "  - {name: b, listen: {address: [192.0.2.9, 192.0.2.10], port: any}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}")], &[
+        "10:45: duplicate VIP 192.0.2.10 port any tcp of service `b`: service `web` has it in line 4, column 23: ...",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: any}"), (6, "    check: {type: icmp}"), (8, "      - {name: web1, address: \"10.0.0.11:80\"}")], &[
+        "8:31: port 80 in services[0].backends[0].address does not go with ports any: leave the port out: a backend gets each \
+            packet on the port that it was sent to",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: any}"), (6, "    check: {type: tcp}")], &[
+        "6:5: services[0].check does not say which of the ports any it asks: add `port:`",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: any}"), (6, "    check: {type: icmp}"),
+        (10, "  - {name: b, listen: {address: 192.0.2.11, port: 80}, forward: nat, backends: [{name: x, address: 10.0.0.11}]}")], &[
+        "10:100: 10.0.0.11 port 80 tcp is a nat backend of `b` and, in line 8, column 31, of `web`: its answers could not be told \
+            apart: let the server listen on a second port or address for one of the two services",
+    ]),
     Case(&[(10, "  - {name: b, listen: {address: 192.0.2.10, port: 80}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}")], &[
         "10:33: duplicate VIP 192.0.2.10 port 80 tcp of service `b`: service `web` has it in line 4, column 23: \
             change address, port or protocol of one of the two, or make them one service",

@@ -60,6 +60,13 @@ const RATE: &[(&str, &str)] = &[("services[].rate_limit.connections", "50/s")];
 const SOURCE_RATE: &[(&str, &str)] = &[("services[].rate_limit.connections_per_source", "50/s")];
 const ENGAGE: &[(&str, &str)] = &[("services[].syn_flood.engage", "50/s")];
 const RELEASE: &[(&str, &str)] = &[("services[].syn_flood.release", "5/s")];
+const QUIC: &[(&str, &str)] =
+    &[("services[].listen.protocol", "quic"), ("services[].check", "{type: icmp}")];
+const QUIC_LB: &[(&str, &str)] = &[
+    ("services[].listen.protocol", "quic"),
+    ("services[].check", "{type: icmp}"),
+    ("services[].quic_lb.server_id_length", "2"),
+];
 const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
@@ -171,6 +178,11 @@ const ROWS: &[Row] = &[
     ("services[].rate_limit.connections_burst", RATE, Differs("5", "6")),
     ("services[].rate_limit.connections_per_source", &[], Differs("5/s", "6/s")),
     ("services[].rate_limit.connections_per_source_burst", SOURCE_RATE, Differs("5", "6")),
+    ("services[].mss_clamp", &[], Differs("1360", "1400")),
+    ("services[].quic_lb", QUIC, Differs("{server_id_length: 2}", "{server_id_length: 3}")),
+    ("services[].quic_lb.server_id_length", QUIC, Needed("2")),
+    ("services[].quic_lb.config_ids", QUIC_LB, Differs("[0]", "[0, 1]")),
+    ("services[].backends[].server_id", QUIC_LB, Differs("0a01", "0a02")),
     ("services[].syn_flood", &[], Differs("50/s", "{engage: 50/s, release: 20/s}")),
     ("services[].syn_flood.engage", RELEASE, Needed("50/s")),
     ("services[].syn_flood.release", ENGAGE, Differs("5/s", "6/s")),

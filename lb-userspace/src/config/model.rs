@@ -2,6 +2,7 @@
 
 mod balance;
 mod check;
+pub mod listen;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -179,6 +180,10 @@ pub struct Service {
     pub rate_limit: Option<RateLimit>,
     /// Thresholds of the SYN-flood stage; TCP only.
     pub syn_flood: Option<SynFlood>,
+    /// The greatest MSS that handshakes may offer, bytes; TCP only.
+    pub mss_clamp: Option<u16>,
+    /// Formats of connection ids; QUIC only.
+    pub quic_lb: Option<QuicLb>,
     /// What happens to flows of a backend that goes DOWN.
     pub on_marked_down: OnMarkedDown,
     /// Length of a slot's WINDOW; whole seconds, 1..=8000.
@@ -241,10 +246,15 @@ fn together(written: &[IpNet], file: Option<&PrefixFile>) -> Option<Vec<IpNet>> 
 /// `listen:`
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Listen {
-    /// The VIP; unicast, not loopback, not unspecified, not link-local (IPv6), not IPv4-mapped.
+    /// The first VIP, or the network address of the first prefix; unicast, not loopback, not unspecified, not link-local
+    /// (IPv6), not IPv4-mapped.
     pub address: IpAddr,
-    /// 1..=65535.
+    /// All VIPs in the order of the file; of prefixes all addresses are.
+    pub vips: Vec<IpNet>,
+    /// The port, or the first one; 1..=65535; 0 = any.
     pub port: u16,
+    /// The last port, [`Self::port`] if that is the only one; 65535 with any.
+    pub last_port: u16,
     /// Transport protocol.
     pub protocol: Protocol,
     /// NICs the service is reachable on; empty = all that lb is attached to. Each is in `Config::interfaces` if that
@@ -265,6 +275,8 @@ pub struct Listen {
     PartialEq,
     Eq,
     Hash,
+    PartialOrd,
+    Ord,
     serde::Serialize,
     serde::Deserialize,
     schemars::JsonSchema,
@@ -276,22 +288,30 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// UDP that carries QUIC.
+    Quic,
 }
 
 impl Protocol {
+    /// Whether some packets say that they open a flow: TCP's SYN, QUIC's Initial.
+    pub const fn has_openings(self) -> bool {
+        matches!(self, Self::Tcp | Self::Quic)
+    }
+
     /// The IP protocol number.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => lb_common::abi::protocol::TCP,
-            Self::Udp => lb_common::abi::protocol::UDP,
+            Self::Udp | Self::Quic => lb_common::abi::protocol::UDP,
         }
     }
 
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `quic`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Quic => "quic",
         }
     }
 }
@@ -408,6 +428,15 @@ pub struct Burst {
     pub interval: u64,
     /// So many at once after a pause; at least 1, and not more than come in a day.
     pub burst: u64,
+}
+
+/// `quic_lb:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QuicLb {
+    /// Bytes, 1..=15.
+    pub server_id_length: u8,
+    /// Config ids, 0..=6.
+    pub config_ids: Vec<u8>,
 }
 
 /// `syn_flood:`, SYNs a second.
@@ -550,6 +579,8 @@ pub struct Backend {
     pub sorry: bool,
     /// Whose health it has instead of its own.
     pub track: Option<Tracked>,
+    /// What it puts into connection ids: as many bytes as its service's `quic_lb` says; unique in the service.
+    pub server_id: Option<Box<[u8]>>,
     /// Where it comes from.
     pub origin: Origin,
 }

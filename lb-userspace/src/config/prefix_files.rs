@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{
     Diagnostic, Errors, Parsed,
     file::read_own,
-    model::PrefixFile,
+    model::{Listen, PrefixFile},
     value::{Prefix, Wrong},
 };
 
@@ -26,7 +26,7 @@ impl Parsed {
         let mut diagnostics = Vec::new();
         for index in 0..self.config.services.len() {
             let service = &mut self.config.services[index];
-            let is_v4 = service.listen.address.is_ipv4();
+            let listen = service.listen.clone();
             for (key, file, needs_some) in [
                 ("allow_file", &mut service.allow_file, service.allow.is_empty()),
                 ("deny_file", &mut service.deny_file, false),
@@ -35,7 +35,7 @@ impl Parsed {
                 let path = format!("services[{index}].{key}");
                 let read = known.entry(file.path.clone()).or_insert_with(|| read(&file.path));
                 match read {
-                    Ok(prefixes) => take(file, prefixes, is_v4),
+                    Ok(prefixes) => take(file, prefixes, &listen),
                     Err(wrongs) => {
                         diagnostics
                             .extend(wrongs.iter().map(|wrong| (path.clone(), wrong.clone())));
@@ -43,7 +43,7 @@ impl Parsed {
                     }
                 }
                 if needs_some && file.prefixes.as_deref().is_some_and(<[IpNet]>::is_empty) {
-                    let family = if is_v4 { "IPv4" } else { "IPv6" };
+                    let family = if listen.address.is_ipv4() { "IPv4" } else { "IPv6" };
                     let what = format!("{} has no {family} prefix", file.path.display());
                     let help = format!("nobody could get in: write one, or remove {key}");
                     diagnostics.push((path, Wrong { what, help }));
@@ -61,8 +61,8 @@ impl Parsed {
     }
 }
 
-fn take(file: &mut PrefixFile, prefixes: &[IpNet], is_v4: bool) {
-    let of_family = |prefix: &&IpNet| matches!(prefix, IpNet::V4(_)) == is_v4;
+fn take(file: &mut PrefixFile, prefixes: &[IpNet], listen: &Listen) {
+    let of_family = |prefix: &&IpNet| listen.has_family_of(prefix.addr());
     file.prefixes = Some(prefixes.iter().filter(of_family).copied().collect::<Arc<[IpNet]>>());
 }
 

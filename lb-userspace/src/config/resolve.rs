@@ -12,13 +12,16 @@ use std::{
 use super::{
     model::{
         Backend, BackendsFrom, Burst, Cluster, Config, Dashboard, Forward, Limits, Listen, Observe,
-        OnError, Origin, Persistence, PrefixFile, RateLimit, Resolver, Service, SynFlood, Timeouts,
-        Timing, Track, Tracked,
+        OnError, Origin, Persistence, PrefixFile, QuicLb, RateLimit, Resolver, Service, SynFlood,
+        Timeouts, Timing, Track, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
-    value::{Endpoint, FilePath, Host, Period, Rate},
+    value::{Endpoint, FilePath, Host, Period, Ports, Rate},
 };
+
+/// Where a template stands, until its name has been asked for.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Built-in settings of a backend, the last resort.
 pub const BUILT_IN: BackendSettings = BackendSettings {
@@ -104,11 +107,19 @@ fn service(written: &spec::Service, defaults: &BackendSettings) -> Service {
 
 fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Service {
     let listen = &service.listen;
+    let (port, last_port) = match listen.port {
+        Ports::Range(first, last) => (first, last),
+        Ports::Any => (0, u16::MAX),
+    };
+    // Of several ports, each packet keeps its own.
+    let backend_port = if port == last_port { port } else { 0 };
     Service {
         name: service.name.0.clone(),
         listen: Listen {
-            address: listen.address,
-            port: listen.port.get(),
+            address: listen.address.0.first().map_or(UNKNOWN, |vip| vip.0.network()),
+            vips: listen.address.0.iter().map(|vip| vip.0).collect(),
+            port,
+            last_port,
             protocol: listen.protocol,
             interfaces: listen.interfaces.iter().map(|name| name.0.clone()).collect(),
             add_address_to: listen.add_address_to.as_ref().map(|name| name.0.clone()),
@@ -147,6 +158,11 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         observe: service.observe.as_ref().map(|one| observe(one, service.forward)),
         rate_limit: service.rate_limit.as_ref().map(rate_limit),
         syn_flood: service.syn_flood.as_ref().map(syn_flood),
+        mss_clamp: service.mss_clamp,
+        quic_lb: service.quic_lb.as_ref().map(|format| QuicLb {
+            server_id_length: format.server_id_length,
+            config_ids: format.config_ids.clone(),
+        }),
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {
@@ -162,7 +178,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
                 [&BackendSettings::default(), &service.backend_defaults, defaults, &BUILT_IN];
             BackendsFrom {
                 directory: path.0.as_str().into(),
-                defaults: Box::new(nameless(levels, listen.port.get())),
+                defaults: Box::new(nameless(levels, backend_port)),
             }
         }),
         backends: service
@@ -170,7 +186,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
             .iter()
             .map(|one| {
                 let levels = [&one.settings, &service.backend_defaults, defaults, &BUILT_IN];
-                Arc::new(backend(one, levels, listen.port.get()))
+                Arc::new(backend(one, levels, backend_port))
             })
             .collect(),
     }
@@ -222,7 +238,7 @@ fn syn_flood(stage: &spec::SynFlood) -> SynFlood {
 fn nameless(levels: [&BackendSettings; 4], port: u16) -> Backend {
     Backend {
         name: String::new(),
-        address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        address: UNKNOWN,
         port,
         weight: first(levels, |level| level.weight),
         timing: Timing {
@@ -238,6 +254,7 @@ fn nameless(levels: [&BackendSettings; 4], port: u16) -> Backend {
         tier: 0,
         sorry: false,
         track: None,
+        server_id: None,
         origin: Origin::Written,
     }
 }
@@ -262,6 +279,7 @@ fn backend(backend: &spec::Backend, levels: [&BackendSettings; 4], port: u16) ->
         tier: if backend.backup { 1 } else { backend.tier },
         sorry: backend.sorry,
         track: backend.track.as_ref().map(|path| Tracked { name: path.to_string(), probe: None }),
+        server_id: backend.server_id.as_ref().map(|id| id.0.as_slice().into()),
         origin,
         ..settings
     }

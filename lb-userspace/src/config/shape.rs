@@ -52,6 +52,8 @@ pub enum Kind {
         least: usize,
         /// Greatest number of items.
         most: usize,
+        /// One item may stand for a list of it.
+        or_item: bool,
     },
     /// One of these words.
     Word(Vec<String>),
@@ -110,6 +112,9 @@ impl Kind {
             };
         }
         if let Some(options) = schema["anyOf"].as_array() {
+            if options[0]["type"] == "array" {
+                return Self::list(&options[0], true);
+            }
             return Self::Short(keys(&options[0], None));
         }
         if schema.get("enum").is_some() || schema.get("const").is_some() {
@@ -118,11 +123,7 @@ impl Kind {
         match &schema["type"] {
             Value::String(name) => match name.as_str() {
                 "object" => Self::Mapping(keys(schema, None)),
-                "array" => Self::List {
-                    item: Box::new(Shape::of(&schema["items"])),
-                    least: schema["minItems"].as_u64().unwrap_or(0) as usize,
-                    most: schema["maxItems"].as_u64().unwrap_or(u64::from(u32::MAX)) as usize,
-                },
+                "array" => Self::list(schema, false),
                 "string" => Self::Text { format: text(schema, "format"), or_integer: false },
                 "integer" => Self::Integer {
                     least: schema["minimum"].as_i64().expect("integers have a minimum"),
@@ -133,6 +134,15 @@ impl Kind {
             },
             Value::Array(_) => Self::Text { format: text(schema, "format"), or_integer: true },
             other => panic!("type {other} in {schema}"),
+        }
+    }
+
+    fn list(schema: &Value, or_item: bool) -> Self {
+        Self::List {
+            item: Box::new(Shape::of(&schema["items"])),
+            least: schema["minItems"].as_u64().unwrap_or(0) as usize,
+            most: schema["maxItems"].as_u64().unwrap_or(u64::from(u32::MAX)) as usize,
+            or_item,
         }
     }
 

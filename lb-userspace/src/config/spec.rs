@@ -4,7 +4,7 @@
 mod balance;
 mod check;
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::num::NonZeroU16;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,8 @@ use super::{
         SocketLevel, Track, XdpMode,
     },
     value::{
-        BackendPath, DnsName, Endpoint, FilePath, GroupName, Host, HostName, InterfaceName, Name,
-        Period, Prefix, Rate,
+        BackendPath, DnsName, Endpoint, FilePath, GroupName, HexBytes, Host, HostName,
+        InterfaceName, Name, Period, Ports, Prefix, Rate, Vips,
     },
 };
 
@@ -356,6 +356,17 @@ pub struct Service {
     /// SYN (Linux at once, others after a second), by all services. Costs no memory for a SYN. Clients behind firewalls
     /// that drop such SYN-ACKs do not get in while the stage is engaged.
     pub syn_flood: Option<SynFlood>,
+    /// The greatest segment that TCP handshakes may offer (TCP only), where path MTU discovery is not to be relied on: MTU minus 40 (IPv6:
+    /// 60). A client's SYN is clamped in every mode, so that a backend sends no larger segments; a backend's SYN-ACK in nat, so that
+    /// clients do not either. (In dsr and tunnel it does not pass lb: set `advmss` on the backends' routes; besides, lb tells
+    /// clients what does not fit a tunnel.)
+    #[schemars(range(min = 536, max = 9_000), example = 1_360)]
+    pub mss_clamp: Option<u16>,
+    /// Routing by connection ids (QUIC only; draft-ietf-quic-load-balancers, unencrypted): each backend puts its `server_id` into the
+    /// connection ids that it gives out, and lb sends each packet that has one where it says. So a connection stays with its
+    /// backend when the client's address or port changes, and through every change of backends. What has no such id follows
+    /// addresses and ports: first packets, and ids of backends that are down or unknown.
+    pub quic_lb: Option<QuicLb>,
     /// What happens to flows of a backend that goes down: `move` = to other backends at once, `keep` = nothing.
     #[serde(default)]
     pub on_marked_down: OnMarkedDown,
@@ -477,6 +488,25 @@ pub struct RateLimit {
     pub connections_per_source_burst: Option<u32>,
 }
 
+/// `quic_lb:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = super::schema::or_first_key)]
+pub struct QuicLb {
+    /// Bytes of a server id, which stands behind the first byte of a connection id.
+    #[schemars(range(min = 1, max = 15), example = 2)]
+    pub server_id_length: u8,
+    /// Config ids that backends use: the upper three bits of the first byte (7 is for ids that name no server). Several while
+    /// backends change from one to another.
+    #[serde(default = "first_config_id")]
+    #[schemars(length(min = 1, max = 7), inner(range(max = 6)), example = [0])]
+    pub config_ids: Vec<u8>,
+}
+
+fn first_config_id() -> Vec<u8> {
+    vec![0]
+}
+
 /// `syn_flood:`
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -494,13 +524,17 @@ pub struct SynFlood {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// The virtual address (VIP).
+    /// The virtual address (VIP). Or a list of them, IPv4 and IPv6 mixed, except in nat, which has one: [192.0.2.10,
+    /// 2001:db8::10]. A prefix is all of its addresses (not in nat): 10.1.0.0/24, which is to be routed to lb. Where several
+    /// services match a packet, the longest prefix wins, then one port before a range, and a range before `any`.
     #[schemars(example = "192.0.2.10")]
-    pub address: IpAddr,
-    /// The port.
+    pub address: Vips,
+    /// The port. Or a range of them (8000-8999), or any. With more than one, backends get each packet on the port that it was
+    /// sent to, and `check` needs a `port` of its own.
     #[schemars(example = 443)]
-    pub port: NonZeroU16,
-    /// The protocol.
+    pub port: Ports,
+    /// The protocol. `quic` is UDP whose Initial packets open flows, so that flows stay with their backends as TCP's do; with
+    /// `quic_lb` they even follow their connection ids.
     #[serde(default)]
     pub protocol: Protocol,
     /// NICs by which clients may come. Empty = all that lb is attached to.
@@ -511,7 +545,8 @@ pub struct Listen {
     /// else: keepalived, BIRD, a static route.
     #[schemars(example = &"eth0")]
     pub add_address_to: Option<InterfaceName>,
-    /// Balance even an address and port that a process on this host listens on, such as ssh's.
+    /// Balance even an address and port that a process on this host listens on, such as ssh's; a prefix with addresses of this
+    /// host, which stay the host's; and all addresses there are (0.0.0.0/0).
     #[serde(default)]
     pub force: bool,
 }
@@ -588,6 +623,9 @@ pub struct Backend {
     /// Has no check of its own but the health of this backend, of any service: `SERVICE/BACKEND`.
     #[schemars(example = &"web/web1")]
     pub track: Option<BackendPath>,
+    /// With the service's `quic_lb`: what the backend puts into its connection ids, as pairs of hexadecimal digits.
+    #[schemars(example = &"0a01")]
+    pub server_id: Option<HexBytes>,
     /// What it has of its own. (serde cannot deny unknown keys here; `shape` does.)
     #[serde(flatten)]
     pub settings: BackendSettings,

@@ -53,6 +53,7 @@ macro_rules! displayed_as_text {
 mod address;
 mod dns;
 mod http;
+mod listen;
 mod name;
 mod period;
 mod rate;
@@ -62,6 +63,7 @@ pub use self::{
     address::{Endpoint, Host, Prefix},
     dns::{DnsName, RecordType, ResponseCode, dns_code},
     http::{HttpHeader, HttpHost, HttpMethod, HttpPath, StatusCodes},
+    listen::{Ports, Vip, Vips},
     name::{BackendPath, GroupName, HostName, InterfaceName, Name},
     period::Period,
     rate::Rate,
@@ -98,6 +100,8 @@ pub fn refuse(format: &str, text: &str) -> Option<Wrong> {
         Host::FORMAT => Host::from_str(text).err(),
         Rate::FORMAT => Rate::from_str(text).err(),
         Prefix::FORMAT => Prefix::from_str(text).err(),
+        Vip::FORMAT => Vip::from_str(text).err(),
+        Ports::FORMAT => Ports::from_str(text).err(),
         Name::FORMAT => Name::from_str(text).err(),
         BackendPath::FORMAT => BackendPath::from_str(text).err(),
         InterfaceName::FORMAT => InterfaceName::from_str(text).err(),
@@ -224,7 +228,7 @@ mod tests {
                 InterfaceName::FORMAT, GroupName::FORMAT, StatusCodes::FORMAT, HttpMethod::FORMAT,
                 HttpPath::FORMAT, HttpHost::FORMAT, Phrase::FORMAT, FilePath::FORMAT, UserName::FORMAT,
                 HttpHeader::FORMAT, DnsName::FORMAT, RecordType::FORMAT, ResponseCode::FORMAT, HexBytes::FORMAT,
-                Pattern::FORMAT]
+                Pattern::FORMAT, Vip::FORMAT, Ports::FORMAT]
             {
                 if let Some(wrong) = refuse(format, &text) {
                     prop_assert!(!wrong.what.is_empty() && !wrong.help.is_empty());

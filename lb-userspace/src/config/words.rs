@@ -171,7 +171,6 @@ const WORDS_NOT_BUILT: &[(&str, &str)] = &[
     ("forward", "snat"),
     ("protocol", "any"),
     ("protocol", "icmp"),
-    ("protocol", "quic"),
     ("protocol", "sctp"),
     ("xdp_mode", "offload"),
 ];

@@ -12,8 +12,10 @@ impl Node {
             .iter()
             .filter_map(|service| {
                 let listen = &service.spec.listen;
-                Some((listen.add_address_to.clone()?, listen.address))
+                let name = listen.add_address_to.as_ref()?;
+                Some(listen.addresses().map(move |address| (name.clone(), address)))
             })
+            .flatten()
             .collect();
         for (name, address) in std::mem::take(&mut self.state.addresses) {
             if wanted.contains(&(name.clone(), address)) {

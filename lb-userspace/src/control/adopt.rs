@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use lb_common::{
-    abi::{BackendId, ServiceRow, key_kind, service_flag},
+    abi::{BackendId, ServiceRow, key_kind, protocol, service_flag},
     syn_flood::FloodState,
 };
 
@@ -28,11 +29,11 @@ impl Node {
     /// Builds services and backends from the maps. `config` names and describes what it knows of them; what it does
     /// not know drains or goes.
     pub(super) fn adopt(&mut self, config: &model::Config) {
-        let mut rows: HashMap<u32, ServiceRow> = HashMap::new();
+        let mut rows: HashMap<u32, Vec<(IpAddr, u16)>> = HashMap::new();
         for (key, value) in self.dataplane.entries() {
             match key.kind {
                 key_kind::SERVICE => {
-                    rows.insert(value, self.dataplane.services().get(value));
+                    rows.entry(value).or_default().push((key.address.into(), key.port));
                 }
                 key_kind::ADDRESS => {
                     self.addresses.insert(key.address.into());
@@ -40,10 +41,14 @@ impl Node {
                 _ => {}
             }
         }
+        for row in self.dataplane.ports().rows() {
+            rows.entry(row).or_default();
+        }
         let specs: HashMap<ListenKey, &model::Service> =
             config.services.iter().map(|spec| (ListenKey::of(spec), spec)).collect();
-        for (number, row) in rows {
-            self.adopt_service(number, &row, &specs);
+        for (number, entries) in rows {
+            let row = self.dataplane.services().get(number);
+            self.adopt_service(number, &row, entries, &specs);
         }
         self.drop_orphaned_lists();
         for service in &mut self.services {
@@ -68,6 +73,7 @@ impl Node {
         &mut self,
         number: u32,
         row: &ServiceRow,
+        entries: Vec<(IpAddr, u16)>,
         specs: &HashMap<ListenKey, &model::Service>,
     ) {
         self.rows.adopt(number);
@@ -90,8 +96,14 @@ impl Node {
         if choices.slots != 0 {
             self.spans.adopt(choices);
         }
-        let key =
-            ListenKey { address: row.vip.into(), port: row.port.to_host(), protocol: row.protocol };
+        let listen = self.dataplane.listens().get(row.id);
+        let key = ListenKey {
+            address: row.vip.into(),
+            prefix: listen.prefix,
+            port: row.port.to_host(),
+            last_port: listen.last_port,
+            protocol: row.protocol,
+        };
         let spec = match specs.get(&key) {
             Some(spec) => (*spec).clone(),
             None => unknown_service(key, row),
@@ -108,6 +120,7 @@ impl Node {
             spec,
             id: row.id,
             row: number,
+            entries,
             ring,
             old_ring,
             base_ring: None,
@@ -156,7 +169,14 @@ impl Node {
             self.backend_ids.adopt(id);
             let service = &self.services[index];
             let address = row.address.into();
-            let port = row.port.to_host();
+            let port = match service.spec.forward {
+                // The row has the tunnel's.
+                model::Forward::Gue { .. } => match service.spec.listen.has_one_port() {
+                    true => service.spec.listen.port,
+                    false => 0,
+                },
+                _ => row.port.to_host(),
+            };
             let known =
                 service.spec.backends.iter().find(|b| b.address == address && b.port == port);
             let spec = known.cloned().unwrap_or_else(|| {
@@ -170,6 +190,7 @@ impl Node {
                     tier: 0,
                     sorry: false,
                     track: None,
+                    server_id: None,
                     origin: model::Origin::Written,
                 })
             });
@@ -228,11 +249,13 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         name: key.to_string(),
         listen: model::Listen {
             address: key.address,
+            vips: vec![key.vip()],
             port: key.port,
-            protocol: if key.protocol == lb_common::abi::protocol::UDP {
-                model::Protocol::Udp
-            } else {
-                model::Protocol::Tcp
+            last_port: key.last_port,
+            protocol: match key.protocol {
+                protocol::UDP if row.flags & service_flag::QUIC != 0 => model::Protocol::Quic,
+                protocol::UDP => model::Protocol::Udp,
+                _ => model::Protocol::Tcp,
             },
             interfaces: Vec::new(),
             add_address_to: None,
@@ -270,6 +293,8 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         observe: None,
         rate_limit: None,
         syn_flood: None,
+        mss_clamp: None,
+        quic_lb: None,
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {

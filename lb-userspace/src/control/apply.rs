@@ -5,7 +5,7 @@
 //! whole slots, and the next start runs the same code over what it finds.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -13,8 +13,8 @@ use std::{
 
 use lb_common::{
     abi::{
-        Address, BackendId, Phase, ReplyRow, ServiceRow, Slot, address_value, key_kind, protocol,
-        service_flag,
+        Address, BackendId, ListenRow, Phase, ReplyRow, ServiceRow, Slot, address_value, key_kind,
+        protocol, service_flag,
     },
     be::Be16,
     hash::HashKeys,
@@ -90,6 +90,7 @@ impl Node {
         self.publish_backends(index)?;
         let moved = self.fill_ring(index, &decision)?;
         self.publish_policy(index, &decision)?;
+        self.publish_server_ids(index)?;
         let service = &mut self.services[index];
         if service.row != 0 {
             service.history.moved_slots += u64::from(moved);
@@ -137,12 +138,20 @@ impl Node {
         for backend in &service.backends {
             let reply = ReplyRow {
                 vip: Address::from(service.key.address),
-                port: Be16::from_host(service.key.port),
+                port: Be16::from_host(match service.spec.listen.has_one_port() {
+                    true => service.key.port,
+                    false => 0,
+                }),
                 _pad: 0,
                 row: service.row,
             };
             if self.dataplane.replies().get(backend.id.0) != reply {
                 self.dataplane.replies().set(backend.id.0, &reply);
+            }
+            if backend.spec.port == 0 {
+                // Lists of ports.
+                self.ports_due = true;
+                continue;
             }
             self.dataplane
                 .publish(
@@ -302,7 +311,7 @@ impl Node {
                 current.flags = flags;
             }
             if current == wanted {
-                return Ok(());
+                return self.publish_entries(index, 0);
             }
         }
         let row = self.rows.take().ok_or(ApplyError::Limit {
@@ -312,10 +321,12 @@ impl Node {
             left: 0,
         })?;
         self.dataplane.services().set(row, &wanted);
+        let key = self.services[index].key;
+        let listen = ListenRow { last_port: key.last_port, prefix: key.prefix, _pad: [0; 5] };
+        self.dataplane.listens().set(wanted.id, &listen);
         self.services[index].row = row;
         self.publish_replies_row(index);
-        let key = self.services[index].key;
-        self.publish_entry(key, key_kind::SERVICE, row)?;
+        self.publish_entries(index, old)?;
         if old != 0 {
             self.retire(Retired::Row(old));
         }
@@ -334,11 +345,31 @@ impl Node {
         }
     }
 
-    fn publish_entry(&mut self, key: ListenKey, kind: u8, value: u32) -> Result<(), ApplyError> {
-        let address = Address::from(key.address);
-        self.dataplane
-            .publish(address, Be16::from_host(key.port), key.protocol, kind, value)
-            .map_err(table_full)
+    /// The service's row under its addresses and ports, in place of the row `old` (0 = none).
+    fn publish_entries(&mut self, index: usize, old: u32) -> Result<(), ApplyError> {
+        let service = &mut self.services[index];
+        let (row, protocol) = (service.row, service.key.protocol);
+        let wanted: Vec<(IpAddr, u16)> = service.spec.listen.sockets().collect();
+        self.ports_due |= service.spec.listen.listed().next().is_some();
+        if old == 0 && wanted == service.entries {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut service.entries, wanted.clone());
+        for (address, port) in &wanted {
+            let (address, port) = (Address::from(*address), Be16::from_host(*port));
+            self.dataplane
+                .publish(address, port, protocol, key_kind::SERVICE, row)
+                .map_err(table_full)?;
+        }
+        for (address, port) in before.into_iter().filter(|entry| !wanted.contains(entry)) {
+            let (address, port) = (Address::from(address), Be16::from_host(port));
+            // Another service may have taken it over.
+            for row in [row, old] {
+                self.dataplane.unpublish_if(address, port, protocol, key_kind::SERVICE, row);
+            }
+            self.grace_wanted = true;
+        }
+        Ok(())
     }
 
     /// VIP and host addresses in the service table: what is answered, passed or dropped without a service.
@@ -349,10 +380,16 @@ impl Node {
             .iter()
             .map(|entry| (entry.address, address_value::HOST))
             .collect();
+        let mut prefixes = BTreeMap::new();
         for service in &self.services {
-            let vip = service.key.address;
-            let local = self.snapshot.is_local(vip);
-            wanted.insert(vip, if local { address_value::VIP_LOCAL } else { address_value::VIP });
+            for vip in service.spec.listen.addresses() {
+                let local = self.snapshot.is_local(vip);
+                let value = if local { address_value::VIP_LOCAL } else { address_value::VIP };
+                wanted.insert(vip, value);
+            }
+            // Addresses of this host within them are in the table, and stay the host's.
+            let vips = service.spec.listen.prefixes();
+            prefixes.extend(vips.map(|prefix| (prefix, address_value::VIP)));
         }
         let stale: Vec<_> = self
             .addresses
@@ -370,19 +407,20 @@ impl Node {
                 .map_err(table_full)?;
             self.addresses.insert(address);
         }
-        Ok(())
+        self.dataplane
+            .publish_vip_prefixes(&prefixes)
+            .map_err(|error| ApplyError::Dataplane(error.into()))
     }
 
     /// Takes a service out: no packet finds it from now on; its numbers follow when nothing names them.
     pub(super) fn remove_service(&mut self, index: usize) {
         let service = self.services.remove(index);
         let key = service.key;
-        self.dataplane.unpublish(
-            Address::from(key.address),
-            Be16::from_host(key.port),
-            key.protocol,
-            key_kind::SERVICE,
-        );
+        for (address, port) in &service.entries {
+            let (address, port) = (Address::from(*address), Be16::from_host(*port));
+            self.dataplane.unpublish(address, port, key.protocol, key_kind::SERVICE);
+        }
+        self.ports_due = true;
         for backend in &service.backends {
             self.withdraw_reply(service.spec.forward, key.protocol, backend);
         }
@@ -425,6 +463,11 @@ impl Node {
                 key_kind::REPLY,
                 backend.id.0,
             );
+            if backend.spec.port == 0
+                && let Err(error) = self.publish_ports()
+            {
+                tracing::error!(%error, "lists of ports could not be written");
+            }
         }
         self.dataplane.replies().set(backend.id.0, &ReplyRow::default());
     }
@@ -443,6 +486,7 @@ impl Node {
             spec: spec.clone(),
             id,
             row: 0,
+            entries: Vec::new(),
             ring: Span::default(),
             old_ring: None,
             base_ring: None,
@@ -534,7 +578,7 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if service.spec.observe.is_some() {
         flags |= service_flag::OBSERVE;
     }
-    flags |= super::openings::flags(&service.spec);
+    flags |= super::openings::flags(&service.spec) | super::quic::flags(&service.spec);
     if service.spec.tracks() {
         flags |= service_flag::TRACK;
     }

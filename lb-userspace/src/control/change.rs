@@ -125,6 +125,9 @@ impl Node {
 
     fn apply(&mut self, apply: Apply, cause: &str) -> Result<Applied, Failure> {
         self.refuse_during_trial()?;
+        if apply.confirm_seconds.is_none() {
+            self.refuse_if_shared()?;
+        }
         let source = Source { path: apply.path.into(), text: apply.text };
         self.put_in_force(&source, cause, apply.confirm_seconds)
     }
@@ -137,6 +140,9 @@ impl Node {
             return Ok(Applied { revision: self.state.revision, changes, trial: None });
         }
         self.refuse_during_trial()?;
+        if rollback.confirm_seconds.is_none() {
+            self.refuse_if_shared()?;
+        }
         let number = match rollback.revision {
             Some(number) => self.known_revision(number)?.number,
             None => match self.revisions.before(self.state.revision) {
@@ -236,6 +242,7 @@ impl Node {
             let error = "nothing is on trial: `lb apply FILE --confirm 60s` begins a trial, and `lb history` shows how the last one ended";
             return Err(Failure::new(FailureKind::Conflict, error));
         }
+        self.refuse_if_shared()?;
         let text = self.state.config_text.clone();
         let prepared = self.prepare_file(&text)?;
         self.keep_replaced(&text, cause);

@@ -227,7 +227,8 @@ impl Peers {
 
 impl From<ListenKey> for ServiceKey {
     fn from(key: ListenKey) -> Self {
-        Self { address: key.address, port: key.port, protocol: key.protocol }
+        let ListenKey { address, prefix, port, last_port, protocol } = key;
+        Self { address, prefix, port, last_port, protocol }
     }
 }
 

@@ -222,7 +222,7 @@ impl Node {
             copy.program.run(&frame(&flow), ingress).map_err(failure)
         };
         let (next, new) = match question.protocol {
-            model::Protocol::Udp => {
+            model::Protocol::Udp | model::Protocol::Quic => {
                 let trace = run(Segment::Udp)?;
                 (trace, trace)
             }

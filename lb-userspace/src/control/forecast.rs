@@ -36,7 +36,7 @@ impl Node {
         for service in self.services.iter().filter(|service| !wanted.contains(&service.key)) {
             plan.services.push(PlanService {
                 name: service.spec.name.clone(),
-                listen: service.key.to_string(),
+                listen: service.spec.listen.to_string(),
                 change: "removed".to_owned(),
                 lines: vec![
                     "removed: its packets are no longer balanced, its flows end".to_owned(),
@@ -48,7 +48,7 @@ impl Node {
             let key = ListenKey::of(spec);
             let loaded = self.services.iter().find(|service| service.key == key);
             plan.services.push(match loaded {
-                None => added(spec, &key),
+                None => added(spec),
                 Some(service) => self.changed(service, spec),
             });
         }
@@ -116,6 +116,7 @@ impl Node {
             ring_digest: Default::default(),
             mode_reason: String::new(),
             retired_ids: Vec::new(),
+            entries: service.entries.clone(),
             ..*service
         };
         let decision = hypothetical.decide();
@@ -151,7 +152,7 @@ impl Node {
         lines.extend(settings(&service.spec, spec));
         PlanService {
             name: spec.name.clone(),
-            listen: service.key.to_string(),
+            listen: service.spec.listen.to_string(),
             change: if lines.is_empty() { "none" } else { "changed" }.to_owned(),
             lines,
             slots,
@@ -235,11 +236,11 @@ fn percent(share: f64) -> String {
     }
 }
 
-fn added(spec: &model::Service, key: &ListenKey) -> PlanService {
+fn added(spec: &model::Service) -> PlanService {
     let slots = ring::ring_length(spec.backends.iter().map(|b| b.weight), spec.ring_size);
     PlanService {
         name: spec.name.clone(),
-        listen: key.to_string(),
+        listen: spec.listen.to_string(),
         change: "added".to_owned(),
         lines: vec![match spec.backends.len() {
             1 => format!("added with 1 backend and {slots} slots"),
@@ -259,8 +260,7 @@ fn backends(service: &Service, spec: &model::Service, changes: &mut Vec<Change>)
         let name = &wanted.name;
         let Some(known) = backends.iter_mut().find(|backend| same(backend, wanted)) else {
             let id = BackendId(unborn);
-            let address = std::net::SocketAddr::new(wanted.address, wanted.port);
-            note(id, "added", format!("backend {name} ({address}) added"));
+            note(id, "added", format!("backend {name} ({}) added", wanted.place()));
             backends.push(new_backend(id, wanted));
             unborn -= 1;
             continue;

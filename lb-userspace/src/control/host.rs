@@ -4,11 +4,13 @@
 use std::{
     collections::HashSet,
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use ipnet::IpNet;
+
 use crate::{
-    config::model::{Config, Protocol, Service},
+    config::model::{Config, Listen, Protocol, Service, listen::is_address},
     net::Snapshot,
 };
 
@@ -28,6 +30,8 @@ pub struct Listener {
 pub struct Conflict {
     /// Index in `services`.
     pub service: usize,
+    /// Index of its VIP.
+    pub vip: usize,
     /// The sentence.
     pub message: String,
 }
@@ -39,52 +43,83 @@ pub fn conflicts(
     listeners: &HashSet<Listener>,
     ours: &[(String, IpAddr)],
 ) -> Vec<Conflict> {
-    config
-        .services
-        .iter()
-        .enumerate()
-        .filter(|(_, service)| !service.listen.force)
-        .filter_map(|(index, service)| {
-            conflict(service, snapshot, listeners, ours)
-                .map(|message| Conflict { service: index, message })
-        })
-        .collect()
+    let vips: HashSet<IpAddr> =
+        config.services.iter().flat_map(|service| service.listen.addresses()).collect();
+    let host = Host { snapshot, listeners, ours, vips };
+    let careful = config.services.iter().enumerate().filter(|(_, service)| !service.listen.force);
+    let of_service = |(index, service): (usize, &Service)| {
+        let listen = &service.listen;
+        let conflict = |(vip, prefix): (usize, &IpNet)| {
+            let message = match is_address(prefix) {
+                true => host.address(listen, prefix.addr()),
+                false => host.prefix(prefix),
+            };
+            message.map(|message| Conflict { service: index, vip, message })
+        };
+        listen.vips.iter().enumerate().filter_map(conflict).collect::<Vec<_>>()
+    };
+    careful.flat_map(of_service).collect()
 }
 
-fn conflict(
-    service: &Service,
-    snapshot: &Snapshot,
-    listeners: &HashSet<Listener>,
-    ours: &[(String, IpAddr)],
-) -> Option<String> {
-    let listen = &service.listen;
-    let local = snapshot.addresses.iter().find(|entry| entry.address == listen.address)?;
-    let wildcard: IpAddr = match listen.address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let taken =
-        [listen.address, wildcard, Ipv6Addr::UNSPECIFIED.into()].into_iter().any(|address| {
-            listeners.contains(&Listener { address, port: listen.port, protocol: listen.protocol })
-        });
-    let socket = std::net::SocketAddr::new(listen.address, listen.port);
-    if taken {
-        return Some(format!(
-            "a process of this host listens on {socket}/{}, and balancing that port would take it from the network; \
-             use another address or port, stop that process, or say `force: true` under `listen`",
-            listen.protocol.name()
-        ));
+/// What there is on this host, and what the configuration has of it.
+struct Host<'a> {
+    snapshot: &'a Snapshot,
+    listeners: &'a HashSet<Listener>,
+    ours: &'a [(String, IpAddr)],
+    /// VIPs that are written as addresses.
+    vips: HashSet<IpAddr>,
+}
+
+impl Host<'_> {
+    /// What speaks against an address as a VIP.
+    fn address(&self, listen: &Listen, vip: IpAddr) -> Option<String> {
+        let local = self.snapshot.addresses.iter().find(|entry| entry.address == vip)?;
+        let wildcard: IpAddr = match vip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let ports = listen.port.max(1)..=listen.last_port;
+        let bound = [vip, wildcard, Ipv6Addr::UNSPECIFIED.into()];
+        let taken = self
+            .listeners
+            .iter()
+            .filter(|listener| {
+                listener.protocol.number() == listen.protocol.number()
+                    && bound.contains(&listener.address)
+                    && ports.contains(&listener.port)
+            })
+            .map(|listener| listener.port)
+            .min();
+        if let Some(port) = taken {
+            return Some(format!(
+                "a process of this host listens on {}/{}, and balancing that port would take it from the network; \
+                 use another address or port, stop that process, or say `force: true` under `listen`",
+                SocketAddr::new(vip, port),
+                listen.protocol.name()
+            ));
+        }
+        let host_prefix = if vip.is_ipv4() { 32 } else { 128 };
+        let own =
+            local.prefix < host_prefix && !self.ours.iter().any(|(_, address)| *address == vip);
+        own.then(|| {
+            format!(
+                "{vip} is this host's own address (/{}), not a service address; use a VIP of its own (/{host_prefix}, \
+                 `add_address_to` puts it on a NIC), or say `force: true` under `listen`",
+                local.prefix
+            )
+        })
     }
-    let host_prefix = if listen.address.is_ipv4() { 32 } else { 128 };
-    let own =
-        local.prefix < host_prefix && !ours.iter().any(|(_, address)| *address == listen.address);
-    own.then(|| {
-        format!(
-            "{} is this host's own address (/{}), not a service address; use a VIP of its own (/{host_prefix}, \
-             `add_address_to` puts it on a NIC), or say `force: true` under `listen`",
-            listen.address, local.prefix
-        )
-    })
+
+    /// What speaks against all addresses of a prefix.
+    fn prefix(&self, prefix: &IpNet) -> Option<String> {
+        let own = self.snapshot.addresses.iter().map(|entry| entry.address);
+        let own = own.filter(|address| prefix.contains(address) && !self.vips.contains(address));
+        let address = own.min()?;
+        Some(format!(
+            "{prefix} has this host's own address {address}; use a prefix without it, write those of its addresses that are \
+             VIPs one by one, or say `force: true` under `listen`: the host's addresses then stay the host's"
+        ))
+    }
 }
 
 /// Listening TCP and bound UDP sockets of this network namespace.

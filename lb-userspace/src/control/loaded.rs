@@ -8,12 +8,13 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use lb_common::abi::{BackendId, Prefixes};
 
 use super::{alloc::Span, history::History, state::Leaving};
 use crate::{
     api::types::{Counters, PhaseCount},
-    config::model,
+    config::model::{self, listen::socket_text},
     health::{
         Health, Served, TargetKey,
         agent::{AgentHealth, AgentKey},
@@ -29,10 +30,14 @@ use crate::{
 /// What makes a service the same service across reloads, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenKey {
-    /// The VIP.
+    /// The first VIP, or the network address of the first prefix.
     pub address: IpAddr,
-    /// Its port.
+    /// Length of the prefix, bits.
+    pub prefix: u8,
+    /// Its port, the first of several; 0 = any.
     pub port: u16,
+    /// The last port.
+    pub last_port: u16,
     /// IP protocol number.
     pub protocol: u8,
 }
@@ -41,14 +46,26 @@ impl ListenKey {
     /// Of a configured service.
     pub fn of(service: &model::Service) -> Self {
         let listen = &service.listen;
-        Self { address: listen.address, port: listen.port, protocol: listen.protocol.number() }
+        let full = if listen.address.is_ipv4() { 32 } else { 128 };
+        Self {
+            address: listen.address,
+            prefix: listen.vips.first().map_or(full, IpNet::prefix_len),
+            port: listen.port,
+            last_port: listen.last_port,
+            protocol: listen.protocol.number(),
+        }
+    }
+
+    /// The first VIP.
+    pub fn vip(&self) -> IpNet {
+        IpNet::new(self.address, self.prefix).unwrap_or(self.address.into())
     }
 }
 
 impl fmt::Display for ListenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = if self.protocol == lb_common::abi::protocol::UDP { "udp" } else { "tcp" };
-        write!(f, "{}/{protocol}", SocketAddr::new(self.address, self.port))
+        write!(f, "{}/{protocol}", socket_text(&self.vip(), self.port, self.last_port))
     }
 }
 
@@ -63,6 +80,8 @@ pub struct Service {
     pub id: u32,
     /// Row in `SERVICES`; 0 = not published yet.
     pub row: u32,
+    /// Addresses and ports under which the service table has the row.
+    pub entries: Vec<(IpAddr, u16)>,
     /// Its ring.
     pub ring: Span,
     /// The ring before its length changed, while slots still ask it.
@@ -112,9 +131,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether every packet of the service follows its slot's owner at once (UDP has no opening packet).
+    /// Whether flows of slots whose owner changes are pinned (UDP has no opening packet: each packet follows its slot's owner at
+    /// once).
     pub fn stateful(&self) -> bool {
-        self.spec.listen.protocol == model::Protocol::Tcp
+        self.spec.listen.protocol.has_openings()
     }
 
     /// How much of the client's address alone the file wants the ring to be asked by.
@@ -142,7 +162,7 @@ impl Service {
     pub fn idle_seconds(&self) -> u64 {
         match self.spec.listen.protocol {
             model::Protocol::Tcp => self.spec.timeouts.tcp.as_secs(),
-            model::Protocol::Udp => self.spec.timeouts.udp.as_secs(),
+            model::Protocol::Udp | model::Protocol::Quic => self.spec.timeouts.udp.as_secs(),
         }
     }
 

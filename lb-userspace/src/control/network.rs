@@ -88,7 +88,7 @@ impl Node {
         row.service = service.id;
         if service.spec.forward.is_tunnel() {
             row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
-            row.outer_sum = outer_sum(&row.source, &row.address, service.key.address.is_ipv6());
+            row.outer_sum = outer_sum(&row.source, &row.address);
         }
         if takes_flows_away(service, backend) {
             row.flags |= backend_flag::DOWN;

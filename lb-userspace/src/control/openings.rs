@@ -33,7 +33,8 @@ pub(super) fn rules(spec: &model::Service) -> OpeningRules {
         source_burst,
         engage: spec.syn_flood.map_or(0, |stage| in_window(stage.engage)),
         release: spec.syn_flood.map_or(0, |stage| in_window(stage.release)),
-        _reserved: [0; 3],
+        mss: spec.mss_clamp.unwrap_or_default().into(),
+        _reserved: [0; 2],
     }
 }
 
@@ -41,12 +42,13 @@ pub(super) fn rules(spec: &model::Service) -> OpeningRules {
 pub(super) fn flags(spec: &model::Service) -> u32 {
     let limits = if spec.rate_limit.is_some() { service_flag::LIMIT_OPENINGS } else { 0 };
     let stage = if spec.syn_flood.is_some() { service_flag::SYN_FLOOD } else { 0 };
-    limits | stage
+    let clamp = if spec.mss_clamp.is_some() { service_flag::CLAMP_MSS } else { 0 };
+    limits | stage | clamp
 }
 
 /// Whether the program has to look at openings at all.
 pub(super) fn wanted(config: &model::Config) -> bool {
-    config.services.iter().any(|service| flags(service) != 0)
+    config.services.iter().any(|service| flags(service) & !service_flag::CLAMP_MSS != 0)
 }
 
 impl Node {

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::etcd::Location;
+
 /// Options of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The configuration file.
+    /// The configuration file; of a shared configuration, the last good one.
     pub config: PathBuf,
+    /// Where the configuration is shared.
+    pub shared: Option<Location>,
     /// NICs that replace the file's `interfaces`; empty = the file's.
     pub interfaces: Vec<String>,
     /// Root of the pins, on a bpffs.

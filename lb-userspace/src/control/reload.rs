@@ -43,6 +43,7 @@ impl Node {
             self.config_error = None;
             return Ok(Vec::new());
         }
+        self.ask_shared_again();
         let file = config::load(&self.options.config);
         if let Ok(file) = &file
             && cause == super::watch::CHANGED
@@ -120,7 +121,11 @@ impl Node {
                 .into_iter()
                 .filter(fresh)
                 .map(|conflict| {
-                    let path = format!("services[{}].listen.address", conflict.service);
+                    let listen = format!("services[{}].listen.address", conflict.service);
+                    let path = match parsed.config.services[conflict.service].listen.vips.len() {
+                        1 => listen,
+                        _ => format!("{listen}[{}]", conflict.vip),
+                    };
                     let (line, column) = parsed.locate(&path);
                     let file = parsed.source().path.display();
                     format!("{file}:{line}:{column}: {}", conflict.message)
@@ -195,6 +200,7 @@ impl Node {
         self.follow_cluster();
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
+        self.publish_ports()?;
         self.publish_network();
         self.set_targets();
         self.remember_applied(&text, &changes, cause);
@@ -333,10 +339,7 @@ impl Node {
                     added.push(backend.id.0);
                     self.restore(index, &mut backend);
                     if !fresh {
-                        lines.push(format!(
-                            "backend {} ({}:{}) added",
-                            wanted.name, wanted.address, wanted.port
-                        ));
+                        lines.push(format!("backend {} ({}) added", wanted.name, wanted.place()));
                     }
                     self.services[index].backends.push(backend);
                 }

@@ -14,7 +14,7 @@ use lb_common::{
 
 use super::{
     Node,
-    loaded::{Backend, ListenKey, Service},
+    loaded::{Backend, Service},
     node,
     retire::add,
     unix_seconds,
@@ -60,6 +60,8 @@ impl Node {
                 unconfirmed_limit: self.dataplane.pin_limit(false) as u64,
             },
             cluster: self.cluster_status(),
+            shared: self.shared_status(),
+            vip_conflicts: self.vip_conflicts(),
             tables: self.fills().into_iter().map(table_status).collect(),
         }
     }
@@ -78,7 +80,7 @@ impl Node {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
+    pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.interface_problems.values().cloned().collect();
         warnings.extend(self.saved.error().cloned());
         if node::is_draining(&self.options.socket) {
@@ -104,6 +106,8 @@ impl Node {
         warnings.extend(self.dashboard_problem.clone());
         warnings.extend(self.discovery_warnings());
         warnings.extend(self.cluster_warnings());
+        warnings.extend(self.shared_warnings());
+        warnings.extend(self.claim_warnings());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {
             format!(
                 "{name}: lb's program was taken off {times} time(s) since the daemon's start, and attached again: find out who does that"
@@ -150,7 +154,7 @@ impl Node {
         let service = &self.services[index];
         ServiceStatus {
             name: service.spec.name.clone(),
-            listen: service.key.to_string(),
+            listen: service.spec.listen.to_string(),
             forward: forward_name(service.spec.forward).to_owned(),
             state: service.state().to_owned(),
             state_reason: service.mode_reason.clone(),
@@ -185,7 +189,7 @@ impl Node {
         let health = backend.health.clone().unwrap_or_default();
         BackendStatus {
             name: backend.spec.name.clone(),
-            address: SocketAddr::new(backend.spec.address, backend.spec.port).to_string(),
+            address: backend.spec.place(),
             state: backend.state(),
             admin: backend.admin_in_force(),
             weight: backend.weight(),
@@ -257,7 +261,7 @@ impl Node {
             }
             services.push(ServiceStats {
                 name: service.spec.name.clone(),
-                listen: service.key.to_string(),
+                listen: service.spec.listen.to_string(),
                 total,
                 reasons: named(&self.dataplane.reasons(service.id)?),
                 backends,
@@ -284,14 +288,14 @@ impl Node {
         destination: SocketAddr,
         protocol: model::Protocol,
     ) -> Result<Lookup, Failure> {
-        let key = ListenKey {
-            address: destination.ip(),
-            port: destination.port(),
-            protocol: protocol.number(),
-        };
-        let Some(service) = self.services.iter().find(|service| service.key == key) else {
+        let Some(service) = self.service_at(destination, protocol) else {
             let local = self.snapshot.is_local(destination.ip());
-            let vip = self.services.iter().any(|service| service.key.address == destination.ip());
+            let is_vip = |listen: &model::Listen| match local {
+                // Within a prefix, this host's own addresses are the host's.
+                true => listen.addresses().any(|vip| vip == destination.ip()),
+                false => listen.has(destination.ip()),
+            };
+            let vip = self.services.iter().any(|service| is_vip(&service.spec.listen));
             let why = match (vip, local) {
                 (true, true) => {
                     "a VIP, but no service has this port and protocol; the address is local, so the packet is passed to this host"
@@ -303,7 +307,7 @@ impl Node {
                 (false, false) => "no VIP: passed to this host untouched",
             };
             return Ok(Lookup {
-                why: format!("{key}: {why}"),
+                why: format!("{destination}/{}: {why}", protocol.name()),
                 pin: "none".to_owned(),
                 ..Lookup::default()
             });

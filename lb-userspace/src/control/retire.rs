@@ -42,6 +42,8 @@ impl Node {
 
     /// Starts a grace period if something waits for one and none is running. Publication never waits for it.
     pub(super) fn start_grace(&mut self) {
+        // What it waits for is not to be found any more when it begins.
+        self.publish_due_ports();
         if !self.grace_wanted || self.grace_running.is_some() {
             return;
         }

@@ -284,6 +284,7 @@ impl Node {
         if save.dry_run || edits.is_empty() {
             return Ok(saved);
         }
+        self.refuse_if_shared()?;
         let before = std::mem::replace(&mut self.state.settings, waiting);
         let weights: Vec<_> = self
             .services

@@ -155,6 +155,7 @@ fn without(service: &Service, lost: &[usize]) -> Service {
         ring_digest: Default::default(),
         mode_reason: String::new(),
         retired_ids: Vec::new(),
+        entries: service.entries.clone(),
         ..*service
     };
     let decision = without.decide();

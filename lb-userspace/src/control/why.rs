@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
@@ -11,6 +11,7 @@ use lb_common::abi::{DroppedSample, Reason};
 use super::Node;
 use crate::{
     api::types::{Failure, Why, WhyReason, WhySample, WhyService},
+    config::model::Listen,
     explain,
 };
 
@@ -44,6 +45,17 @@ impl Samples {
     }
 }
 
+/// Whether a service listens on a `VIP:port` as it is written.
+fn has_socket(listen: &Listen, text: &str) -> bool {
+    let sockets = listen.to_string();
+    let sockets = sockets.rsplit_once('/').map_or("", |(sockets, _)| sockets);
+    sockets.split(", ").any(|socket| socket == text)
+        || text.parse::<SocketAddr>().is_ok_and(|socket| {
+            let ports = listen.port.max(1)..=listen.last_port;
+            listen.has(socket.ip()) && ports.contains(&socket.port())
+        })
+}
+
 impl Node {
     /// Everything that was dropped, answered or refused: of one service (by its name, VIP or `VIP:port`), or of all. What belongs
     /// to no service is always there.
@@ -51,8 +63,8 @@ impl Node {
         let matching = |service: &&super::Service| {
             let Some(filter) = filter else { return true };
             service.spec.name == filter
-                || filter.parse::<IpAddr>().is_ok_and(|vip| vip == service.key.address)
-                || service.key.to_string().rsplit_once('/').is_some_and(|(vip, _)| vip == filter)
+                || filter.parse::<IpAddr>().is_ok_and(|vip| service.spec.listen.has(vip))
+                || has_socket(&service.spec.listen, filter)
         };
         let services: Vec<_> = self.services.iter().filter(matching).collect();
         if let (Some(filter), true) = (filter, services.is_empty()) {
@@ -66,7 +78,7 @@ impl Node {
                 .map(|service| {
                     Ok(WhyService {
                         name: service.spec.name.clone(),
-                        listen: service.key.to_string(),
+                        listen: service.spec.listen.to_string(),
                         reasons: reasons(service.id)?,
                         backends: self.why_backends(service),
                     })

@@ -25,7 +25,9 @@ use super::{
     openings::Openings,
     permission, pinned,
     pins::Pins,
+    ports::Ports,
     prefix_lists::PrefixLists,
+    quic::QuicIds,
     routes::{Neighbours, Routes},
     table::ServiceTable,
 };
@@ -49,15 +51,24 @@ impl Dataplane {
             .map_err(|error| LoadError::map(map::NEIGHBOURS, error))?;
         let allow = prefix_lists(&mut ebpf, map::ALLOW)?;
         let deny = prefix_lists(&mut ebpf, map::DENY)?;
+        let table = ServiceTable::adopt(
+            mapped(&mut ebpf, map::SERVICE_TABLE)?,
+            words(&mut ebpf, map::PRESENCE)?,
+        );
+        let ports = Ports::adopt(
+            mapped(&mut ebpf, map::PORT_LISTS)?,
+            take(&mut ebpf, map::VIP_PREFIXES)?,
+            &table,
+        )
+        .map_err(|error| LoadError::map(map::VIP_PREFIXES, error))?;
         Ok(Self {
             arena: mapped(&mut ebpf, map::ARENA)?,
             services: mapped(&mut ebpf, map::SERVICES)?,
+            listens: mapped(&mut ebpf, map::LISTENS)?,
             backends: mapped(&mut ebpf, map::BACKENDS)?,
             replies: mapped(&mut ebpf, map::REPLIES)?,
-            table: ServiceTable::adopt(
-                mapped(&mut ebpf, map::SERVICE_TABLE)?,
-                words(&mut ebpf, map::PRESENCE)?,
-            ),
+            table,
+            ports,
             resting: 0,
             pins: pins(&mut ebpf, map::PINS)?,
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
@@ -72,6 +83,11 @@ impl Dataplane {
                 mapped(&mut ebpf, map::OPENING_STATES)?,
                 mapped(&mut ebpf, map::COOKIE_KEYS)?,
             ),
+            quic_ids: QuicIds::adopt(
+                take(&mut ebpf, map::QUIC_IDS)?,
+                take(&mut ebpf, map::QUIC_FORMATS)?,
+            )
+            .map_err(|error| LoadError::map(map::QUIC_IDS, error))?,
             counters: counters(&mut ebpf, adopted)?,
             routes,
             neighbours,
@@ -202,7 +218,7 @@ fn load_object(
     let limit_openings = flag(options.limit_openings);
     let (observe, track, vlan) = (flag(options.observe), flag(options.track), flag(options.vlan));
     let level = options.log_level;
-    let have_gue = flag(options.have_gue);
+    let (have_gue, quic) = (flag(options.have_gue), flag(options.quic));
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::HASH_KEYS, &options.hash_keys, true)
@@ -213,7 +229,9 @@ fn load_object(
         .override_global(global::OBSERVE, &observe, true)
         .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
         .override_global(global::TRACK, &track, true)
+        .override_global(global::PORTS, &options.ports, true)
         .override_global(global::HAVE_GUE, &have_gue, true)
+        .override_global(global::QUIC, &quic, true)
         .override_global(global::VLAN, &vlan, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);

@@ -14,9 +14,9 @@ use std::{
 
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
-    BackendLoad, BackendRow, CaptureRule, CookieKeys, FewTables, NextHopRow, ObservedCounters,
-    OpeningRules, OpeningState, Policy, ReplyRow, ServiceBucket, ServiceLoad, ServiceRow, Slot,
-    Trace,
+    BackendLoad, BackendRow, CaptureRule, CookieKeys, FewTables, ListenRow, NextHopRow,
+    ObservedCounters, OpeningRules, OpeningState, Policy, PortList, ReplyRow, ServiceBucket,
+    ServiceLoad, ServiceRow, Slot, Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -99,6 +99,14 @@ impl Row for Policy {
 }
 
 impl Row for ServiceLoad {
+    const LAST: usize = 0;
+}
+
+impl Row for ListenRow {
+    const LAST: usize = 0;
+}
+
+impl Row for PortList {
     const LAST: usize = 0;
 }
 

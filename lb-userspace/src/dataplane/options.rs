@@ -95,6 +95,10 @@ pub struct Options {
     pub limit_openings: bool,
     /// Some service tracks its flows.
     pub track: bool,
+    /// Some service is QUIC's.
+    pub quic: bool,
+    /// 1 if some service has several ports, 2 if some has a prefix of VIPs.
+    pub ports: u32,
     /// Some service uses gue.
     pub have_gue: bool,
     /// Tagged frames are balanced.

@@ -8,10 +8,12 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{Answers, Directory, Found, Question, answers::SrvRecord};
 use crate::config::{
     self,
-    model::{Backend, Config, Forward, Origin, Protocol, Service},
+    model::{Backend, Config, Forward, Origin, Service, listen::AnswerPorts},
 };
 
 /// Most addresses of one name that are used.
@@ -46,8 +48,9 @@ pub fn question(service: &Service, template: &Backend) -> Option<Question> {
         _ => return None,
     };
     // Only a tunnel can change the family.
-    let (any, v6) = (service.forward.is_tunnel(), service.listen.address.is_ipv6());
-    Some(Question { name: name.clone(), srv, v4: any || !v6, v6: any || v6 })
+    let any = service.forward.is_tunnel();
+    let has = |v6| any || service.listen.vips.iter().any(|vip| vip.addr().is_ipv6() == v6);
+    Some(Question { name: name.clone(), srv, v4: has(false), v6: has(true) })
 }
 
 /// Makes concrete backends. `serving` tells the backends that a service has now: they stay for as long as one of its names
@@ -178,23 +181,43 @@ fn backend_name(template: &str, address: IpAddr, port: Option<u16>) -> String {
 /// What all services have in common.
 struct House {
     vips: HashMap<IpAddr, String>,
+    prefixes: Vec<(IpNet, String)>,
     /// Whose answers come from where, in nat.
-    replies: HashMap<(IpAddr, u16, Protocol), String>,
+    replies: HashMap<(IpAddr, u8), Vec<(AnswerPorts, String)>>,
     problems: Vec<String>,
 }
 
 impl House {
     fn new(templates: &Config) -> Self {
         let services = templates.services.iter();
-        let vips = services.clone().map(|one| (one.listen.address, one.name.clone())).collect();
-        let mut replies = HashMap::new();
+        let vips = services
+            .clone()
+            .flat_map(|one| one.listen.addresses().map(|vip| (vip, one.name.clone())))
+            .collect();
+        let prefixes = services
+            .clone()
+            .flat_map(|one| one.listen.prefixes().map(|vip| (vip, one.name.clone())))
+            .collect();
+        let mut house = Self { vips, prefixes, replies: HashMap::new(), problems: Vec::new() };
         for service in services.filter(|service| service.forward == Forward::Nat) {
             for backend in service.backends.iter().filter(|one| !one.origin.is_template()) {
-                let key = (backend.address, backend.port, service.listen.protocol);
-                replies.insert(key, service.name.clone());
+                house.note(service, backend);
             }
         }
-        Self { vips, replies, problems: Vec::new() }
+        house
+    }
+
+    /// Notes where answers for a nat service come from.
+    fn note(&mut self, service: &Service, backend: &Backend) {
+        let answers = AnswerPorts::of(&service.listen, backend.port);
+        let key = (backend.address, service.listen.protocol.number());
+        self.replies.entry(key).or_default().push((answers, service.name.clone()));
+    }
+
+    /// Whose VIP an address is.
+    fn vip(&self, address: IpAddr) -> Option<&String> {
+        let within = || self.prefixes.iter().find(|(prefix, _)| prefix.contains(&address));
+        self.vips.get(&address).or_else(|| within().map(|(_, name)| name))
     }
 }
 
@@ -234,8 +257,7 @@ impl Room {
     fn take(&mut self, service: &mut Service, backend: Backend, house: &mut House) {
         self.note(&backend);
         if service.forward == Forward::Nat {
-            let key = (backend.address, backend.port, service.listen.protocol);
-            house.replies.insert(key, service.name.clone());
+            house.note(service, &backend);
         }
         service.backends.push(Arc::new(backend));
     }
@@ -246,18 +268,24 @@ impl Room {
         if let Some((what, help)) = config::refuse_address(address) {
             return Some(format!("{address} is {what}: {help}"));
         }
-        if let Some(other) = house.vips.get(&address) {
+        if let Some(other) = house.vip(address) {
             return Some(format!(
                 "{address} is the VIP of service `{other}`, packets would run in a circle: write the backend's own address"
             ));
         }
-        if !service.forward.is_tunnel() && address.is_ipv6() != listen.address.is_ipv6() {
+        if !service.forward.is_tunnel() && !listen.has_family_of(address) {
             return Some(format!(
                 "{address} is of another family than the VIP {}: use addresses of one family, or `forward: tunnel`",
                 listen.address
             ));
         }
-        if service.forward != Forward::Nat && port != listen.port {
+        if !listen.has_one_port() && port != 0 {
+            return Some(format!(
+                "port {port} of {address} does not go with ports {}: leave it out, packets keep theirs",
+                listen.ports()
+            ));
+        }
+        if service.forward != Forward::Nat && listen.has_one_port() && port != listen.port {
             return Some(format!(
                 "port {port} of {address} is not the service's {}, and only nat changes ports: use `forward: nat`",
                 listen.port
@@ -275,9 +303,11 @@ impl Room {
                 backend.name, service.name
             ));
         }
-        let reply = house.replies.get(&(address, port, listen.protocol));
-        let other =
-            reply.filter(|other| service.forward == Forward::Nat && **other != service.name)?;
+        let answers = AnswerPorts::of(listen, port);
+        let known = house.replies.get(&(address, listen.protocol.number()))?;
+        let (_, other) = known.iter().find(|(one, other)| {
+            service.forward == Forward::Nat && *other != service.name && one.clashes(&answers)
+        })?;
         Some(format!(
             "{address} port {port} is a nat backend of `{other}` too, and its answers could not be told apart: let the server listen on a second port or address"
         ))

@@ -95,12 +95,14 @@ fn ports(nic: &Nic, facts: &Facts) -> Option<Finding> {
     if nic.channels.is_none_or(|channels| in_use(channels) < 2) {
         return None;
     }
-    let without = config.services.iter().find_map(|service| {
-        let traffic = match (service.listen.protocol, service.listen.address.is_ipv4()) {
+    let all = config.services.iter().map(|service| &service.listen);
+    let mut all = all.flat_map(|listen| listen.vips.iter().map(move |vip| (listen, vip)));
+    let without = all.find_map(|(listen, vip)| {
+        let traffic = match (listen.protocol, vip.addr().is_ipv4()) {
             (Protocol::Tcp, true) => Traffic::Tcp4,
             (Protocol::Tcp, false) => Traffic::Tcp6,
-            (Protocol::Udp, true) => Traffic::Udp4,
-            (Protocol::Udp, false) => Traffic::Udp6,
+            (Protocol::Udp | Protocol::Quic, true) => Traffic::Udp4,
+            (Protocol::Udp | Protocol::Quic, false) => Traffic::Udp6,
         };
         let fields = nic.hashes.get(&traffic)?;
         (!fields.ports).then_some(traffic)

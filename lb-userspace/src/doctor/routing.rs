@@ -40,7 +40,8 @@ fn forwarding(facts: &Facts, config: &Config) -> Vec<Finding> {
     const WHY: &str = "lb does not need it for what it balances; but what backends send on their own account through this host ends here, and the kernel's routing table does not help while lb looks for a next hop";
     let nat = |v4: bool| {
         config.services.iter().any(|service| {
-            service.forward == Forward::Nat && service.listen.address.is_ipv4() == v4
+            service.forward == Forward::Nat
+                && service.listen.vips.iter().any(|vip| vip.addr().is_ipv4() == v4)
         })
     };
     [
@@ -132,7 +133,7 @@ fn backends_elsewhere(config: &Config) -> Option<Finding> {
         command(format!(
             "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 && ip address replace {}/{} dev lo && lb doctor   # on each backend",
             direct.listen.address,
-            if direct.listen.address.is_ipv4() { 32 } else { 128 }
+            direct.listen.vips[0].prefix_len()
         )),
     ))
 }

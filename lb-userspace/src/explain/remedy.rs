@@ -81,7 +81,11 @@ pub const fn of(reason: Reason) -> &'static str {
         | R::NoServicePassed
         | R::Transmitted
         | R::IcmpErrorForwarded
-        | R::Pinned => "",
+        | R::Pinned
+        | R::QuicFallback => "",
+        R::QuicUnknown => {
+            "A few are ids of backends that are down or gone; many: compare each backend's own server id and config id with `server_id` and `quic_lb`."
+        }
     }
 }
 

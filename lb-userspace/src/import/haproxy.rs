@@ -1,10 +1,11 @@
 //! HAProxy's file (its configuration manual, chapters 2, 4 and 5): what of it a layer-4 load balancer does.
 
 mod admission;
+mod bind;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use self::admission::Admission;
+use self::{admission::Admission, bind::Bind};
 use super::{
     Backend, Check, Choices, Forward, Imported, Service, Settings, name, period, quoted,
     words::{Line, lines},
@@ -27,7 +28,7 @@ struct Section {
     kind: String,
     name: String,
     line: usize,
-    binds: Vec<(usize, String)>,
+    binds: Vec<Bind>,
     default_backend: Option<String>,
     is_http: bool,
     /// What stands behind `balance:`; empty = not said.
@@ -171,7 +172,7 @@ impl Reader {
         match words.as_slice() {
             ["mode", mode] => section.is_http = *mode == "http",
             ["bind", addresses, parameters @ ..] => {
-                section.binds.extend(addresses.split(',').map(|one| (number, one.to_owned())));
+                section.binds.extend(Bind::all(number, addresses, parameters));
                 if parameters.contains(&"ssl") {
                     self.note(number, "`bind ... ssl`: lb passes TLS through; certificates belong to the backends");
                 }
@@ -511,8 +512,8 @@ impl Reader {
                 self.note(section.line, format!("`{}` is in mode http: lb forwards its TCP connections, whatever they carry", section.name));
             }
             self.note_backups(pool);
-            for (line, bind) in &section.binds {
-                let service = self.service(section, pool, *line, bind, choices);
+            for bind in &section.binds {
+                let service = self.service(section, pool, bind, choices);
                 pools.extend(service.iter().map(|_| pool.name.clone()));
                 services.extend(service);
             }
@@ -599,26 +600,27 @@ impl Reader {
         &mut self,
         section: &Section,
         pool: &Section,
-        line: usize,
-        bind: &str,
+        bind: &Bind,
         choices: &Choices,
     ) -> Option<Service> {
-        let (host, port) = bind.rsplit_once(':').unwrap_or((bind, ""));
-        let Ok(port) = port.parse::<u16>() else {
-            self.note(line, format!("`bind {bind}`: one port a service, please; left out"));
+        let line = bind.line;
+        let Some((port, last_port)) = bind.ports() else {
+            self.note(
+                line,
+                format!("`bind {}`: a port, or a range of ports, please; left out", bind.text),
+            );
             return None;
         };
-        let host = host.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
-        let host = host.trim_matches(['[', ']']);
-        let named = host.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified());
-        let address = named.or(choices.vip);
+        let address = bind.address().or(choices.vip);
         if address.is_none() {
-            self.note(line, format!("`bind {bind}` names no address: give the VIP with --vip, or write it in place of THE-VIP"));
+            self.note(line, format!("`bind {}` names no address: give the VIP with --vip, or write it in place of THE-VIP", bind.text));
         }
         let mut service = Service {
             name: name(&section.name),
             address,
             port,
+            last_port,
+            mss: bind.mss,
             forward: choices.forward,
             balance: pool.balance,
             hash_balance_factor: pool.hash_balance_factor,
@@ -628,6 +630,12 @@ impl Reader {
         };
         let checked = pool.has_check || pool.servers.iter().any(|server| server.is_checked);
         service.check = checked.then(|| pool.check.clone());
+        if last_port.is_some() && checked && pool.check.port.is_none() {
+            self.note(
+                line,
+                "which of the ports is checked? Add `check: {port: ...}` to the service",
+            );
+        }
         service.agent.clone_from(&pool.agent);
         if let Some(observe) = &pool.observe {
             service.observe = observe.text(choices.forward, checked);
@@ -642,9 +650,22 @@ impl Reader {
         }
         let weighted = pool.servers.iter().any(|server| server.settings.weight.is_some());
         for server in &pool.servers {
-            let Some(address) =
-                address_of(&server.address, port).or_else(|| name_of(&server.address, port))
-            else {
+            let found = match last_port {
+                None => {
+                    address_of(&server.address, port).or_else(|| name_of(&server.address, port))
+                }
+                Some(_) => host_of(&server.address),
+            };
+            if last_port.is_some() && found.is_none() && address_of(&server.address, port).is_some()
+            {
+                let text = format!(
+                    "`{}` has a port of its own, and with several ports lb keeps the one that a client asks for; left out",
+                    server.address
+                );
+                self.note(server.line, text);
+                continue;
+            }
+            let Some(address) = found else {
                 let text =
                     format!("`{}` is neither an address nor a name; left out", server.address);
                 self.note(server.line, text);
@@ -708,6 +729,12 @@ fn address_of(text: &str, port: u16) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let address = host.parse::<IpAddr>().ok()?;
     Some(std::net::SocketAddr::new(address, port.parse().ok()?).to_string())
+}
+
+/// An address without a port: packets keep theirs.
+fn host_of(text: &str) -> Option<String> {
+    let text = text.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    text.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|address| address.to_string())
 }
 
 /// HAProxy's times (manual 2.5): milliseconds unless a unit says otherwise.
@@ -881,6 +908,20 @@ listen postgres
         let imported = import(FILE, &Choices::default());
         assert!(imported.yaml.contains("THE-VIP"), "{}", imported.yaml);
         assert!(imported.notes.iter().any(|note| note.contains("--vip")), "{:#?}", imported.notes);
+    }
+
+    #[test]
+    fn ranges_of_ports_and_segment_sizes_are_translated() {
+        let text = "listen a\n bind 192.0.2.1:8000-8999 mss 1360\n server s 10.0.0.1\n server t 10.0.0.2:80\n";
+        let imported = import(text, &Choices::default());
+        let config = model(&imported);
+        let service = &config.services[0];
+        assert!(!service.listen.has_one_port(), "{}", imported.yaml);
+        assert_eq!((service.listen.port, service.mss_clamp), (8_000, Some(1_360)));
+        assert_eq!(service.backends.len(), 1);
+        assert!(imported.notes[0].contains("port of its own"), "{:?}", imported.notes);
+        let checked = "listen a\n bind 192.0.2.1:8000-8999\n server s 10.0.0.1 check\n";
+        assert!(import(checked, &Choices::default()).notes[0].contains("which of the ports"));
     }
 
     #[test]

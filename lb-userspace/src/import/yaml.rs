@@ -27,7 +27,14 @@ fn one(out: &mut String, service: &Service) -> std::fmt::Result {
         service.address.map_or_else(|| "THE-VIP".to_owned(), |address| address.to_string());
     let protocol =
         service.protocol.map_or_else(String::new, |protocol| format!(", protocol: {protocol}"));
-    writeln!(out, "    listen: {{address: \"{address}\", port: {}{protocol}}}", service.port)?;
+    let port = match service.last_port {
+        None => service.port.to_string(),
+        Some(last) => format!("{}-{last}", service.port),
+    };
+    writeln!(out, "    listen: {{address: \"{address}\", port: {port}{protocol}}}")?;
+    if let Some(mss) = service.mss {
+        writeln!(out, "    mss_clamp: {mss}")?;
+    }
     match service.forward {
         Forward::Nat => writeln!(out, "    forward: nat")?,
         Forward::Dsr => writeln!(out, "    forward: dsr")?,

@@ -34,6 +34,11 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
     ] {
         gauge(encoder, name, help)?.sample(&[], value)?;
     }
+    let help = "1 for a VIP that another host says is its own.";
+    let mut conflicts = gauge(encoder, "lb_vip_conflict", help)?;
+    for one in &status.vip_conflicts {
+        conflicts.sample(&[("address", &one.address), ("mac", &one.mac)], 1.0)?;
+    }
     let mut reloads =
         counter(encoder, "lb_config_reloads", "Configurations read since the start, by result.")?;
     for (result, count) in all.reloads {

@@ -182,7 +182,13 @@ mod tests {
     }
 
     fn view(ring: u32, backends: &[BackendView]) -> View {
-        let service = ServiceKey { address: "192.0.2.1".parse().unwrap(), port: 80, protocol: 6 };
+        let service = ServiceKey {
+            address: "192.0.2.1".parse().unwrap(),
+            prefix: 32,
+            port: 80,
+            last_port: 80,
+            protocol: 6,
+        };
         View { service, ring: Some(ring), slots: 1021, backends: backends.to_vec() }
     }
 

@@ -249,7 +249,7 @@ fn answer_as<F: Family>(frame: &[u8]) {
 fn outer(packet: &Packet, inner_is_v6: bool) {
     let v4 = |last| Address::from(std::net::IpAddr::from([10, 255, 254, last]));
     let (source, destination) = (v4(1), v4(2));
-    let begun = encap::outer_sum(&source, &destination, inner_is_v6);
+    let begun = encap::outer_sum(&source, &destination);
     let (class, length) = (packet.traffic_class, packet.length);
     let outer = encap::outer_v4(&source, &destination, inner_is_v6, class, length, begun);
     let mut bytes = [0; 20];

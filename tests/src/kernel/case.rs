@@ -154,7 +154,10 @@ pub fn expected_frame(world: &World, packet: &Packet, service: u32, number: usiz
     let backend = &service.backends[number];
     let packet = packet.clone().hop(NIC, backend.mac);
     match service.forward {
-        Forward::Nat => packet.destined(backend.address, backend.port).bytes(),
+        Forward::Nat => {
+            let port = if backend.port == 0 { packet.port() } else { backend.port };
+            packet.destined(backend.address, port).bytes()
+        }
         Forward::Dsr => packet.bytes(),
         Forward::Ipip => {
             let source: IpAddr = backend.source.expect("a tunnel has an outer source");

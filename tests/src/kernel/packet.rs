@@ -150,6 +150,20 @@ impl Packet {
         Self::new(source, destination, icmp).payload(b"12345678")
     }
 
+    /// What a stack answers to this echo request.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn echo_reply(&self) -> Self {
+        let mut reply = self.clone();
+        (reply.to, reply.from) = (self.from, self.to);
+        (reply.ip.source, reply.ip.destination) = (self.ip.destination, self.ip.source);
+        reply.ip.hop_limit = 64;
+        let Transport::Icmp { kind, .. } = &mut reply.transport else { panic!("no echo") };
+        *kind = if *kind == 8 { 0 } else { 129 };
+        reply
+    }
+
     /// With a payload.
     pub fn payload(mut self, payload: &[u8]) -> Self {
         self.payload = payload.to_vec();
@@ -199,6 +213,15 @@ impl Packet {
             other => panic!("no ports: {other:?}"),
         }
         self
+    }
+
+    /// The port it is sent to.
+    pub fn port(&self) -> u16 {
+        match &self.transport {
+            Transport::Tcp(tcp) => tcp.destination,
+            Transport::Udp { destination, .. } => *destination,
+            other => panic!("no ports: {other:?}"),
+        }
     }
 
     /// With another source.

@@ -64,6 +64,25 @@ pub struct World {
     pub neighbours: Vec<(IpAddr, Mac)>,
     /// NICs and their numbers.
     pub interfaces: Vec<(u32, u32)>,
+    /// Lists of ports.
+    pub lists: Vec<List>,
+    /// Prefixes whose addresses are VIPs.
+    pub prefixes: Vec<(IpAddr, u32)>,
+}
+
+/// Ports of an address or a prefix, the best match first.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The VIP; of answers, the backend.
+    pub address: IpAddr,
+    /// Length of the prefix; `None` = one address.
+    pub prefix: Option<u32>,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Of answers: values are ids of backends, and not of services.
+    pub answers: bool,
+    /// First and last port, and whose they are.
+    pub ports: Vec<(u16, u16, u32)>,
 }
 
 /// One service.
@@ -71,8 +90,12 @@ pub struct World {
 pub struct Service {
     /// The VIP.
     pub vip: IpAddr,
-    /// Its port.
+    /// Its port; 0 = it is found by lists alone.
     pub port: u16,
+    /// More VIPs with the same port.
+    pub more: Vec<IpAddr>,
+    /// The VIP is the beginning of a prefix, and no VIP by itself.
+    pub is_prefix: bool,
     /// IP protocol.
     pub protocol: u8,
     /// The way to the backends.
@@ -139,6 +162,8 @@ impl Service {
         Self {
             vip: ip(vip),
             port: 80,
+            more: Vec::new(),
+            is_prefix: false,
             protocol: protocol::TCP,
             forward,
             backends: backends.iter().enumerate().map(|(i, b)| Backend::new(b, i as u8)).collect(),
@@ -259,6 +284,7 @@ pub struct Written {
     routes: Vec<Key<RouteKey>>,
     allow: Vec<Key<PrefixKey>>,
     deny: Vec<Key<PrefixKey>>,
+    prefixes: Vec<Key<PrefixKey>>,
     backends: u32,
 }
 
@@ -278,6 +304,12 @@ impl Written {
         }
         for host in &world.hosts {
             put(&mut table, *host, 0, 0, key_kind::ADDRESS, address_value::HOST);
+        }
+        for (list, number) in world.lists.iter().zip(1..) {
+            written.list(ebpf, &mut table, list, number)?;
+        }
+        for (prefix, length) in &world.prefixes {
+            put_prefix(ebpf, &mut written.prefixes, (*prefix, *length), 0, address_value::VIP)?;
         }
         presence(ebpf, &table)?;
         for (index, bucket) in table.iter().enumerate() {
@@ -360,6 +392,32 @@ impl Written {
         Ok(())
     }
 
+    fn list(
+        &mut self,
+        ebpf: &mut Ebpf,
+        table: &mut [ServiceBucket],
+        list: &List,
+        number: u32,
+    ) -> Result<()> {
+        let mut entries = [0u64; 16];
+        for (word, (first, last, value)) in entries.iter_mut().zip(&list.ports) {
+            *word = u64::from(*first) | u64::from(*last) << 16 | u64::from(*value) << 32;
+        }
+        array::<[u64; 16]>(ebpf, map::PORT_LISTS).set(number, entries, 0)?;
+        match list.prefix {
+            Some(length) => {
+                let prefix = (list.address, length);
+                put_prefix(ebpf, &mut self.prefixes, prefix, list.protocol.into(), number)?;
+            }
+            None => {
+                let kind =
+                    if list.answers { key_kind::REPLY_PORTS } else { key_kind::SERVICE_PORTS };
+                put(table, list.address, 0, list.protocol, kind, number);
+            }
+        }
+        Ok(())
+    }
+
     fn route(&mut self, ebpf: &mut Ebpf, index: u32, route: &Route) -> Result<()> {
         let (gateway, mac) = match route.gateway {
             None => (None, None),
@@ -392,7 +450,11 @@ impl Written {
         for key in self.routes.drain(..) {
             routes(ebpf)?.remove(&key)?;
         }
-        for (name, written) in [(map::ALLOW, &mut self.allow), (map::DENY, &mut self.deny)] {
+        for (name, written) in [
+            (map::ALLOW, &mut self.allow),
+            (map::DENY, &mut self.deny),
+            (map::VIP_PREFIXES, &mut self.prefixes),
+        ] {
             for key in written.drain(..) {
                 list(ebpf, name)?.remove(&key)?;
             }
@@ -459,7 +521,8 @@ fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
     let source = backend.source.filter(|_| is_tunnel);
     let outer_sum = match (source, backend.address) {
         (Some(IpAddr::V4(source)), IpAddr::V4(destination)) => {
-            let inner = if service.vip.is_ipv4() { protocol::IPIP } else { protocol::IPV6 };
+            // As if for IPv4, whatever is inside.
+            let inner = protocol::IPIP;
             let [a, b] = [source.octets(), destination.octets()];
             // As in RFC 791: version and length, DF, TTL 64, the addresses.
             let constant = [0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, inner, 0, 0];
@@ -488,13 +551,25 @@ fn sum(bytes: &[u8]) -> u32 {
 
 fn entries(table: &mut [ServiceBucket], world: &World, index: usize, service: &Service) {
     let id = index as u32 + 1;
-    put(table, service.vip, service.port, service.protocol, key_kind::SERVICE, id);
+    if service.port != 0 {
+        put(table, service.vip, service.port, service.protocol, key_kind::SERVICE, id);
+    }
+    for vip in &service.more {
+        put(table, *vip, service.port, service.protocol, key_kind::SERVICE, id);
+        put(table, *vip, 0, 0, key_kind::ADDRESS, address_value::VIP);
+    }
+    if service.is_prefix {
+        return;
+    }
     let value = if service.is_local { address_value::VIP_LOCAL } else { address_value::VIP };
     put(table, service.vip, 0, 0, key_kind::ADDRESS, value);
     if service.forward == Forward::Nat {
         for (number, backend) in service.backends.iter().enumerate() {
             let backend_id = world.first_backend(index) + number as u32;
             let (address, port) = (backend.address, backend.port);
+            if port == 0 {
+                continue;
+            }
             put(table, address, port, service.protocol, key_kind::REPLY, backend_id);
         }
     }
@@ -533,6 +608,20 @@ fn few_routes(ebpf: &mut Ebpf, world: &World) -> Result<()> {
         };
         array(ebpf, map::FEW_ROUTES).set(family, tables, 0)?;
     }
+    Ok(())
+}
+
+fn put_prefix(
+    ebpf: &mut Ebpf,
+    written: &mut Vec<Key<PrefixKey>>,
+    (prefix, length): (IpAddr, u32),
+    number: u32,
+    value: u32,
+) -> Result<()> {
+    let bits = length + if prefix.is_ipv4() { 96 } else { 0 };
+    let key = Key::new(32 + bits, PrefixKey { list: number, source: prefix.into() });
+    list(ebpf, map::VIP_PREFIXES)?.insert(&key, value, 0)?;
+    written.push(key);
     Ok(())
 }
 

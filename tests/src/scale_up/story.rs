@@ -5,8 +5,11 @@ use std::{collections::BTreeSet, process::Command, time::Duration};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::visitors::Visitors;
-use super::{ScaleUp, WEB, WEB_AT_START, yaml_with_web};
+use super::{
+    APP, AT_START, ScaleUp, WEB,
+    sessions::{Moved, Sessions},
+    visitors::Visitors,
+};
 use crate::{
     client::wait_for,
     daemon::{backend, lb_binary},
@@ -21,6 +24,9 @@ const A_WHILE: u64 = 40;
 /// Long-lived connections through the web tier.
 pub const VISITORS: usize = 200;
 
+/// Sessions that come back after each event.
+pub const SESSIONS: usize = 40;
+
 /// What one event has cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -34,6 +40,12 @@ pub struct Row {
     pub failed: u64,
     /// Long-lived connections broken, of [`VISITORS`].
     pub broken: usize,
+    /// Sessions that came back and were served by another web server, of [`SESSIONS`].
+    pub moved_web: usize,
+    /// Sessions that had their web server and another application server.
+    pub moved_app: usize,
+    /// The servers that those had before.
+    pub moved_from: BTreeSet<String>,
     /// The longest time between two answers, milliseconds.
     pub longest_gap_ms: u64,
 }
@@ -45,6 +57,7 @@ pub struct Story<'a> {
     pub nodes: [Node<'a>; 2],
     pulse: Pulse,
     visitors: Visitors,
+    sessions: Sessions<'a>,
     rows: Vec<Row>,
 }
 
@@ -64,7 +77,9 @@ impl<'a> Story<'a> {
             wait_state(&nodes, server, "UP");
         }
         let visitors = Visitors::start(lab, VISITORS)?;
-        let story = Self { lab, nodes, pulse, visitors, rows: Vec::new() };
+        let sessions = Sessions::start(lab, SESSIONS)?;
+        let story = Self { lab, nodes, pulse, visitors, sessions, rows: Vec::new() };
+        story.wait_in_step();
         story.wait_for_answers(A_WHILE);
         story.pulse.take();
         Ok(story)
@@ -88,6 +103,7 @@ impl<'a> Story<'a> {
         self.server_killed("web1", "web/web1", "a web server", |lab| lab.start_web(1))?;
         self.server_killed("app1", "app/app1", "an application server", |lab| lab.start_app(1))?;
         self.database_killed()?;
+        self.app_tier_scaled()?;
         self.web_tier_scaled()
     }
 
@@ -107,6 +123,7 @@ impl<'a> Story<'a> {
         self.note("the active lb node dead");
         self.nodes[0].boot()?;
         self.wait_active(0);
+        self.wait_in_step();
         self.wait_for_answers(A_WHILE);
         self.note("that node back, and active again");
         Ok(())
@@ -171,40 +188,73 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn web_tier_scaled(&mut self) -> anyhow::Result<()> {
-        self.scale_web_to(2)?;
-        for number in WEB_AT_START..=WEB {
-            if number > WEB_AT_START {
-                self.lab.start_web(number)?;
-            }
+    fn app_tier_scaled(&mut self) -> anyhow::Result<()> {
+        self.scale_to(AT_START, 2)?;
+        self.note("the application tier from 3 to 2 servers");
+        for number in AT_START + 1..=APP {
+            self.lab.start_app(number)?;
         }
-        self.scale_web_to(WEB)?;
-        self.scale_web_to(2)?;
-        self.note("the web tier from 3 to 2 to 6 to 2 servers");
+        self.scale_to(AT_START, APP)?;
+        self.scale_to(AT_START, 2)?;
+        self.note("the application tier from 2 to 6 to 2 servers");
+        for number in 3..=APP {
+            self.lab.kill(&format!("app{number}"))?;
+        }
+        self.wait_for_answers(A_WHILE);
+        self.note("the application servers taken out switched off");
+        Ok(())
+    }
+
+    fn web_tier_scaled(&mut self) -> anyhow::Result<()> {
+        self.scale_to(2, 2)?;
+        self.note("the web tier from 3 to 2 servers");
+        for number in AT_START + 1..=WEB {
+            self.lab.start_web(number)?;
+        }
+        self.scale_to(WEB, 2)?;
+        self.scale_to(2, 2)?;
+        self.note("the web tier from 2 to 6 to 2 servers");
         for number in 3..=WEB {
             self.lab.kill(&format!("web{number}"))?;
         }
         self.wait_for_answers(A_WHILE);
-        self.note("the servers taken out switched off, long-lived connections and all");
+        self.note("the web servers taken out switched off, long-lived connections and all");
         Ok(())
     }
 
     /// Writes the file of both nodes, and waits until it is in force.
-    fn scale_web_to(&self, count: usize) -> anyhow::Result<()> {
+    fn scale_to(&self, web: usize, app: usize) -> anyhow::Result<()> {
+        let yaml = self.lab.yaml(web, app)?;
         for node in &self.nodes {
-            node.daemon.write(&yaml_with_web(count)?)?;
-            node.daemon.wait(&format!("{count} web servers share the flows"), MINUTE, |status| {
-                (1..=WEB).all(|number| {
-                    let web = backend(status, "web", &format!("web{number}"));
-                    match number <= count {
-                        true => web.is_some_and(|web| web.state == "UP" && web.slots > 0),
-                        false => web.is_none_or(|web| web.slots == 0),
-                    }
+            node.daemon.write(&yaml)?;
+        }
+        for node in &self.nodes {
+            let what = format!("{web} web and {app} application servers share the flows");
+            node.daemon.wait(&what, MINUTE, |status| {
+                [("web", web, WEB), ("app", app, APP)].iter().all(|(tier, count, most)| {
+                    (1..=*most).all(|number| {
+                        let server = backend(status, tier, &format!("{tier}{number}"));
+                        match number <= *count {
+                            true => server.is_some_and(|one| one.state == "UP" && one.slots > 0),
+                            false => server.is_none_or(|one| one.slots == 0),
+                        }
+                    })
                 })
             });
         }
         self.wait_for_answers(A_WHILE);
         Ok(())
+    }
+
+    /// Waits until the nodes have told each other everything.
+    #[track_caller]
+    fn wait_in_step(&self) {
+        for node in &self.nodes {
+            node.daemon.wait("the nodes are in step", MINUTE, |status| {
+                let peers = status.cluster.iter().flat_map(|cluster| &cluster.peers);
+                peers.filter(|peer| peer.state == "in step").count() == 1
+            });
+        }
     }
 
     /// Waits until a node has the VIPs and the other has not.
@@ -226,16 +276,21 @@ impl<'a> Story<'a> {
     fn note(&mut self, event: &str) {
         let beats = self.pulse.take();
         let web = beats.answered.keys().filter_map(|who| who.split(' ').next());
+        let Moved { web: moved_web, app: moved_app, from: moved_from } =
+            self.sessions.come_back().unwrap_or_else(|error| panic!("{event}: {error:#}"));
         let row = Row {
             event: event.to_owned(),
             web_servers: web.collect::<BTreeSet<_>>().len(),
             answered: beats.ok(),
             failed: beats.failures(),
             broken: self.visitors.broken(),
+            moved_web,
+            moved_app,
+            moved_from,
             longest_gap_ms: beats.longest_gap.as_millis() as u64,
         };
         eprintln!(
-            "{event}: {} answered, {} failed, {} broken, longest gap {} ms",
+            "{event}: {} answered, {} failed, {} broken, {moved_web} + {moved_app} sessions moved, longest gap {} ms",
             row.answered, row.failed, row.broken, row.longest_gap_ms
         );
         for (reason, count) in &beats.failed {
@@ -275,6 +330,7 @@ pub fn table(rows: &[Row]) -> String {
         "ANSWERED".to_owned(),
         "FAILED".to_owned(),
         format!("BROKEN OF {VISITORS}"),
+        format!("MOVED OF {SESSIONS}"),
         "LONGEST GAP".to_owned(),
     ]);
     for row in rows {
@@ -283,6 +339,7 @@ pub fn table(rows: &[Row]) -> String {
             row.answered.to_string(),
             row.failed.to_string(),
             row.broken.to_string(),
+            (row.moved_web + row.moved_app).to_string(),
             format!("{} ms", row.longest_gap_ms),
         ]);
     }

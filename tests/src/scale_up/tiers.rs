@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 
 use anyhow::Context as _;
 
-use super::{APP, DB, ScaleUp, WEB_AT_START, config, configs};
+use super::{AT_START, DB, ScaleUp, config, configs};
 use crate::{client::wait_for, machine::Machine, process::Process};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -26,10 +26,8 @@ impl ScaleUp {
             "change master to master_host='10.80.3.11', master_user='repl', master_password='repl', \
              master_connect_retry=1, master_use_gtid=slave_pos; start slave",
         )?;
-        for number in 1..=WEB_AT_START {
+        for number in 1..=AT_START {
             self.start_web(number)?;
-        }
-        for number in 1..=APP {
             self.start_app(number)?;
         }
         self.wait_for_replica(2);
@@ -57,8 +55,14 @@ impl ScaleUp {
     pub fn start_web(&self, number: usize) -> anyhow::Result<()> {
         let name = format!("web{number}");
         let directory = self.own_directory(&name)?;
+        // 10.80.1.111 and up, 10.80.1.121 and up...
+        let pool = format!("10.80.1.1{number}");
+        for last in 1..=8 {
+            self.web[number - 1].ip(&format!("addr replace {pool}{last}/24 dev web"))?;
+        }
         let text = config("nginx.conf")?
             .replace("@NAME@", &name)
+            .replace("@POOL@", &pool)
             .replace("@ADDRESS@", &format!("10.80.1.{}", 10 + number))
             .replace("@FILES@", &configs().display().to_string())
             .replace("@DIRECTORY@", &directory.display().to_string());
@@ -76,7 +80,9 @@ impl ScaleUp {
         let directory = self.own_directory(&name)?;
         let mut command = Command::new("gunicorn");
         command.args(["--workers", "1", "--threads", "8", "--pythonpath"]).arg(configs());
-        command.args(["--bind", &format!("10.80.2.{}:8000", 10 + number)]);
+        for port in [8000, 8001] {
+            command.args(["--bind", &format!("10.80.2.{}:{port}", 10 + number)]);
+        }
         command.arg("--worker-tmp-dir").arg(&directory).arg("app:app");
         command.env("APP_NAME", &name).env("PYTHONDONTWRITEBYTECODE", "1");
         self.start(&self.app[number - 1], &name, &command)
@@ -85,9 +91,9 @@ impl ScaleUp {
     fn install_database(&self, number: usize) -> anyhow::Result<()> {
         let directory = self.own_directory(&format!("db{number}"))?;
         self.db[number - 1].sh(&format!(
-            "mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db \
-             --datadir='{}' 2>&1",
-            directory.join("data").display()
+            "TMPDIR='{0}' mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db \
+             --datadir='{0}/data' 2>&1",
+            directory.display()
         ))?;
         Ok(())
     }
@@ -114,6 +120,7 @@ impl ScaleUp {
         command.arg(format!("--datadir={}", directory.join("data").display()));
         command.arg(format!("--socket={}", self.database_socket(number).display()));
         command.arg(format!("--pid-file={}", directory.join("pid").display()));
+        command.arg(format!("--tmpdir={}", directory.display()));
         command.arg(format!("--server-id={number}")).arg(format!("--report-host={name}"));
         command.arg(format!("--read-only={}", read_only as u8));
         self.start(machine, &name, &command)

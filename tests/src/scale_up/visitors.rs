@@ -1,6 +1,7 @@
 //! Visitors who stay: TLS connections that are open all the time and ask for a static file again and again.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -28,8 +29,8 @@ pub struct Visitors {
     orders: tokio::sync::mpsc::UnboundedSender<mpsc::Sender<usize>>,
 }
 
-/// A connection, and the web server that it has to stay with.
-type Visitor = (TlsStream<TcpStream>, String);
+/// Whose connection, the connection, and the web server that it has to stay with.
+type Visitor = (usize, TlsStream<TcpStream>, String);
 
 impl Visitors {
     /// Opens so many connections.
@@ -38,7 +39,7 @@ impl Visitors {
         let (orders, mut inbox) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<usize>>();
         let (ready, started) = mpsc::channel();
         client::in_thread(&lab.client, move || async move {
-            let mut visitors = open(&connector, count).await;
+            let mut visitors = open(&connector, 0..count).await;
             // The caller waits for exactly this.
             let _ = ready.send(visitors.len());
             let mut broken = 0;
@@ -55,7 +56,9 @@ impl Visitors {
                 visitors = everybody_asks(visitors).await;
                 broken += before - visitors.len();
                 // Who was cut off comes again.
-                visitors.extend(open(&connector, count - visitors.len()).await);
+                let mut absent: BTreeSet<usize> = (0..count).collect();
+                absent.retain(|number| !visitors.iter().any(|(known, ..)| known == number));
+                visitors.extend(open(&connector, absent).await);
                 if let Some(answer) = order {
                     let _ = answer.send(std::mem::take(&mut broken));
                 }
@@ -76,15 +79,18 @@ impl Visitors {
     }
 }
 
-async fn open(connector: &Arc<TlsConnector>, count: usize) -> Vec<Visitor> {
+async fn open(
+    connector: &Arc<TlsConnector>,
+    numbers: impl IntoIterator<Item = usize>,
+) -> Vec<Visitor> {
     let mut tasks = JoinSet::new();
-    for _ in 0..count {
+    for number in numbers {
         let connector = connector.clone();
         tasks.spawn(async move {
             let first = async {
-                let mut stream = load::connect(&connector).await?;
+                let mut stream = load::connect(&connector, load::regular(number)).await?;
                 let web = ask(&mut stream).await?;
-                anyhow::Ok((stream, web))
+                anyhow::Ok((number, stream, web))
             };
             timeout(PATIENCE, first).await.ok()?.ok()
         });
@@ -94,10 +100,10 @@ async fn open(connector: &Arc<TlsConnector>, count: usize) -> Vec<Visitor> {
 
 async fn everybody_asks(visitors: Vec<Visitor>) -> Vec<Visitor> {
     let mut tasks = JoinSet::new();
-    for (mut stream, web) in visitors {
+    for (number, mut stream, web) in visitors {
         tasks.spawn(async move {
             let now = timeout(PATIENCE, ask(&mut stream)).await.ok()?.ok()?;
-            (now == web).then_some((stream, web))
+            (now == web).then_some((number, stream, web))
         });
     }
     tasks.join_all().await.into_iter().flatten().collect()

@@ -11,11 +11,14 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 25] = [
+pub const FOR_TESTS: [Package; 28] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("bird2", "bird"),
     Package::program("nftables", "nft"),
+    Package::program("etcd-server", "etcd"),
+    Package::program("etcd-client", "etcdctl"),
+    Package::program("haproxy", "haproxy"),
     Package::program("mandoc", "mandoc"),
     Package::program("openssl", "openssl"),
     Package::program("prometheus", "prometheus"),

@@ -75,6 +75,7 @@ fn kind(property: &Value, needed: bool) -> String {
             names.join(" | ")
         }
         None => match property["type"].as_str().unwrap_or_default() {
+            "" if property["anyOf"][0]["type"] == "array" => "one or a list".to_owned(),
             "object" => "mapping".to_owned(),
             "array" => "list".to_owned(),
             other => other.to_owned(),

@@ -156,6 +156,8 @@ fn change(config: &mut Config, service: usize, backend: usize, number: usize) {
         "ring_size" => service.ring_size = Some(4093),
         _ => {}
     }
+    // Who tracks a backend goes by its checks.
+    crate::config::tracks::follow(&mut config.services);
 }
 
 proptest! {

@@ -2,18 +2,20 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use ipnet::IpNet;
+
 use super::{
     Context, Findings, Subject,
     addresses::{self, family},
 };
 use crate::config::{
-    model::{Backend, Forward, Origin, Protocol},
+    model::{Backend, Forward, Origin, listen::AnswerPorts},
     spec,
+    value::Host,
 };
 
 pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
-    let vips: HashMap<IpAddr, Subject<'_>> =
-        context.subjects().map(|subject| (subject.service.listen.address, subject)).collect();
+    let vips = Vips::of(context);
     let mut replies: Replies<'_> = HashMap::new();
     for subject in context.subjects() {
         duplicates(&subject, findings);
@@ -98,7 +100,8 @@ fn place(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
         ),
         (Some(_), None) | (None, Some(_)) => {}
     }
-    let name = matches!(backend.origin, Origin::Name(_));
+    several_ports(subject, index, findings);
+    let name = matches!(backend.origin, Origin::Name(_)) && listen.has_one_port();
     if name && subject.service.forward != Forward::Nat && backend.port != listen.port {
         let path = format!("{}.address", path());
         findings.error(
@@ -113,11 +116,59 @@ fn place(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
     }
 }
 
+/// With several ports, packets keep theirs.
+fn several_ports(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
+    let listen = &subject.service.listen;
+    if listen.has_one_port() {
+        return;
+    }
+    let written = &subject.written.backends[index];
+    let help = "leave the port out: a backend gets each packet on the port that it was sent to";
+    let port = match &written.address {
+        Some(Host::Address(endpoint)) => endpoint.port,
+        Some(Host::Name { port, .. }) => *port,
+        None => None,
+    };
+    if let Some(port) = port {
+        let path = subject.backend_path(index, "address");
+        let message = format!("port {port} in {path} does not go with ports {}", listen.ports());
+        findings.error(&path, message, help);
+    }
+    if written.srv.is_some() {
+        let path = subject.backend_path(index, "srv");
+        let message = format!("{path} does not go with ports {}", listen.ports());
+        findings.error(&path, message, "write a name under `address:`: SRV records tell ports");
+    }
+}
+
+/// All VIPs, and whose they are.
+struct Vips<'a> {
+    addresses: HashMap<IpAddr, Subject<'a>>,
+    prefixes: Vec<(IpNet, Subject<'a>)>,
+}
+
+impl<'a> Vips<'a> {
+    fn of(context: &Context<'a>) -> Self {
+        let mut vips = Self { addresses: HashMap::new(), prefixes: Vec::new() };
+        for subject in context.subjects() {
+            let listen = &subject.service.listen;
+            vips.addresses.extend(listen.addresses().map(|address| (address, subject)));
+            vips.prefixes.extend(listen.prefixes().map(|prefix| (prefix, subject)));
+        }
+        vips
+    }
+
+    fn get(&self, address: IpAddr) -> Option<&Subject<'a>> {
+        let within = || self.prefixes.iter().find(|(prefix, _)| prefix.contains(&address));
+        self.addresses.get(&address).or_else(|| within().map(|(_, subject)| subject))
+    }
+}
+
 fn address(
     subject: &Subject<'_>,
     index: usize,
     backend: &Backend,
-    vips: &HashMap<IpAddr, Subject<'_>>,
+    vips: &Vips<'_>,
     findings: &mut Findings<'_>,
 ) {
     let path = || subject.backend_path(index, "address");
@@ -127,7 +178,7 @@ fn address(
         findings.error(&path, format!("{address} in {path} is {what}"), help);
         return;
     }
-    if let Some(other) = vips.get(&address) {
+    if let Some(other) = vips.get(address) {
         let path = path();
         let place = findings.place(&other.path("listen.address"));
         findings.error(
@@ -140,7 +191,7 @@ fn address(
         );
     }
     let forward = subject.written.forward;
-    if forward != spec::Forward::Tunnel && family(address) != family(listen.address) {
+    if forward != spec::Forward::Tunnel && !listen.has_family_of(address) {
         let path = path();
         let name = if forward == spec::Forward::Nat { "nat" } else { "dsr" };
         findings.error(
@@ -154,7 +205,7 @@ fn address(
             "use addresses of one family, or `forward: tunnel`",
         );
     }
-    if subject.service.forward != Forward::Nat && port != listen.port {
+    if subject.service.forward != Forward::Nat && listen.has_one_port() && port != listen.port {
         let path = path();
         findings.error(
             &path,
@@ -169,7 +220,7 @@ fn address(
 }
 
 /// Where the answers of nat backends come from, and whose they are.
-type Replies<'a> = HashMap<(IpAddr, u16, Protocol), (Subject<'a>, usize)>;
+type Replies<'a> = HashMap<(IpAddr, u8), Vec<(AnswerPorts, Subject<'a>, usize)>>;
 
 fn reply<'a>(
     subject: Subject<'a>,
@@ -183,14 +234,22 @@ fn reply<'a>(
     }
     let (address, port) = (backend.address, backend.port);
     let protocol = subject.service.listen.protocol;
-    match replies.get(&(address, port, protocol)) {
-        Some((other, first)) if other.index != subject.index => {
+    let answers = AnswerPorts::of(&subject.service.listen, port);
+    let known = replies.entry((address, protocol.number())).or_default();
+    let other =
+        known.iter().find(|(one, other, _)| other.index != subject.index && one.clashes(&answers));
+    match other {
+        Some((_, other, first)) => {
             let place = findings.place(&other.backend_path(*first, "address"));
             let path = subject.backend_path(index, "address");
+            let port = match port {
+                0 => format!("ports {}", subject.service.listen.ports()),
+                port => format!("port {port}"),
+            };
             findings.error(
                 &path,
                 format!(
-                    "{address} port {port} {} is a nat backend of `{}` and, in {place}, of `{}`: \
+                    "{address} {port} {} is a nat backend of `{}` and, in {place}, of `{}`: \
                      its answers could not be told apart",
                     protocol.name(),
                     subject.service.name,
@@ -199,7 +258,6 @@ fn reply<'a>(
                 "let the server listen on a second port or address for one of the two services",
             );
         }
-        Some(_) => {}
-        None => drop(replies.insert((address, port, protocol), (subject, index))),
+        None => known.push((answers, subject, index)),
     }
 }

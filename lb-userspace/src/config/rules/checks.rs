@@ -18,6 +18,7 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         let (Some(written), Some(check)) = (&subject.written.check, &subject.service.check) else {
             continue;
         };
+        port(&subject, check, findings);
         protocol(&subject, check, findings);
         source(&subject, check, findings);
         via(&subject, check, findings);
@@ -58,7 +59,7 @@ fn is_tcp(kind: &CheckKind) -> bool {
 
 fn protocol(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
     let asks_own_port = check.port.is_none() && is_tcp(&check.kind);
-    if subject.service.listen.protocol == Protocol::Udp && asks_own_port {
+    if subject.service.listen.protocol != Protocol::Tcp && asks_own_port {
         let path = subject.path("check");
         findings.warning(
             &path,
@@ -99,6 +100,20 @@ fn source(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
             "write an address of this host of the backends' family",
         );
     }
+}
+
+/// Of several ports none is the one to ask.
+fn port(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
+    let listen = &subject.service.listen;
+    if listen.has_one_port() || check.port.is_some() || check.kind == CheckKind::Icmp {
+        return;
+    }
+    let path = subject.path("check");
+    findings.error(
+        &path,
+        format!("{path} does not say which of the ports {} it asks", listen.ports()),
+        "add `port:`",
+    );
 }
 
 fn via(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {

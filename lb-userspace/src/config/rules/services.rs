@@ -1,5 +1,7 @@
 //! A service as a whole: its name, way of forwarding, ring, times and clients.
 
+mod quic;
+
 use std::{collections::HashMap, time::Duration};
 
 use ipnet::IpNet;
@@ -34,10 +36,11 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         connections(&subject, findings);
         observe(&subject, findings);
         openings(&subject, findings);
+        quic::judge(&subject, findings);
     }
 }
 
-/// `rate_limit` and `syn_flood`.
+/// `rate_limit`, `syn_flood` and `mss_clamp`.
 fn openings(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     let service = subject.service;
     for (key, is_there) in
@@ -48,6 +51,11 @@ fn openings(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             let message = format!("{path} needs protocol: tcp");
             findings.error(&path, message, "remove it: in UDP no packet says that it opens a flow");
         }
+    }
+    if service.mss_clamp.is_some() && service.listen.protocol != Protocol::Tcp {
+        let path = subject.path("mss_clamp");
+        let message = format!("{path} needs protocol: tcp");
+        findings.error(&path, message, "remove it: other protocols offer no segment size");
     }
     if let Some(limit) = &service.rate_limit {
         rates(subject, limit, findings);
@@ -255,7 +263,7 @@ fn times(subject: &Subject<'_>, findings: &mut Findings<'_>) {
     }
     let unused: &[&str] = match service.listen.protocol {
         Protocol::Tcp => &["timeouts.udp"],
-        Protocol::Udp => &["timeouts.tcp", "timeouts.tcpfin"],
+        Protocol::Udp | Protocol::Quic => &["timeouts.tcp", "timeouts.tcpfin"],
     };
     for key in unused {
         let path = subject.path(key);
@@ -277,11 +285,12 @@ fn clients(subject: &Subject<'_>, findings: &mut Findings<'_>) {
 }
 
 fn list(subject: &Subject<'_>, key: &str, prefixes: &[IpNet], findings: &mut Findings<'_>) {
-    let vip = subject.service.listen.address;
+    let listen = &subject.service.listen;
+    let vip = listen.address;
     let mut seen = HashMap::new();
     for (index, prefix) in prefixes.iter().enumerate() {
         let path = subject.path(&format!("{key}[{index}]"));
-        if family(prefix.addr()) != family(vip) {
+        if !listen.has_family_of(prefix.addr()) {
             findings.error(
                 &path,
                 format!("{prefix} in {path} can never match: the VIP {vip} is {}", family(vip)),

@@ -86,6 +86,8 @@ impl Sandbox {
             observe: false,
             limit_openings: false,
             track: false,
+            quic: false,
+            ports: 0,
             have_gue: false,
             vlan: false,
             have_v6: true,

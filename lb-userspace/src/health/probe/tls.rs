@@ -4,23 +4,25 @@ use std::{
     collections::HashMap,
     fs,
     net::SocketAddr,
-    path::Path,
     sync::{Arc, LazyLock, Mutex},
     time::{Duration, SystemTime},
 };
 
 use der::Decode as _;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::WebPkiSupportedAlgorithms,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{CheckCode, Outcome, stream::Stream};
-use crate::config::model::{Tls, Verify};
+use crate::{
+    authorities::roots,
+    config::model::{Tls, Verify},
+};
 
 /// What is agreed on beside the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,25 +134,6 @@ fn make(tls: &Tls) -> Result<ClientConfig, String> {
     // Each probe shows what a new client meets.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(config)
-}
-
-fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let (certificates, place) = match file {
-        Some(path) => {
-            let fail = |error: rustls_pki_types::pem::Error| {
-                format!("ca_file {}: {error}", path.display())
-            };
-            let read = CertificateDer::pem_file_iter(path).map_err(fail)?;
-            (read.collect::<Result<Vec<_>, _>>().map_err(fail)?, path.display().to_string())
-        }
-        None => (rustls_native_certs::load_native_certs().certs, "this host's store".to_owned()),
-    };
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(format!("no certificate of an authority in {place}"));
-    }
-    Ok(roots)
 }
 
 /// Accepts every certificate, as long as the backend has its key.

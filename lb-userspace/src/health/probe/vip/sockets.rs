@@ -8,6 +8,8 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
+use crate::net::packet_address;
+
 /// Takes IP packets to the backend.
 pub(super) enum Wire {
     /// The kernel puts a header before them. The same socket twice: to send, and to hear of ICMP errors.
@@ -114,28 +116,7 @@ fn packet_socket() -> io::Result<Socket> {
 /// The address of a packet socket: a NIC (0 = all), a protocol, and to whom.
 fn link_address(ifindex: u32, is_v4: bool, mac: [u8; 6]) -> SockAddr {
     let protocol = if is_v4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16;
-    let mut address = [0; 8];
-    address[..6].copy_from_slice(&mac);
-    let link = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: protocol.to_be(),
-        sll_ifindex: ifindex as i32,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: address,
-    };
-    // SAFETY: the storage is zeroed, and large and aligned enough for every kind of address; it is written with one whole
-    // `sockaddr_ll`, whose family says so, and the length is that type's.
-    let made = unsafe {
-        SockAddr::try_init(|storage, length| {
-            storage.cast::<libc::sockaddr_ll>().write(link);
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            Ok(())
-        })
-    };
-    let Ok(((), address)) = made else { unreachable!("writing an address cannot fail") };
-    address
+    packet_address(ifindex, protocol, mac)
 }
 
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
