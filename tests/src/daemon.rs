@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_userspace::api::types::{BackendStatus, Event, Events, ServiceStatus, Stats, Status};
+use lb_userspace::api::types::{
+    BackendStatus, Event, Events, ServiceStats, ServiceStatus, Stats, Status,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{client::wait_for, machine::Machine};
@@ -151,6 +153,19 @@ impl<'a> Daemon<'a> {
         let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// What it has counted by reason, per service and for the node, for a person to read.
+    pub fn reasons(&self) -> String {
+        match self.try_json::<Stats>(&["stats"]) {
+            Ok(stats) => {
+                let of =
+                    |service: &ServiceStats| format!("{}: {:?}", service.name, service.reasons);
+                let services: Vec<String> = stats.services.iter().map(of).collect();
+                format!("node: {:?}, {}", stats.node, services.join(", "))
+            }
+            Err(error) => format!("{error:#}"),
+        }
     }
 
     /// Its process id.
@@ -297,6 +312,7 @@ impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the daemon's log:\n{}", self.log_tail());
+            eprintln!("--- its counted reasons: {}", self.reasons());
         }
         // It is gone when this fails.
         let _ = self.kill();

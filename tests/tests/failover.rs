@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use anyhow::Context as _;
 use lb_tests::{
     client::{Held, request, wait_for},
     node::Node,
@@ -12,6 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use tokio::time::timeout;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Too short for a repeated SYN.
@@ -62,9 +64,13 @@ fn all_alive(held: &[(&'static str, Held)], when: &str) {
 
 /// A request every 25 ms to the VIPs in turn.
 fn pulse(pair: &Pair) -> Pulse {
-    let targets = targets().map(|(_, target)| target);
-    Pulse::start(&pair.client, Duration::from_millis(25), PATIENCE, move |number| {
-        request(targets[number % targets.len()])
+    let targets = targets();
+    Pulse::start(&pair.client, Duration::from_millis(25), PATIENCE * 2, move |number| {
+        let (name, target) = targets[number % targets.len()];
+        async move {
+            let answer = timeout(PATIENCE, request(target)).await;
+            answer.with_context(|| format!("{name} (request {number}) timed out"))?
+        }
     })
 }
 
