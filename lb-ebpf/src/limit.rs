@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated;
 use lb_common::{
-    abi::{Address, BackendId, REASONS},
+    abi::{Address, BackendId, REASONS, Reason},
     limit::Limit,
 };
 
@@ -15,6 +15,9 @@ const WANTED: Limit = Limit { interval: 100_000_000, burst: 2 };
 
 /// Samples of drops for one reason: ten a second.
 const SAMPLES: Limit = Limit { interval: 100_000_000, burst: 3 };
+
+/// Samples of replies without a next hop, which the controller sends when it knows one: a thousand a second.
+const WAITING: Limit = Limit { interval: 1_000_000, burst: 100 };
 
 /// Failures of backends of one class: a hundred a second. A backend that stays in the ring takes no more than its class.
 const FAILURES: Limit = Limit { interval: 10_000_000, burst: 50 };
@@ -33,7 +36,8 @@ pub fn may_send_icmp() -> bool {
 /// Whether a packet dropped for this reason may be shown to the controller now.
 #[inline(always)]
 pub fn may_sample(reason: u32) -> bool {
-    admit(1 + WANTED_CLASSES + (reason & (REASONS - 1)), &SAMPLES)
+    let limit = if reason == Reason::NoNextHop as u32 { &WAITING } else { &SAMPLES };
+    admit(1 + WANTED_CLASSES + (reason & (REASONS - 1)), limit)
 }
 
 /// Whether the controller may be told now that `neighbour` is wanted.

@@ -21,6 +21,7 @@ mod drain;
 pub mod dry_run;
 mod flows;
 mod forecast;
+mod held;
 mod history;
 mod host;
 pub mod journal;
@@ -212,6 +213,7 @@ struct Node {
     measures: measures::Measures,
     /// Packets that were dropped lately.
     samples: why::Samples,
+    held: held::Held,
     /// What has happened, and why.
     log: EventLog,
     /// For dry runs.
@@ -361,6 +363,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
             Ok(()) = snapshots.changed() => {
                 let snapshot = snapshots.borrow_and_update().clone();
                 node.network_changed(snapshot);
+                node.send_held();
             }
             () = sleep_until(apply_at) => node.apply_health(),
             _ = tick.tick() => {
@@ -589,6 +592,7 @@ impl Node {
             taken_off: BTreeMap::new(),
             measures: measures::Measures::new(),
             samples: why::Samples::default(),
+            held: held::Held::default(),
             log: EventLog::resume(events_before),
             copies: dry_run::Copies::default(),
             overlay: None,
@@ -679,7 +683,10 @@ impl Node {
             Event::Copy { what_if, of, copy } => self.copy_loaded(what_if, of, copy),
             Event::CaptureLoaded(loaded) => self.capture_loaded(*loaded),
             Event::CaptureOver(number) => self.capture_over(number),
-            Event::Dropped(sample) => self.samples.add(*sample),
+            Event::Dropped(sample) => {
+                self.hold(&sample);
+                self.samples.add(*sample);
+            }
             Event::Failed(failure) => self.backend_failed(&failure),
             Event::Heard(heard) => self.name_heard(*heard),
             Event::Seen(seen) => self.directory_seen(&seen),

@@ -3,6 +3,7 @@
 //! Program, links and maps are pinned, so that they outlive the daemon; opening adopts what is there, after comparing it
 //! with what this binary expects.
 
+mod again;
 mod attach;
 mod batch;
 mod bpffs;

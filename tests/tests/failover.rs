@@ -276,6 +276,56 @@ fn f33_who_is_not_heard_and_hears_stays() {
     all_alive(&held, "after a node was deaf");
 }
 
+/// Requests go through lb-a and their replies through lb-b, which has never seen the client, and forgets it again each time.
+#[test]
+fn a_reply_to_a_client_whom_a_node_does_not_know_waits_and_is_sent() {
+    const ROUNDS: u64 = 10;
+    let pair = Pair::new().unwrap();
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    for node in &mut nodes {
+        node.daemon.start().unwrap();
+        node.daemon.wait_ready(&["UP"]);
+    }
+    let mac = |node: usize, nic: &str| {
+        let line = nodes[node].machine.ip(&format!("-brief link show dev {nic}")).unwrap();
+        line.split_whitespace().nth(2).unwrap().to_owned()
+    };
+    let services = [0, 3].map(|service: usize| targets()[service]);
+    for (_, target) in services {
+        pair.client
+            .ip(&format!("neigh replace {} lladdr {} dev c0", target.ip(), mac(0, "lb0")))
+            .unwrap();
+    }
+    for backend in &pair.backends {
+        for gateway in ["10.77.0.1", "fd77::1"] {
+            backend
+                .ip(&format!("neigh replace {gateway} lladdr {} dev e0", mac(1, "lb1")))
+                .unwrap();
+        }
+    }
+    let waited = |name: &str| {
+        let stats = nodes[1].daemon.stats();
+        let service = stats.services.iter().find(|service| service.name == name).unwrap();
+        service.reasons.get("no_nexthop").copied().unwrap_or(0)
+    };
+    for ((name, target), client) in services.into_iter().zip(["10.77.1.2", "fd77:1::2"]) {
+        for round in 0.. {
+            assert!(round < 20 * ROUNDS, "{name}: {} replies had to wait", waited(name));
+            if waited(name) >= ROUNDS {
+                break;
+            }
+            // There may be no entry to forget.
+            let _ = nodes[1].machine.ip(&format!("neigh del {client} dev lb0"));
+            let answer = pair.client.run(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(async { timeout(PATIENCE, request(target)).await })
+            });
+            let lost = || panic!("{name}, round {round}: {}", nodes[1].daemon.reasons());
+            answer.unwrap_or_else(|_| lost()).unwrap();
+        }
+    }
+}
+
 /// Sends a signal to lb's daemon on a node.
 fn signal(node: &Node<'_>, signal: Signal) {
     let pid = node.daemon.pid().unwrap();

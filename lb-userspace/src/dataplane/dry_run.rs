@@ -107,7 +107,7 @@ impl DryRun {
 }
 
 /// `struct xdp_md` (include/uapi/linux/bpf.h): the end of the data at 4, the NIC at 12.
-fn context(length: u32, ifindex: u32) -> [u8; 24] {
+pub(super) fn context(length: u32, ifindex: u32) -> [u8; 24] {
     let mut context = [0; 24];
     context[4..8].copy_from_slice(&length.to_ne_bytes());
     context[12..16].copy_from_slice(&ifindex.to_ne_bytes());

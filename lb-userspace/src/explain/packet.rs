@@ -23,6 +23,12 @@ pub fn line(frame: &[u8]) -> String {
     format!("{from} > {to} {}", details.join(", "))
 }
 
+/// Whom an IP packet is for.
+pub fn destination(frame: &[u8]) -> Option<std::net::IpAddr> {
+    let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
+    packet.net.as_ref().and_then(addresses).map(|(_, destination, _)| destination)
+}
+
 /// Source, destination and what else of the IP header matters.
 fn addresses(net: &LaxNetSlice<'_>) -> Option<(std::net::IpAddr, std::net::IpAddr, Vec<String>)> {
     match net {

@@ -44,7 +44,7 @@ pub const fn of(reason: Reason) -> &'static str {
             "See `lb status`: bring a backend back (`lb ready`, its health), or let `on_all_down: fail_open` try them all."
         }
         R::NoNextHop => {
-            "If it goes on: see `lb status` for unresolved next hops, and whether that host answers ARP or neighbour solicitations."
+            "If it goes on: see `lb status` for unresolved next hops, and whether that host answers ARP or neighbour solicitations. Short replies wait up to a second and are then sent, but are counted here."
         }
         R::IcmpErrorBad => {
             "Forged, or about a flow that lb does not balance; nothing needs to be done."
