@@ -11,6 +11,7 @@ use std::{
 };
 
 use aya::maps::DevMapHash;
+use ipnet::IpNet;
 use lb_common::abi::{Forward, Prefixes, Reason, map, service_flag};
 use lb_model::{
     Limit,
@@ -24,6 +25,7 @@ use lb_tests::{
     },
     soak::rounds,
 };
+use lb_userspace::config::model::{Listen, Protocol};
 use nix::sched::{CloneFlags, unshare};
 
 /// Packets on all CPUs.
@@ -50,7 +52,16 @@ fn millions_of_packets_as_the_model_says() {
     println!("{threads} times {packets} packets; LB_SEED={seed} repeats this run");
     let start = Instant::now();
     let workers: Vec<_> = (0..threads)
-        .map(|part| thread::spawn(move || run(seed.wrapping_add(part << 32), packets)))
+        .map(|part| {
+            thread::spawn(move || {
+                let seed = seed.wrapping_add(part << 32);
+                // One packet in five meets services of several ports and of prefixes, for which the program is another.
+                let wide = packets / 5;
+                let mut tally = run(seed, wide, 2, &wide_world());
+                tally.add(&run(seed, packets - wide, 0, &world()));
+                tally
+            })
+        })
         .collect();
     let mut tally = Tally::default();
     for worker in workers {
@@ -170,7 +181,7 @@ fn what_the_comparison_leaves_out_is_reached_by_other_tests() {
 /// Every value of what is small, in an otherwise sound packet, to and from services of each mode.
 #[test]
 fn small_spaces_from_end_to_end() {
-    let mut comparison = comparison();
+    let mut comparison = comparison(0, world());
     let mut count = 0u64;
     let mut compare = |frame: &[u8]| {
         comparison.frame(frame.to_vec(), Limit::Open);
@@ -236,9 +247,9 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn run(seed: u64, packets: u64) -> Tally {
-    let mut comparison = comparison();
-    let config = config_of(&world(), &[OUT]);
+fn run(seed: u64, packets: u64, ports: u32, world: &World) -> Tally {
+    let mut comparison = comparison(ports, world.clone());
+    let config = config_of(world, &[OUT]);
     let mut generator = Generator::new(&config, people(), seed);
     for _ in 0..packets {
         let limit = if generator.one_in(16) { Limit::Exhausted } else { Limit::Open };
@@ -248,17 +259,18 @@ fn run(seed: u64, packets: u64) -> Tally {
     comparison.tally
 }
 
-/// The program, loaded for this thread in a network namespace of its own, beside the model.
-fn comparison() -> Comparison {
+/// The program, loaded for this thread in a network namespace of its own, beside the model. `ports` is its global `PORTS`.
+fn comparison(ports: u32, world: World) -> Comparison {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
     let line = format!("ip link add out index {OUT} type veth peer name far");
     let status = Command::new("ip").args(line.split(' ').skip(1)).status().expect("ip starts");
     assert!(status.success(), "`{line}`: {status}");
-    let mut kernel = Kernel::load(Options::default()).unwrap_or_else(|error| panic!("{error:#}"));
+    let kernel = Kernel::load(Options { ports, ..Options::default() });
+    let mut kernel = kernel.unwrap_or_else(|error| panic!("{error:#}"));
     let devices = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
     let mut devices = DevMapHash::try_from(devices).expect("its type");
     devices.insert(OUT, OUT, None, 0).expect("the NIC exists");
-    Comparison::new(kernel, world(), &[OUT])
+    Comparison::new(kernel, world, &[OUT])
 }
 
 fn people() -> People {
@@ -279,10 +291,15 @@ fn people() -> People {
 
 /// Services of every kind in both families.
 fn world() -> World {
+    world_of(usize::MAX)
+}
+
+/// With so many services of each family at most.
+fn world_of(most: usize) -> World {
     let mut services = Vec::new();
     for is_v6 in [false, true] {
         let mut family = Family { is_v6, port: 8_000 };
-        services.extend(family.services());
+        services.extend(family.services().into_iter().take(most));
     }
     let route = |prefix: &str, length, gateway: &str, mac, mtu| Route {
         prefix: (ip(prefix), length),
@@ -304,6 +321,59 @@ fn world() -> World {
         interfaces: numbers,
         ..World::default()
     }
+}
+
+/// Services of several VIPs, ranges of ports, all ports and prefixes, one within another, beside some of the others.
+fn wide_world() -> World {
+    let mut world = world_of(10);
+    for is_v6 in [false, true] {
+        let mut add = |forward, protocol, vips: [&str; 2], (port, last_port): (u16, u16), flags| {
+            let vips: Vec<IpNet> = vips[usize::from(is_v6)]
+                .split(' ')
+                .map(|vip| vip.parse().unwrap_or_else(|_| IpNet::from(ip(vip))))
+                .collect();
+            let number = world.services.len() as u16;
+            let backends: Vec<String> = (1..=3)
+                .map(|host| match is_v6 {
+                    true => format!("fd02:{number}::{host}@0"),
+                    false => format!("10.2.{number}.{host}@0"),
+                })
+                .collect();
+            let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+            let vip = vips[0].addr();
+            let service = Service::new(&vip.to_string(), forward, &backends).port(0).flags(flags);
+            let service = if protocol == Protocol::Udp { service.udp() } else { service };
+            world.services.push(service);
+            let listen = Listen {
+                address: vip,
+                vips,
+                port,
+                last_port,
+                protocol,
+                interfaces: Vec::new(),
+                add_address_to: None,
+                force: false,
+            };
+            world.listens.push((world.services.len() as u32, listen));
+        };
+        use Protocol::{Tcp, Udp};
+        const ANY: (u16, u16) = (0, u16::MAX);
+        let fragments = service_flag::FRAGMENTS;
+        let range = ["198.51.100.20", "2001:db8:5::20"];
+        add(Forward::Nat, Tcp, range, (7_000, 7_099), 0);
+        add(Forward::Nat, Tcp, range, (7_040, 7_049), fragments);
+        add(Forward::Nat, Tcp, range, ANY, 0);
+        add(Forward::Nat, Udp, range, (5_060, 5_061), fragments);
+        let pair = ["198.51.100.21 198.51.100.22", "2001:db8:5::21 2001:db8:5::22"];
+        add(Forward::Dsr, Tcp, pair, (8_000, 8_999), 0);
+        add(Forward::Dsr, Udp, pair, ANY, fragments);
+        add(Forward::Ipip, Tcp, ["198.51.101.0/24", "2001:db8:6::/64"], ANY, 0);
+        add(Forward::Dsr, Tcp, ["198.51.101.0/25", "2001:db8:6::/65"], (80, 80), 0);
+        add(Forward::Ipip, Udp, ["198.51.101.0/28", "2001:db8:6::/124"], (1, 99), fragments);
+        add(Forward::Dsr, Tcp, ["198.51.101.3", "2001:db8:6::3"], (80, 81), service_flag::REJECT);
+        world.hosts.push(ip(if is_v6 { "2001:db8:6::5" } else { "198.51.101.5" }));
+    }
+    world.listening()
 }
 
 /// Makes services of one family.

@@ -20,6 +20,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     services: Vec<Service>,
     by_end: HashMap<End, usize>,
+    /// What is not an address with a port, and whose it is.
+    wide: Vec<(Listen, usize)>,
     vips: HashMap<IpAddr, Vip>,
     by_backend: HashMap<End, (usize, usize)>,
 }
@@ -63,8 +65,10 @@ pub struct Service {
     pub vip: IpAddr,
     /// Whether that is this host's address, too.
     pub is_local: bool,
-    /// Port.
+    /// Port; 0 = several, and packets keep theirs.
     pub port: u16,
+    /// What it listens on beside its VIP and port.
+    pub listens: Vec<Listen>,
     /// IP protocol: 6 or 17.
     pub protocol: u8,
     /// The way to the backends.
@@ -91,6 +95,15 @@ pub struct Service {
     pub deny: Vec<(IpAddr, u32)>,
 }
 
+/// VIPs and ports of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// VIPs: an address and how many of its bits count.
+    pub prefix: (IpAddr, u32),
+    /// First and last port; 0 to 65535 = every one.
+    pub ports: (u16, u16),
+}
+
 /// One backend.
 #[derive(Clone, Debug)]
 pub struct Backend {
@@ -98,7 +111,7 @@ pub struct Backend {
     pub id: u32,
     /// Address.
     pub address: IpAddr,
-    /// Port.
+    /// Port; 0 = packets keep theirs.
     pub port: u16,
     /// Outer source of tunnels to it.
     pub tunnel_source: Option<IpAddr>,
@@ -119,6 +132,13 @@ pub struct Hop {
     pub mtu: u16,
 }
 
+impl Backend {
+    /// Its port, or that which a packet has.
+    pub(crate) fn port_or(&self, own: u16) -> u16 {
+        if self.port == 0 { own } else { self.port }
+    }
+}
+
 /// The way to some clients.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -131,21 +151,31 @@ pub struct Route {
 impl Config {
     /// A world of services, without anything else.
     pub fn new(ingress: u32, services: Vec<Service>) -> Self {
-        let (mut by_end, mut vips) = (HashMap::new(), HashMap::new());
-        let mut by_backend = HashMap::new();
+        let (mut by_end, mut wide) = (HashMap::new(), Vec::new());
+        let (mut vips, mut by_backend) = (HashMap::new(), HashMap::new());
         for (index, service) in services.iter().enumerate() {
-            by_end.insert((service.vip, service.port, service.protocol), index);
-            let vip: &mut Vip = vips.entry(service.vip).or_insert(Vip { is_local: false });
-            vip.is_local |= service.is_local;
+            for listen in service.listens() {
+                let (address, port) = (listen.prefix.0, listen.ports.0);
+                if listen.is_address() {
+                    let vip: &mut Vip = vips.entry(address).or_insert(Vip { is_local: false });
+                    vip.is_local |= service.is_local;
+                }
+                match listen.is_address() && port == listen.ports.1 {
+                    true => drop(by_end.insert((address, port, service.protocol), index)),
+                    false => wide.push((listen, index)),
+                }
+            }
             if service.mode == Mode::Nat {
-                for (number, backend) in service.backends.iter().enumerate() {
+                let with_port =
+                    service.backends.iter().enumerate().filter(|(_, backend)| backend.port != 0);
+                for (number, backend) in with_port {
                     let end = (backend.address, backend.port, service.protocol);
                     by_backend.insert(end, (index, number));
                 }
             }
         }
         let (attached, hosts, routes) = (HashSet::new(), HashSet::new(), Vec::new());
-        Self { ingress, attached, hosts, routes, services, by_end, vips, by_backend }
+        Self { ingress, attached, hosts, routes, services, by_end, wide, vips, by_backend }
     }
 
     /// All services.
@@ -153,29 +183,60 @@ impl Config {
         &self.services
     }
 
-    /// The service of a client's packet, if the NIC may reach it.
+    /// The service of a client's packet, if the NIC may reach it: of those that listen there, the one with the longest prefix;
+    /// of those, one port goes before a range, that before every port, and a smaller range before a larger one.
     pub(crate) fn service_of(&self, flow: &Flow) -> Option<&Service> {
-        let index = self.by_end.get(&(flow.destination, flow.destination_port, flow.protocol))?;
-        let service = &self.services[*index];
+        let end = (flow.destination, flow.destination_port, flow.protocol);
+        let index = match self.by_end.get(&end) {
+            Some(index) => *index,
+            None => self.wide_service_of(flow)?,
+        };
+        let service = &self.services[index];
         let may = service.interfaces.as_ref().is_none_or(|nics| nics.contains(&self.ingress));
         may.then_some(service)
     }
 
-    /// What is known of an address, if it is a VIP.
-    pub(crate) fn vip(&self, address: IpAddr) -> Option<Vip> {
-        self.vips.get(&address).copied()
+    fn wide_service_of(&self, flow: &Flow) -> Option<usize> {
+        // An address of the host's own is no VIP for being in a prefix.
+        let is_host = self.hosts.contains(&flow.destination);
+        let fitting = self.wide.iter().filter(|(listen, index)| {
+            self.services[*index].protocol == flow.protocol
+                && listen.has(flow.destination, flow.destination_port)
+                && (listen.is_address() || !is_host)
+        });
+        Some(fitting.min_by_key(|(listen, _)| listen.rank())?.1)
     }
 
-    /// The nat service and its backend whose reply comes from this address and port.
+    /// What is known of an address, if it is a VIP.
+    pub(crate) fn vip(&self, address: IpAddr) -> Option<Vip> {
+        if let Some(vip) = self.vips.get(&address) {
+            return Some(*vip);
+        }
+        let is_in = self.wide.iter().any(|(listen, _)| is_within(address, listen.prefix));
+        (is_in && !self.hosts.contains(&address)).then_some(Vip { is_local: false })
+    }
+
+    /// The nat service and its backend whose reply comes from this address and port; of several, that with the fewest ports.
     pub(crate) fn replying(
         &self,
         source: IpAddr,
         port: u16,
         protocol: u8,
     ) -> Option<(&Service, &Backend)> {
-        let (service, backend) = self.by_backend.get(&(source, port, protocol))?;
-        let service = &self.services[*service];
-        Some((service, &service.backends[*backend]))
+        if let Some((service, backend)) = self.by_backend.get(&(source, port, protocol)) {
+            let service = &self.services[*service];
+            return Some((service, &service.backends[*backend]));
+        }
+        let answering = self.wide.iter().filter_map(|(listen, index)| {
+            let service = &self.services[*index];
+            let is_nat = (service.mode, service.protocol) == (Mode::Nat, protocol);
+            if !is_nat || !contains(listen.ports, port) {
+                return None;
+            }
+            let keeps = |backend: &&Backend| (backend.address, backend.port) == (source, 0);
+            Some((width(&listen.ports), service, service.backends.iter().find(keeps)?))
+        });
+        answering.min_by_key(|(width, ..)| *width).map(|(_, service, backend)| (service, backend))
     }
 
     /// The next hop to a client: that of the longest prefix.
@@ -185,7 +246,47 @@ impl Config {
     }
 }
 
+fn contains((first, last): (u16, u16), port: u16) -> bool {
+    (first.max(1)..=last).contains(&port)
+}
+
+fn width((first, last): &(u16, u16)) -> u16 {
+    last - first
+}
+
+impl Listen {
+    fn is_address(&self) -> bool {
+        self.prefix.1 == if self.prefix.0.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn has(&self, address: IpAddr, port: u16) -> bool {
+        contains(self.ports, port) && is_within(address, self.prefix)
+    }
+
+    /// The lower, the sooner it is taken.
+    fn rank(&self) -> (i64, u8, u16) {
+        let kind = match self.ports {
+            (first, last) if first == last => 0,
+            (0, _) => 2,
+            _ => 1,
+        };
+        (-i64::from(self.prefix.1), kind, width(&self.ports))
+    }
+}
+
 impl Service {
+    /// Everything that it listens on.
+    pub fn listens(&self) -> impl Iterator<Item = Listen> + '_ {
+        let whole = if self.vip.is_ipv4() { 32 } else { 128 };
+        let own = Listen { prefix: (self.vip, whole), ports: (self.port, self.port) };
+        (self.port != 0).then_some(own).into_iter().chain(self.listens.iter().copied())
+    }
+
+    /// Its port, or that which a packet has.
+    pub(crate) fn port_or(&self, own: u16) -> u16 {
+        if self.port == 0 { own } else { self.port }
+    }
+
     /// Whether its lists let a client in; who is denied and allowed is denied.
     pub(crate) fn check_lists(&self, client: IpAddr) -> Result<(), &'static str> {
         let is_in = |list: &[(IpAddr, u32)]| list.iter().any(|prefix| is_within(client, *prefix));

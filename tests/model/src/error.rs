@@ -89,7 +89,8 @@ pub fn to_client(config: &Config, packet: &Packet<'_>) -> Outcome {
     }
     let mut frame = packet.frame.to_vec();
     change_header(&mut frame, IP, |header| header.decrement_hop_limit());
-    replace_quoted(&mut frame, &quote, End::Source, (service.vip, service.port));
+    let port = service.port_or(quote.flow.destination_port);
+    replace_quoted(&mut frame, &quote, End::Source, (service.vip, port));
     set_ethernet(&mut frame, hop.to, hop.from, packet.is_v6);
     let traffic = Traffic { bytes: length as u64, is_reply: true, is_marked: false };
     match forward::leave(config, hop.nic) {

@@ -68,7 +68,7 @@ pub fn packet(
     let mut frame = packet.frame.to_vec();
     change_header(&mut frame, IP, |header| header.decrement_hop_limit());
     match service.mode {
-        Mode::Nat => rewrite(&mut frame, packet, what, (backend.address, backend.port), length),
+        Mode::Nat => rewrite(&mut frame, packet, what, backend, length),
         Mode::Dsr => {}
         Mode::Tunnel => frame = wrapped(&frame, packet, backend, length),
     }
@@ -87,22 +87,27 @@ fn rewrite(
     frame: &mut [u8],
     packet: &Packet<'_>,
     what: What<'_>,
-    to: (IpAddr, u16),
+    backend: &Backend,
     length: usize,
 ) {
+    let to = |own| (backend.address, backend.port_or(own));
     let place = |at| Place { at, end: IP + length, network: IP };
     match what {
         What::Flow { flow, .. } => {
             let at = IP + packet.header_length();
-            transport::replace(frame, place(at), flow, End::Destination, to);
+            transport::replace(frame, place(at), flow, End::Destination, to(flow.destination_port));
         }
         What::First { flow, at } => {
-            transport::replace(frame, place(at), flow, End::Destination, to);
+            transport::replace(frame, place(at), flow, End::Destination, to(flow.destination_port));
         }
         What::Later => {
-            change_header(frame, IP, |header| header.set_address(End::Destination, to.0));
+            change_header(frame, IP, |header| {
+                header.set_address(End::Destination, backend.address)
+            });
         }
-        What::Error(quote) => replace_quoted(frame, quote, End::Destination, to),
+        What::Error(quote) => {
+            replace_quoted(frame, quote, End::Destination, to(quote.flow.source_port));
+        }
     }
 }
 

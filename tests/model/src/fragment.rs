@@ -149,7 +149,7 @@ pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> O
                 memory.note(config, &fragment, service, backend);
             }
             let place = Place { at: fragment.data, end: IP + fragment.length, network: IP };
-            let vip = (service.vip, service.port);
+            let vip = (service.vip, service.port_or(flow.source_port));
             transport::replace(&mut frame, place, &flow, End::Source, vip);
         }
         None => change_header(&mut frame, IP, |header| {

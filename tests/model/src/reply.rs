@@ -50,7 +50,13 @@ pub fn packet(config: &Config, memory: &mut Memory, packet: &Packet<'_>, limit: 
     let mut frame = packet.frame.to_vec();
     change_header(&mut frame, IP, |header| header.decrement_hop_limit());
     let place = Place { at: IP + packet.header_length(), end: IP + length, network: IP };
-    transport::replace(&mut frame, place, &flow, End::Source, (service.vip, service.port));
+    transport::replace(
+        &mut frame,
+        place,
+        &flow,
+        End::Source,
+        (service.vip, service.port_or(flow.source_port)),
+    );
     set_ethernet(&mut frame, hop.to, hop.from, packet.is_v6);
     let traffic = Traffic { bytes: length as u64, is_reply: true, is_marked: sound.is_reset };
     match leave(config, hop.nic) {

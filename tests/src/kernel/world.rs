@@ -18,6 +18,10 @@ use lb_common::{
     },
     be::{Be16, Be32},
 };
+use lb_userspace::config::model::{
+    Listen,
+    listen::{is_address, lists},
+};
 
 use super::{INGRESS, SERVICE_BUCKETS, array, clear, hash_map};
 
@@ -68,6 +72,8 @@ pub struct World {
     pub lists: Vec<List>,
     /// Prefixes whose addresses are VIPs.
     pub prefixes: Vec<(IpAddr, u32)>,
+    /// What services without a port listen on; lists and prefixes follow ([`World::listening`]).
+    pub listens: Vec<(u32, Listen)>,
 }
 
 /// Ports of an address or a prefix, the best match first.
@@ -258,6 +264,41 @@ impl World {
     /// With these services only.
     pub fn of(services: impl IntoIterator<Item = Service>) -> Self {
         Self { services: services.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With the lists and prefixes that the controller would make of `listens`.
+    pub fn listening(mut self) -> Self {
+        let bits = |vip: &ipnet::IpNet| u32::from(vip.prefix_len());
+        for ((vip, protocol), ports) in lists(self.listens.iter().map(|(id, listen)| (listen, *id)))
+        {
+            let prefix = (!is_address(&vip)).then_some(bits(&vip));
+            let ports = ports.iter().map(|entry| (entry.first(), entry.last(), entry.value()));
+            let (address, ports) = (vip.addr(), ports.collect());
+            self.lists.push(List { address, prefix, protocol, answers: false, ports });
+        }
+        for (id, listen) in &self.listens {
+            for vip in listen.prefixes() {
+                if !self.prefixes.contains(&(vip.addr(), bits(&vip))) {
+                    self.prefixes.push((vip.addr(), bits(&vip)));
+                }
+            }
+            let first = self.first_backend(*id as usize - 1);
+            let service = &mut self.services[*id as usize - 1];
+            service.is_prefix = listen.addresses().next().is_none();
+            service.more = listen.addresses().filter(|vip| *vip != service.vip).collect();
+            for (number, backend) in (first..).zip(&service.backends) {
+                if service.forward == Forward::Nat && backend.port == 0 {
+                    self.lists.push(List {
+                        address: backend.address,
+                        prefix: None,
+                        protocol: service.protocol,
+                        answers: true,
+                        ports: vec![(listen.port.max(1), listen.last_port, number)],
+                    });
+                }
+            }
+        }
+        self
     }
 
     /// Id of the first backend of a service.
@@ -555,7 +596,9 @@ fn entries(table: &mut [ServiceBucket], world: &World, index: usize, service: &S
         put(table, service.vip, service.port, service.protocol, key_kind::SERVICE, id);
     }
     for vip in &service.more {
-        put(table, *vip, service.port, service.protocol, key_kind::SERVICE, id);
+        if service.port != 0 {
+            put(table, *vip, service.port, service.protocol, key_kind::SERVICE, id);
+        }
         put(table, *vip, 0, 0, key_kind::ADDRESS, address_value::VIP);
     }
     if service.is_prefix {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Config,
-    config::{Mode, Service},
+    config::{Listen, Mode, Service},
     ip::{FRAGMENT, TCP, UDP},
 };
 
@@ -36,8 +36,8 @@ struct World<'a> {
     random: &'a mut Random,
 }
 
-impl World<'_> {
-    fn service(&mut self) -> &Service {
+impl<'a> World<'a> {
+    fn service(&mut self) -> &'a Service {
         let services = self.config.services();
         &services[self.random.index(services.len())]
     }
@@ -117,11 +117,47 @@ impl World<'_> {
 
     fn request(&mut self) -> Draft {
         let service = self.service();
-        let (vip, port, protocol) = (service.vip, service.port, service.protocol);
+        let protocol = service.protocol;
+        let (vip, port) = self.listening(service);
         let ends = (self.client(vip), vip);
         let ports = (self.client_port(), port);
         let body = self.transport(protocol, ends, ports);
         self.draft(ends, protocol, body)
+    }
+
+    /// A VIP and a port that a service listens on, or nearly.
+    fn listening(&mut self, service: &Service) -> (IpAddr, u16) {
+        let all: Vec<Listen> = service.listens().collect();
+        let listen = all[self.random.number() as usize % all.len()];
+        let (first, last) = listen.ports;
+        let port = match self.random.below(16) {
+            _ if first == last => first,
+            0 => first,
+            1 => last,
+            2 => first.wrapping_sub(1),
+            3 => last.wrapping_add(1),
+            _ => first + self.random.below(u64::from(last - first) + 1) as u16,
+        };
+        (self.within(listen.prefix), port)
+    }
+
+    /// Some address within a prefix; now and then one beside it.
+    fn within(&mut self, (address, bits): (IpAddr, u32)) -> IpAddr {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        if bits == whole {
+            return address;
+        }
+        // The hosts of a world and other VIPs are among the first.
+        let host = match self.random.one_in(2) {
+            true => u128::from(self.random.below(8)),
+            false => u128::from(self.random.number()),
+        };
+        let bits = if self.random.one_in(32) { bits - 1 } else { bits };
+        let host = host & ((1 << (whole - bits)) - 1);
+        match address {
+            IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) ^ host as u32).into()),
+            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) ^ host).into()),
+        }
     }
 
     /// Some nat service's backend, and a client of its.
@@ -131,7 +167,11 @@ impl World<'_> {
             let service = self.service();
             if service.mode == Mode::Nat && !service.backends.is_empty() {
                 let backend = &service.backends[pick % service.backends.len()];
-                let (address, port, protocol) = (backend.address, backend.port, service.protocol);
+                let (address, protocol) = (backend.address, service.protocol);
+                let port = match backend.port {
+                    0 => self.listening(service).1,
+                    port => port,
+                };
                 let client = self.receiver(address);
                 return (address, port, protocol, client, self.client_port());
             }
@@ -146,7 +186,8 @@ impl World<'_> {
 
     fn error_to_vip(&mut self) -> Draft {
         let service = self.service();
-        let (vip, port, protocol) = (service.vip, service.port, service.protocol);
+        let protocol = service.protocol;
+        let (vip, port) = self.listening(service);
         let client = self.client(vip);
         let ports = (port, self.client_port());
         self.error((vip, client), ports, protocol)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lb_common::abi::{Forward, backend_flag, service_flag};
 use lb_model::{
     Config,
-    config::{Backend, Hop, Mode, Refusal, Route, Service},
+    config::{Backend, Hop, Listen, Mode, Refusal, Route, Service},
 };
 
 use super::super::{INGRESS, World, hash_keys, world, world::NIC};
@@ -22,6 +22,13 @@ pub fn config_of(world: &World, attached: &[u32]) -> Config {
 
 fn service(world: &World, index: usize) -> Service {
     let service = &world.services[index];
+    let listens = world.listens.iter().filter(|(id, _)| *id as usize == index + 1);
+    let listens = listens.flat_map(|(_, listen)| {
+        listen.vips.iter().map(|vip| Listen {
+            prefix: (vip.addr(), u32::from(vip.prefix_len())),
+            ports: (listen.port, listen.last_port),
+        })
+    });
     assert!(service.policy.is_none(), "the model does not track flows");
     let is = |flag| service.flags & flag != 0;
     let first = world.first_backend(index);
@@ -44,6 +51,7 @@ fn service(world: &World, index: usize) -> Service {
         vip: service.vip,
         is_local: service.is_local,
         port: service.port,
+        listens: listens.collect(),
         protocol: service.protocol,
         mode: match service.forward {
             Forward::Nat => Mode::Nat,
