@@ -14,7 +14,7 @@ use aya::maps::DevMapHash;
 use ipnet::IpNet;
 use lb_common::abi::{Forward, Prefixes, Reason, map, service_flag};
 use lb_model::{
-    Limit,
+    Config, Limit,
     generate::{Generator, People},
 };
 use lb_tests::{
@@ -55,10 +55,13 @@ fn millions_of_packets_as_the_model_says() {
         .map(|part| {
             thread::spawn(move || {
                 let seed = seed.wrapping_add(part << 32);
-                // One packet in five meets services of several ports and of prefixes, for which the program is another.
-                let wide = packets / 5;
-                let mut tally = run(seed, wide, 2, &wide_world());
-                tally.add(&run(seed, packets - wide, 0, &world()));
+                // For services of several ports and of prefixes, and for VLANs, the program is another.
+                let (wide, tagged) = (packets / 5, packets / 20);
+                let wide_options = Options { ports: 2, ..Options::default() };
+                let mut tally = run(seed, wide, wide_options, &wide_world());
+                let tagged_options = Options { vlan: true, ..Options::default() };
+                tally.add(&run(seed, tagged, tagged_options, &world()));
+                tally.add(&run(seed, packets - wide - tagged, Options::default(), &world()));
                 tally
             })
         })
@@ -181,7 +184,7 @@ fn what_the_comparison_leaves_out_is_reached_by_other_tests() {
 /// Every value of what is small, in an otherwise sound packet, to and from services of each mode.
 #[test]
 fn small_spaces_from_end_to_end() {
-    let mut comparison = comparison(0, world());
+    let mut comparison = comparison(Options::default(), world());
     let mut count = 0u64;
     let mut compare = |frame: &[u8]| {
         comparison.frame(frame.to_vec(), Limit::Open);
@@ -247,9 +250,9 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn run(seed: u64, packets: u64, ports: u32, world: &World) -> Tally {
-    let mut comparison = comparison(ports, world.clone());
-    let config = config_of(world, &[OUT]);
+fn run(seed: u64, packets: u64, options: Options, world: &World) -> Tally {
+    let config = model_config(&options, world);
+    let mut comparison = comparison(options, world.clone());
     let mut generator = Generator::new(&config, people(), seed);
     for _ in 0..packets {
         let limit = if generator.one_in(16) { Limit::Exhausted } else { Limit::Open };
@@ -259,18 +262,25 @@ fn run(seed: u64, packets: u64, ports: u32, world: &World) -> Tally {
     comparison.tally
 }
 
-/// The program, loaded for this thread in a network namespace of its own, beside the model. `ports` is its global `PORTS`.
-fn comparison(ports: u32, world: World) -> Comparison {
+/// The program, loaded for this thread in a network namespace of its own, beside the model.
+fn comparison(options: Options, world: World) -> Comparison {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
     let line = format!("ip link add out index {OUT} type veth peer name far");
     let status = Command::new("ip").args(line.split(' ').skip(1)).status().expect("ip starts");
     assert!(status.success(), "`{line}`: {status}");
-    let kernel = Kernel::load(Options { ports, ..Options::default() });
+    let config = model_config(&options, &world);
+    let kernel = Kernel::load(options);
     let mut kernel = kernel.unwrap_or_else(|error| panic!("{error:#}"));
     let devices = kernel.ebpf().map_mut(map::DEVICES).expect("the program declares it");
     let mut devices = DevMapHash::try_from(devices).expect("its type");
     devices.insert(OUT, OUT, None, 0).expect("the NIC exists");
-    Comparison::new(kernel, world, &[OUT])
+    Comparison::new(kernel, world, config)
+}
+
+fn model_config(options: &Options, world: &World) -> Config {
+    let mut config = config_of(world, &[OUT]);
+    config.takes_tagged = options.vlan;
+    config
 }
 
 fn people() -> People {

@@ -12,6 +12,8 @@ use crate::{address::is_within, bytes::Mac, hash, outcome::reason, transport::Fl
 pub struct Config {
     /// The NIC that frames come in by.
     pub ingress: u32,
+    /// Frames with VLAN tags are not left to the host.
+    pub takes_tagged: bool,
     /// NICs that frames may leave by, beside that one.
     pub attached: HashSet<u32>,
     /// Addresses of this host that are no VIPs.
@@ -175,7 +177,18 @@ impl Config {
             }
         }
         let (attached, hosts, routes) = (HashSet::new(), HashSet::new(), Vec::new());
-        Self { ingress, attached, hosts, routes, services, by_end, wide, vips, by_backend }
+        Self {
+            ingress,
+            takes_tagged: false,
+            attached,
+            hosts,
+            routes,
+            services,
+            by_end,
+            wide,
+            vips,
+            by_backend,
+        }
     }
 
     /// All services.

@@ -51,7 +51,19 @@ impl<'a> Generator<'a> {
             damage::inflict(&mut frame, &mut self.random);
         }
         frame.truncate(LONGEST);
+        if self.config.takes_tagged {
+            self.tag(&mut frame);
+        }
         frame
+    }
+
+    /// Puts some VLAN tags in front of a packet.
+    fn tag(&mut self, frame: &mut Vec<u8>) {
+        for _ in 0..self.random.pick(&[0, 1, 1, 1, 2, 2, 3]) {
+            let kind: [u8; 2] = self.random.pick(&[[0x81, 0x00], [0x88, 0xa8]]);
+            let [.., high, low] = self.random.number().to_be_bytes();
+            frame.splice(12..12, kind.into_iter().chain([high, low]));
+        }
     }
 
     /// A number that is true once in `of` packets, from the same seed.

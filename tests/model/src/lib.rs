@@ -24,6 +24,7 @@ mod local;
 pub mod outcome;
 mod reply;
 mod transport;
+mod vlan;
 
 pub use config::Config;
 pub use outcome::{Action, Counted, Outcome, reason};
@@ -70,6 +71,16 @@ impl Model {
 
     /// What becomes of a frame (at least 14 bytes).
     pub fn judge(&mut self, frame: &[u8], limit: Limit) -> Outcome {
+        match vlan::tags(frame).filter(|_| self.config.takes_tagged) {
+            Some(tags) => {
+                let untagged = vlan::without(frame, &tags);
+                vlan::with(self.judge_untagged(&untagged, limit), &tags)
+            }
+            None => self.judge_untagged(frame, limit),
+        }
+    }
+
+    fn judge_untagged(&mut self, frame: &[u8], limit: Limit) -> Outcome {
         // Group frames and other protocols are the host's (B08, B09).
         if frame[0] & 1 != 0 {
             return Outcome::passed(frame, reason::PASSED);

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_common::abi::{BackendCounters, FragmentKey, FragmentRow, Reason, map};
-use lb_model::{Action, Limit, Model, generate::shrink};
+use lb_model::{Action, Config, Limit, Model, generate::shrink};
 
 use super::{Delta, Kernel, Outcome, World, action, packet::hex, run};
 
@@ -47,9 +47,9 @@ pub struct Tally {
 }
 
 impl Comparison {
-    /// Both in a world, with the NICs `attached` to leave by.
-    pub fn new(mut kernel: Kernel, world: World, attached: &[u32]) -> Self {
-        let model = Model::new(config_of(&world, attached));
+    /// Both in a world; `config` is that of [`config_of`].
+    pub fn new(mut kernel: Kernel, world: World, config: Config) -> Self {
+        let model = Model::new(config);
         kernel.enter(world);
         let before = kernel.counts();
         let numbers = Reason::ALL.iter().map(|reason| (reason.name(), *reason)).collect();
