@@ -2,7 +2,7 @@
 //! replies of nat backends.
 
 use lb_common::{
-    abi::{Reason, address_value},
+    abi::{FlowKey, Reason, address_value},
     frame::{Ethernet, Frame, Pair},
     icmp::{self, Kind},
     ip::IpHeader,
@@ -17,9 +17,33 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Decides about a packet that is for no service.
+/// What is known at once of a plain packet that is for no service: most are by nobody and to nobody that lb knows. Asked where the
+/// flow is at hand, it costs only the packets that have missed the services.
 #[inline(always)]
-pub fn packet<F: Family>(context: Context) -> Verdict {
+pub fn flow(flow: &FlowKey) -> Verdict {
+    if maps::may_know(&flow.destination) {
+        Verdict::unserved()
+    } else if config::HAVE_NAT.load() != 0 && maps::may_know(&flow.source) {
+        Verdict::perhaps_reply()
+    } else {
+        Verdict::pass(Reason::Passed)
+    }
+}
+
+/// Decides about a packet of which [`flow`] could not, or which has none.
+#[inline(always)]
+pub fn packet<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    if !verdict.is_perhaps_reply() {
+        let verdict = by_destination::<F>(context);
+        if !verdict.is_perhaps_reply() {
+            return verdict;
+        }
+    }
+    reply::packet::<F>(context)
+}
+
+#[inline(always)]
+fn by_destination<F: Family>(context: Context) -> Verdict {
     let frame = context.frame();
     let destination = match parse::destination::<F>(&frame) {
         Ok(destination) => destination,
@@ -37,7 +61,7 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),
         None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
-            reply::packet::<F>(context)
+            Verdict::perhaps_reply()
         }
         _ => Verdict::pass(Reason::Passed),
     }
