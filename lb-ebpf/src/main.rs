@@ -90,7 +90,7 @@ fn balance<F: Family>(context: Context) -> Verdict {
     let go = || {
         let outline = parse::outline::<F>(&frame).ok_or(Verdict::unserved())?;
         let service =
-            service::find(&frame, &outline.flow).ok_or_else(|| unserved::flow(&outline.flow))?;
+            service::find(&frame, &outline.flow).ok_or_else(|| unserved::plain::<F>(&frame))?;
         serve::<F>(frame, &outline, service)
     };
     match go() {

@@ -2,7 +2,7 @@
 //! replies of nat backends.
 
 use lb_common::{
-    abi::{FlowKey, Reason, address_value},
+    abi::{Reason, address_value},
     frame::{Ethernet, Frame, Pair},
     icmp::{self, Kind},
     ip::IpHeader,
@@ -18,19 +18,20 @@ use crate::{
 };
 
 /// What is known at once of a plain packet that is for no service: most are by nobody and to nobody that lb knows. Asked where the
-/// flow is at hand, it costs only the packets that have missed the services.
+/// packet has missed the services, it costs no others; and of the packet, because a flow that is kept for it does (IPv6).
 #[inline(always)]
-pub fn flow(flow: &FlowKey) -> Verdict {
-    if maps::may_know(&flow.destination) {
+pub fn plain<F: Family>(frame: &XdpFrame) -> Verdict {
+    let Some(header) = frame.view::<F::Header>(NETWORK) else { return Verdict::unserved() };
+    if maps::may_know(&header.destination()) {
         Verdict::unserved()
-    } else if config::HAVE_NAT.load() != 0 && maps::may_know(&flow.source) {
+    } else if config::HAVE_NAT.load() != 0 && maps::may_know(&header.source()) {
         Verdict::perhaps_reply()
     } else {
         Verdict::pass(Reason::Passed)
     }
 }
 
-/// Decides about a packet of which [`flow`] could not, or which has none.
+/// Decides about a packet of which [`plain`] could not, or which has none.
 #[inline(always)]
 pub fn packet<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     if !verdict.is_perhaps_reply() {
