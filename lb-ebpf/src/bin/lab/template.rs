@@ -48,13 +48,17 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
         }
     };
     match fields.layout {
-        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50>(content, flow, packet),
-        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50>(content, flow, packet),
-        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40>(content, flow, packet),
-        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70>(content, flow, packet),
-        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70>(content, flow, packet),
-        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60>(content, flow, packet),
-        layout::V6_TCP_NETWORK => compose::<26, 54, NOWHERE, 70>(content, flow, packet),
+        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50, true>(content, flow, packet),
+        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50, true>(content, flow, packet),
+        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40, true>(content, flow, packet),
+        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70, true>(content, flow, packet),
+        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70, true>(content, flow, packet),
+        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60, true>(content, flow, packet),
+        layout::V6_TCP_NETWORK => compose::<26, 54, NOWHERE, 70, true>(content, flow, packet),
+        // What the address adds to the message's sum, the quoted header's checksum takes away.
+        layout::V4_QUOTE => compose::<58, 64, 52, 36, false>(content, flow, packet),
+        layout::V6_ICMP_SOURCE => compose::<34, NOWHERE, NOWHERE, 56, true>(content, flow, packet),
+        layout::V6_FRAGMENT_SOURCE => compose::<34, 62, NOWHERE, 68, true>(content, flow, packet),
         _ => return None,
     }
     let program = fields.program;
@@ -63,13 +67,14 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     Some(program)
 }
 
-/// Writes the packet with address, port and the two checksums at these offsets.
+/// Writes the packet with address, port and the two checksums at these offsets; the second checksum is of the address, too, or not.
 #[inline(always)]
 fn compose<
     const ADDRESS: usize,
     const PORT: usize,
     const NETWORK_CHECKSUM: usize,
     const TRANSPORT_CHECKSUM: usize,
+    const OF_ADDRESS: bool,
 >(
     template: &Template,
     flow: u32,
@@ -79,7 +84,9 @@ fn compose<
     let port = (template.port.wrapping_add(flow & PORT_MASK) as u16).to_be();
     let sum = (address & 0xffff) + (address >> 16);
     let network = checksum(template.network_sum + sum);
-    let transport = checksum(template.transport_sum + sum + port as u32);
+    let of_address = if OF_ADDRESS { sum } else { 0 };
+    let of_port = if PORT < NOWHERE { port as u32 } else { 0 };
+    let transport = checksum(template.transport_sum + of_address + of_port);
     for index in 0..WORDS {
         let word = template.frame[index]
             | part(address as u64, 4, ADDRESS, index)
@@ -94,7 +101,10 @@ fn compose<
 #[inline(always)]
 fn flow(template: &Template, place: u32) -> u32 {
     match template.drawn {
-        0 => place & template.mask,
+        0 => {
+            let flow = place & template.mask;
+            if flow >= template.flows { flow - template.flows } else { flow }
+        }
         _ => DRAWN.get(place & (abi::DRAWN - 1)).copied().unwrap_or(0),
     }
 }

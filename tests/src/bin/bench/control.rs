@@ -1,5 +1,7 @@
 //! What the control plane costs at scale: the real daemon, optimised, with thousands of services and backends.
 
+mod scale;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -40,6 +42,7 @@ pub fn measure(args: &Args) -> Result<Vec<Row>> {
     if args.wants("control/probes") {
         rows.extend(probes(if args.quick { 5 } else { 20 })?);
     }
+    rows.extend(scale::measure(args)?);
     progress("");
     Ok(rows)
 }

@@ -12,6 +12,7 @@ use lb_tests::kernel::{
     Kernel, Options,
     lab::{Lab, Stream, Varied},
     packet::flag,
+    world,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -20,14 +21,14 @@ use nix::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    program::{request, stay_on_one_cpu, vip, world},
+    program::{request, stay_on_one_cpu, vip, worlds},
     progress,
     row::{Row, median},
 };
 
 /// Of the rate of a bare XDP_TX, what lb has to reach.
 const SHARE: f64 = 0.85;
-/// Modes: name and the digit of their service in [`world`].
+/// Modes: name and the digit of their service in [`worlds::of_modes`].
 const MODES: [(&str, u8); 3] = [("nat4", 1), ("dsr4", 3), ("tunnel-ipip4", 5)];
 /// The programs that are attached where lb would be, beside lb.
 const BARE: [&str; 2] = ["floor", "sink"];
@@ -52,7 +53,7 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let [client, balancer] = veth()?;
     let mut kernel = Kernel::load(Options { single_nic: true, ..Options::default() })?;
-    kernel.enter(world());
+    kernel.enter(worlds::of_modes(&world::MODES, 1));
     let mut lab = Lab::load(1)?;
     lab.attach("sink", client)?;
     let mut subjects = subjects();
