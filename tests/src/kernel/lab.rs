@@ -187,10 +187,10 @@ impl Lab {
             IpAddr::V6(_) => Err(anyhow::anyhow!("the comparison serves IPv4 only")),
         };
         let key = abi::CompareVip {
-            address: [raw(&vip)?, 0, 0, 0],
+            address: [raw(&vip)?.into(), 0],
             port: port.to_be(),
             protocol: 6,
-            _pad: 0,
+            _pad: [0; 5],
         };
         let mut vips: HashMap<_, abi::CompareVip, u32> = hash_map(&mut self.ebpf, "COMPARE_VIPS");
         vips.insert(key, 0, 0)?;

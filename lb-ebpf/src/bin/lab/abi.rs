@@ -84,13 +84,13 @@ pub struct Constant {
 const _: () = assert!(size_of::<Constant>() == 12);
 
 /// Key of the comparison program's flow table: of both families, as that of Katran is (`flow_key`, 40 bytes).
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CompareFlow {
     /// Client, raw; IPv4 in the first word.
-    pub source: [u32; 4],
+    pub source: [u64; 2],
     /// VIP, raw.
-    pub destination: [u32; 4],
+    pub destination: [u64; 2],
     /// Both ports, raw.
     pub ports: u32,
     /// IP protocol.
@@ -100,20 +100,20 @@ pub struct CompareFlow {
 const _: () = assert!(size_of::<CompareFlow>() == 40);
 
 /// Key of the comparison program's services.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CompareVip {
     /// VIP, raw; IPv4 in the first word.
-    pub address: [u32; 4],
+    pub address: [u64; 2],
     /// Port, raw.
     pub port: u16,
     /// IP protocol.
     pub protocol: u8,
     /// Zero.
-    pub _pad: u8,
+    pub _pad: [u8; 5],
 }
 
-const _: () = assert!(size_of::<CompareVip>() == 20);
+const _: () = assert!(size_of::<CompareVip>() == 24);
 
 /// Value of the comparison program's flow table.
 #[repr(C, align(8))]

@@ -85,17 +85,17 @@ pub fn forward(ctx: *mut xdp_md) -> Option<u32> {
         return Some(xdp_action::XDP_PASS);
     }
     let vip = CompareVip {
-        address: [ip.destination, 0, 0, 0],
+        address: [ip.destination as u64, 0],
         port: (u32::from_be(ports) as u16).to_be(),
         protocol: ip.protocol,
-        _pad: 0,
+        _pad: [0; 5],
     };
     // SAFETY: the value is copied at once.
     let first = unsafe { COMPARE_VIPS.get(&vip).copied() };
     let Some(first) = first else { return Some(xdp_action::XDP_PASS) };
     let flow = CompareFlow {
-        source: [ip.source, 0, 0, 0],
-        destination: [ip.destination, 0, 0, 0],
+        source: [ip.source as u64, 0],
+        destination: [ip.destination as u64, 0],
         ports,
         protocol: ip.protocol as u32,
     };
@@ -119,8 +119,8 @@ fn backend_of(flow: &CompareFlow) -> Option<u32> {
         return Some(backend);
     }
     let ([source, ..], [destination, ..]) = (flow.source, flow.destination);
-    let key = (source as u64) << 32 | flow.ports as u64;
-    let mixed = (key ^ (key >> 32) ^ destination as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let key = source << 32 | flow.ports as u64;
+    let mixed = (key ^ (key >> 32) ^ destination).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let hash = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
     let backend = *COMPARE_RING.get(((hash * RING as u64) >> 32) as u32)?;
     // SAFETY: a helper without arguments.
