@@ -4,6 +4,9 @@
 /// at least that long; what lies beyond comes from `data_in` and is not touched.
 pub const WORDS: usize = 10;
 
+/// The same of an ICMPv6 error: it quotes as much.
+pub const QUOTING_WORDS: usize = 14;
+
 /// Where in a frame the things are that vary from flow to flow.
 pub mod layout {
     /// IPv4, TCP, the client is the source.
@@ -22,8 +25,8 @@ pub mod layout {
     pub const V6_TCP_NETWORK: u32 = 6;
     /// IPv4, an ICMP error: the client is the destination of the quoted TCP packet.
     pub const V4_QUOTE: u32 = 7;
-    /// ICMPv6: the source varies, and nothing else.
-    pub const V6_ICMP_SOURCE: u32 = 8;
+    /// IPv6, an ICMP error: the same.
+    pub const V6_QUOTE: u32 = 8;
     /// IPv6, the first fragment of a UDP datagram, the client is the source.
     pub const V6_FRAGMENT_SOURCE: u32 = 9;
 }
@@ -39,7 +42,7 @@ pub struct Template {
     /// Packets made so far; the flow's number is this modulo `mask + 1` (less `flows`, if it is not below), or what `DRAWN` has there.
     pub counter: u64,
     /// The frame's first bytes, zero where something varies.
-    pub frame: [u64; WORDS],
+    pub frame: [u64; QUOTING_WORDS],
     /// The power of two that is not below the number of flows, minus one.
     pub mask: u32,
     /// One of [`layout`].
@@ -67,7 +70,7 @@ pub struct Template {
     pub _pad: u32,
 }
 
-const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 12 * 4);
+const _: () = assert!(size_of::<Template>() == 8 + 8 * QUOTING_WORDS + 12 * 4);
 
 /// The one entry of `CONSTANT`: what `constant` forwards, and where to.
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use super::{
     super::packet::{Packet, Transport},
-    abi::{Template, WORDS, layout},
+    abi::{QUOTING_WORDS, Template, WORDS, layout},
 };
 
 /// Which end of a packet varies from flow to flow.
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Template {
 struct Places {
     layout: u32,
     address: usize,
-    port: Option<usize>,
+    port: usize,
     checksum: usize,
     transport: usize,
     protocol: u8,
@@ -65,7 +65,7 @@ impl Stream {
         };
         let checksum = transport + if is_tcp { 16 } else { 6 };
         let protocol = if is_tcp { 6 } else { 17 };
-        let places = Places { layout, address, port: Some(port), checksum, transport, protocol };
+        let places = Places { layout, address, port, checksum, transport, protocol };
         Self::of_frame(packet.bytes(), flows, &places)
     }
 
@@ -82,19 +82,21 @@ impl Stream {
             bare[field].fill(0);
         }
         let (address, port) = (QUOTE + 16, QUOTE + 22);
-        let mut stream = Self::plain(frame, &bare, flows, layout::V4_QUOTE, (address, Some(port)));
+        let mut stream = Self::plain(frame, &bare, flows, layout::V4_QUOTE, (address, port));
         stream.template.network_sum = sum(&bare[QUOTE..QUOTE + 20]);
         // A header with its checksum comes to nothing.
         stream.template.transport_sum = sum(&[&bare[34..QUOTE], &bare[QUOTE + 20..]].concat());
         stream
     }
 
-    /// Of an ICMPv6 message; its sender varies.
-    pub fn of_icmp6(message: &Packet, flows: u32) -> Self {
-        let (layout, protocol) = (layout::V6_ICMP_SOURCE, 58);
+    /// The same of IPv6.
+    pub fn quoting6(error: &Packet, flows: u32) -> Self {
+        let frame = error.bytes();
+        assert!(frame.len() >= QUOTING_WORDS * 8, "{} bytes", frame.len());
+        let (layout, protocol) = (layout::V6_QUOTE, 58);
         let places =
-            Places { layout, address: 34, port: None, checksum: 56, transport: 54, protocol };
-        Self::of_frame(message.bytes(), flows, &places)
+            Places { layout, address: 98, port: 104, checksum: 56, transport: 54, protocol };
+        Self::of_frame(frame, flows, &places)
     }
 
     /// First fragments of IPv6 datagrams of UDP.
@@ -109,7 +111,7 @@ impl Stream {
         frame.splice(54..54, header);
         let (layout, protocol) = (layout::V6_FRAGMENT_SOURCE, 17);
         let places =
-            Places { layout, address: 34, port: Some(62), checksum: 68, transport: 62, protocol };
+            Places { layout, address: 34, port: 62, checksum: 68, transport: 62, protocol };
         Self::of_frame(frame, flows, &places)
     }
 
@@ -118,9 +120,7 @@ impl Stream {
         let Places { layout, address, port, checksum, transport, protocol } = *places;
         let mut bare = frame.clone();
         bare[address..address + 4].fill(0);
-        if let Some(port) = port {
-            bare[port..port + 2].fill(0);
-        }
+        bare[port..port + 2].fill(0);
         bare[checksum..checksum + 2].fill(0);
         if is_v4 {
             bare[24..26].fill(0);
@@ -141,10 +141,11 @@ impl Stream {
         bare: &[u8],
         flows: u32,
         layout: u32,
-        (address, port): (usize, Option<usize>),
+        (address, port): (usize, usize),
     ) -> Self {
         let word = |index: usize| {
-            u64::from_ne_bytes(bare[index * 8..index * 8 + 8].try_into().expect("eight bytes"))
+            let bytes = bare.get(index * 8..index * 8 + 8).unwrap_or(&[0; 8]);
+            u64::from_ne_bytes(bytes.try_into().expect("eight bytes"))
         };
         let template = Template {
             counter: 0,
@@ -154,7 +155,7 @@ impl Stream {
             moved: 0,
             program: 0,
             address: u32::from_be_bytes(frame[address..address + 4].try_into().expect("four")),
-            port: port.map_or(0, |port| u16::from_be_bytes([frame[port], frame[port + 1]]).into()),
+            port: u16::from_be_bytes([frame[port], frame[port + 1]]).into(),
             network_sum: 0,
             transport_sum: 0,
             drawn: 0,

@@ -165,7 +165,7 @@ fn steady(quick: bool, subjects: &mut Vec<Subject>) {
                 fragments.fragment();
                 add("fragment", fragments);
             } else {
-                add("icmp-error", Stream::of_icmp6(&error(false, &vip), flows));
+                add("icmp-error", Stream::quoting6(&error(false, &vip), flows));
                 let whole = datagram(false, &vip).filled(64);
                 add("fragment", Stream::of_fragments6(&whole, flows));
             }
