@@ -196,6 +196,8 @@ impl Kernel {
             .map_max_entries(map::LOADS, options.backends)
             .map_max_entries(map::QUIC_FORMATS, options.services)
             .map_max_entries(map::POLICIES, options.services)
+            .map_max_entries(map::OPENING_RULES, options.services)
+            .map_max_entries(map::OPENING_STATES, options.services)
             .map_max_entries(map::SERVICE_LOADS, options.services)
             .map_max_entries(map::FLOWS, options.flows.max(1))
             .map_max_entries(map::FLOWS_NEW, options.flows.max(1))
