@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd as _, AsRawFd as _},
+    thread,
     time::Instant,
 };
 
@@ -15,7 +16,7 @@ use lb_userspace::{
     plan::ring::{Member, owners, ring_length},
 };
 
-use super::{Scene, ask, client, resident, yaml};
+use super::{SETTLING, Scene, ask, client, resident, yaml};
 use crate::{
     Args, progress,
     row::{Row, median},
@@ -165,6 +166,7 @@ fn memory() -> Result<Vec<Row>> {
         progress(&format!("memory of {services} x {backends}: 1 of 1"));
         let scene = Scene::new()?;
         let daemon = scene.daemon(&yaml(TABLES, "", services, backends))?;
+        thread::sleep(SETTLING);
         Ok((resident(&daemon)? * 1_024.0, of_maps(&scene)?))
     };
     let (one, _) = measure(1, 10)?;
