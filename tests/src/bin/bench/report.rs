@@ -20,6 +20,9 @@ const SERVICES: [(&str, f64); 5] =
 const BACKENDS: [(&str, f64); 5] =
     [("1", 1.0), ("10", 10.0), ("100", 100.0), ("1000", 1_000.0), ("10000", 10_000.0)];
 
+/// Name of rows, legend, steps.
+type Line = (&'static str, &'static str, &'static [(&'static str, f64)]);
+
 /// A plot of cost against a number.
 struct Plot {
     file: &'static str,
@@ -27,7 +30,7 @@ struct Plot {
     /// What is counted.
     what: &'static str,
     /// Rows without their number, what the legend calls them, and their steps. `#` is where the number stands.
-    lines: &'static [(&'static str, &'static str, &'static [(&'static str, f64)])],
+    lines: &'static [Line],
 }
 
 const PLOTS: [Plot; 3] = [
