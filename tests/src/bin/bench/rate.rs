@@ -52,7 +52,9 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     // Of this thread alone; it ends with the process.
     unshare(CloneFlags::CLONE_NEWNET)?;
     let [client, balancer] = veth()?;
-    let mut kernel = Kernel::load(Options { single_nic: true, ..Options::default() })?;
+    let options =
+        Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
+    let mut kernel = Kernel::load(options)?;
     kernel.enter(worlds::of_modes(&world::MODES, 1));
     let mut lab = Lab::load(1)?;
     lab.attach("sink", client)?;
