@@ -99,6 +99,13 @@ impl Sum {
         Self((self.0 & 0xffff_ffff) + (self.0 >> 32))
     }
 
+    /// What has to be added to come to nothing. Exact below 2^36, which an address and a header never reach. Without folding: a
+    /// multiple of 65,535 less the sum.
+    #[inline(always)]
+    pub const fn negated(self) -> Self {
+        Self((0xffff_u64 << 20).wrapping_sub(self.0))
+    }
+
     /// The checksum of everything added (raw memory word).
     #[inline(always)]
     pub const fn checksum(self) -> u16 {

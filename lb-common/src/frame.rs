@@ -113,6 +113,18 @@ impl MacPair {
         Self { first: destination | (source << 48), second: (source >> 16) as u32 }
     }
 
+    /// From the first bytes of a frame.
+    #[inline(always)]
+    pub const fn of_bytes(bytes: &Pair<[u8; 8], [u8; 4]>) -> Self {
+        Self { first: u64::from_le_bytes(bytes.first), second: u32::from_le_bytes(bytes.second) }
+    }
+
+    /// As they stand in a frame.
+    #[inline(always)]
+    pub const fn bytes(self) -> Pair<[u8; 8], [u8; 4]> {
+        Pair { first: self.first.to_le_bytes(), second: self.second.to_le_bytes() }
+    }
+
     /// Whether `source` is the source.
     #[inline(always)]
     pub const fn is_from(&self, source: Mac) -> bool {

@@ -53,9 +53,9 @@ pub struct Inner {
     pub sum: Sum,
 }
 
-/// UDP header (with its checksum: RFC 768, RFC 8200 8.1) and GUE header.
+/// UDP header (with its checksum: RFC 768, RFC 8200 8.1) and GUE header; `H` is the outer IP header.
 #[inline(always)]
-pub fn middle(
+pub fn middle<H: IpHeader>(
     source: &Address,
     destination: &Address,
     port: Be16,
@@ -65,11 +65,12 @@ pub fn middle(
     let source_port = source_port(entropy).raw();
     let length = Be16::from_host(inner.length.wrapping_add(OVERHEAD)).raw();
     let carried = if inner.is_v6 { protocol::IPV6 } else { protocol::IPIP };
-    let checksum = inner
-        .sum
-        .shortened()
-        .address(source)
-        .address(destination)
+    let ends = |sum: Sum, address: &Address| {
+        let [a, b, c, d] = address.words.map(|word| word.raw());
+        let sum = sum.double(d);
+        if H::IS_V6 { sum.double(a).double(b).double(c) } else { sum }
+    };
+    let checksum = ends(ends(inner.sum.shortened(), source), destination)
         .second(protocol::UDP)
         .word(length)
         .word(source_port)
@@ -182,6 +183,10 @@ mod tests {
                 // A packet of this word and nothing else.
                 let sum = Sum::default().word(word);
                 let inner = Inner { is_v6, traffic_class: word as u8, length, sum };
+                let middle = match source.is_v4() {
+                    true => middle::<Ipv4Hdr>,
+                    false => middle::<Ipv6Hdr>,
+                };
                 let middle = middle(&source, &destination, Be16::from_host(PORT), 77, &inner);
                 assert_ne!(middle.first.check, [0, 0], "that would be none");
                 let total = (length + OVERHEAD).to_be_bytes();

@@ -137,7 +137,7 @@ impl IpHeader for Ipv4Hdr {
     #[inline(always)]
     fn sum_of_sound_packet(&self, protocol: u8, length: u16) -> Sum {
         let pseudo = pseudo_header(&self.source(), &self.destination(), protocol, length as u32);
-        Sum::default().word(!pseudo.folded())
+        pseudo.negated()
     }
 
     /// The checksum grows by what the TTL's word loses (RFC 1624); no checksum of a header is all ones, so the end-around

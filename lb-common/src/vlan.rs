@@ -1,7 +1,7 @@
 //! VLAN tags (IEEE 802.1Q, 802.1ad): they come off before a frame is looked at and are put back, as they were, on
 //! whatever leaves. So no other step knows of them, and each network keeps to itself.
 
-use crate::frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Frame, Pair};
+use crate::frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Frame, MacPair, Pair};
 
 /// EtherType of a customer's tag (802.1Q); a priority tag (VLAN 0) has it, too.
 pub const ETHER_TYPE_VLAN: [u8; 2] = [0x81, 0x00];
@@ -15,8 +15,6 @@ const MACS: usize = 12;
 
 /// An EtherType as it stands in a frame.
 type EtherType = [u8; 2];
-/// Destination and source MAC address in portions that the program can hold in registers.
-pub type Macs = Pair<[u8; 8], [u8; 4]>;
 
 /// Whether this is the EtherType of a tag.
 #[inline(always)]
@@ -74,28 +72,28 @@ const fn carries_ip(ether_type: EtherType) -> bool {
     matches!(ether_type, ETHER_TYPE_V4 | ETHER_TYPE_V6)
 }
 
-/// The MAC addresses of a frame, to be moved.
+/// The MAC addresses of a frame, to be moved: in registers, because kept as bytes they are copied one by one, twice.
 #[inline(always)]
-pub fn macs(frame: &(impl Frame + ?Sized)) -> Option<Macs> {
-    frame.view(0).copied()
+pub fn macs(frame: &(impl Frame + ?Sized)) -> Option<MacPair> {
+    frame.view(0).map(MacPair::of_bytes)
 }
 
 /// Puts the addresses in front of a frame whose start has moved onto the last bytes of its tags: the EtherType behind
 /// them is in its place already.
 #[inline(always)]
-pub fn begin_untagged(frame: &mut (impl Frame + ?Sized), macs: Macs) -> Option<()> {
-    *frame.view_mut(0)? = macs;
+pub fn begin_untagged(frame: &mut (impl Frame + ?Sized), macs: MacPair) -> Option<()> {
+    *frame.view_mut(0)? = macs.bytes();
     Some(())
 }
 
 /// Puts addresses and tags in front of a frame whose start has moved back by their length.
 #[inline(always)]
-pub fn begin_tagged(frame: &mut (impl Frame + ?Sized), macs: Macs, tags: Tags) -> Option<()> {
+pub fn begin_tagged(frame: &mut (impl Frame + ?Sized), macs: MacPair, tags: Tags) -> Option<()> {
     let [a, b, c, d, e, f, g, h] = tags.word().to_ne_bytes();
     if tags.length() == TAG {
-        *frame.view_mut(0)? = Pair { first: macs, second: [a, b, c, d] };
+        *frame.view_mut(0)? = Pair { first: macs.bytes(), second: [a, b, c, d] };
     } else {
-        *frame.view_mut(0)? = Pair { first: macs, second: [a, b, c, d, e, f, g, h] };
+        *frame.view_mut(0)? = Pair { first: macs.bytes(), second: [a, b, c, d, e, f, g, h] };
     }
     Some(())
 }

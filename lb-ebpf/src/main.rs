@@ -88,9 +88,9 @@ fn decide_untagged(context: Context) -> Verdict {
 fn balance<F: Family>(context: Context) -> Verdict {
     let frame = context.frame();
     let go = || {
-        let unserved = Verdict::unserved();
-        let outline = parse::outline::<F>(&frame).ok_or(unserved)?;
-        let service = service::find(&frame, &outline.flow).ok_or(unserved)?;
+        let outline = parse::outline::<F>(&frame).ok_or(Verdict::unserved())?;
+        let service =
+            service::find(&frame, &outline.flow).ok_or_else(|| unserved::plain::<F>(&frame))?;
         serve::<F>(frame, &outline, service)
     };
     match go() {
@@ -141,7 +141,7 @@ fn finish_v6(context: Context, verdict: Verdict) -> Verdict {
     if !verdict.is_unserved() {
         return finish_served::<V6>(context, verdict);
     }
-    let verdict = unserved::packet::<V6>(context);
+    let verdict = unserved::packet::<V6>(context, verdict);
     if verdict.is_extended() {
         return finish::<V6Extended>(context, balance_any::<V6Extended>(context));
     }
@@ -151,7 +151,8 @@ fn finish_v6(context: Context, verdict: Verdict) -> Verdict {
 /// What the fast path leaves to be done.
 #[inline(always)]
 fn finish<F: Family>(context: Context, verdict: Verdict) -> Verdict {
-    let verdict = if verdict.is_unserved() { unserved::packet::<F>(context) } else { verdict };
+    let verdict =
+        if verdict.is_unserved() { unserved::packet::<F>(context, verdict) } else { verdict };
     finish_served::<F>(context, verdict)
 }
 

@@ -191,7 +191,7 @@ pub static CAPTURE_BUFFER: PerCpuArray<CaptureRecord> = PerCpuArray::with_max_en
 #[map]
 pub static CAPTURES: RingBuf = RingBuf::with_byte_size(4_096, 0);
 
-/// The value of a key in a bucket of `SERVICE_TABLE`.
+/// The value of a key in a bucket of `SERVICE_TABLE`: nothing follows a word that is 0.
 #[inline(always)]
 pub fn find_entry(bucket: u32, address: &Address, selector: u32) -> Option<u32> {
     let bucket = SERVICE_TABLE.get_ptr(bucket)?;
@@ -202,6 +202,9 @@ pub fn find_entry(bucket: u32, address: &Address, selector: u32) -> Option<u32> 
         // SAFETY: as above.
         let word = unsafe { (&raw const (*entry).word).read_volatile() };
         if word as u32 != selector {
+            if word == 0 {
+                return None;
+            }
             continue;
         }
         // SAFETY: as above.

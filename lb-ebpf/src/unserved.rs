@@ -17,9 +17,34 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Decides about a packet that is for no service.
+/// What is known at once of a plain packet that is for no service: most are by nobody and to nobody that lb knows. Asked where the
+/// packet has missed the services, it costs no others; and of the packet, because a flow that is kept for it does (IPv6).
 #[inline(always)]
-pub fn packet<F: Family>(context: Context) -> Verdict {
+pub fn plain<F: Family>(frame: &XdpFrame) -> Verdict {
+    let Some(header) = frame.view::<F::Header>(NETWORK) else { return Verdict::unserved() };
+    if maps::may_know(&header.destination()) {
+        Verdict::unserved()
+    } else if config::HAVE_NAT.load() != 0 && maps::may_know(&header.source()) {
+        Verdict::perhaps_reply()
+    } else {
+        Verdict::pass(Reason::Passed)
+    }
+}
+
+/// Decides about a packet of which [`plain`] could not, or which has none.
+#[inline(always)]
+pub fn packet<F: Family>(context: Context, verdict: Verdict) -> Verdict {
+    if !verdict.is_perhaps_reply() {
+        let verdict = by_destination::<F>(context);
+        if !verdict.is_perhaps_reply() {
+            return verdict;
+        }
+    }
+    reply::packet::<F>(context)
+}
+
+#[inline(always)]
+fn by_destination<F: Family>(context: Context) -> Verdict {
     let frame = context.frame();
     let destination = match parse::destination::<F>(&frame) {
         Ok(destination) => destination,
@@ -37,7 +62,7 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),
         None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
-            reply::packet::<F>(context)
+            Verdict::perhaps_reply()
         }
         _ => Verdict::pass(Reason::Passed),
     }

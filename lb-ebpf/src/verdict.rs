@@ -30,6 +30,7 @@ const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
 const QUIC: u8 = 24;
+const PERHAPS_REPLY: u8 = 25;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -63,6 +64,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn unserved() -> Self {
         Self::new(UNSERVED, COUNTED, 0, 0)
+    }
+
+    /// For no service, and to no address of ours, but perhaps by a backend: to be looked at by [`crate::reply`].
+    #[inline(always)]
+    pub const fn perhaps_reply() -> Self {
+        Self::new(PERHAPS_REPLY, COUNTED, 0, 0)
     }
 
     /// An ICMP error that may be about a balanced flow: to be looked at by [`crate::error`].
@@ -119,10 +126,16 @@ impl Verdict {
         (self.0 as u8) < UNSERVED
     }
 
-    /// Whether this is [`Verdict::unserved`].
+    /// Whether this is [`Verdict::unserved`] or [`Verdict::perhaps_reply`].
     #[inline(always)]
     pub const fn is_unserved(self) -> bool {
-        self.0 as u8 == UNSERVED
+        self.0 as u8 == UNSERVED || self.is_perhaps_reply()
+    }
+
+    /// Whether this is [`Verdict::perhaps_reply`].
+    #[inline(always)]
+    pub const fn is_perhaps_reply(self) -> bool {
+        self.0 as u8 == PERHAPS_REPLY
     }
 
     /// Whether this is [`Verdict::quoting`].

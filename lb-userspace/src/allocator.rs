@@ -11,3 +11,11 @@ pub fn keep_large_blocks_apart() {
     // nothing here) whether they are known.
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING) };
 }
+
+/// Gives back to the system what is free in the heap, wherever it stands (malloc_trim(3)): by itself the C library gives back the heap's
+/// end alone. Reading a configuration takes three times what is kept of it; with 1,000 services 33 MiB stay resident without this, and
+/// 26 with it. It takes some milliseconds, in which other threads wait for memory.
+pub fn give_back() {
+    // SAFETY: the function takes a number, how much to keep at the heap's end, and may be called at any time by any thread.
+    unsafe { libc::malloc_trim(0) };
+}

@@ -86,6 +86,7 @@ use self::{
 };
 pub use self::{reload::ReloadError, revisions::hash as text_hash, shared::LAST_GOOD};
 use crate::{
+    allocator,
     api::{self, peer::GroupLevel},
     config::{
         self,
@@ -346,6 +347,7 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut tick = tokio::time::interval(keeper::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut read = None;
     let ended_by = loop {
         let apply_at = node.dirty.next_due();
         tokio::select! {
@@ -369,6 +371,11 @@ pub async fn run(options: RunOptions) -> anyhow::Result<()> {
             _ = tick.tick() => {
                 node.tick();
                 manager.feed();
+                // What it took to read another configuration is not needed any more.
+                if read != Some(node.state.revision) {
+                    read = Some(node.state.revision);
+                    tokio::task::spawn_blocking(allocator::give_back);
+                }
             }
             _ = hang_up.recv() => node.event(Event::Reload("SIGHUP")),
             _ = terminate.recv() => break "SIGTERM",

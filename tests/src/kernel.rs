@@ -87,6 +87,10 @@ pub struct Options {
     pub quic: bool,
     /// Services may have several ports (1), and prefixes of VIPs (2).
     pub ports: u32,
+    /// Entries of `SERVICES`.
+    pub services: u32,
+    /// Buckets of `SERVICE_TABLE`, a power of two.
+    pub service_buckets: u32,
 }
 
 impl Default for Options {
@@ -105,14 +109,11 @@ impl Default for Options {
             gue: false,
             quic: false,
             ports: 0,
+            services: 64,
+            service_buckets: 512,
         }
     }
 }
-
-/// Buckets of `SERVICE_TABLE`.
-pub const SERVICE_BUCKETS: u32 = 512;
-/// Entries of `SERVICES`.
-pub const SERVICES: u32 = 64;
 
 /// The loaded balancer.
 pub struct Kernel {
@@ -167,7 +168,7 @@ impl Kernel {
         let path = object("balancer")?;
         let mut loader = EbpfLoader::new();
         let keys = hash_keys();
-        let (mask, single) = (SERVICE_BUCKETS - 1, u32::from(options.single_nic));
+        let (mask, single) = (options.service_buckets - 1, u32::from(options.single_nic));
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
         let (vlan, gue) = (u32::from(options.vlan), u32::from(options.gue));
@@ -185,22 +186,24 @@ impl Kernel {
             .override_global(global::PORTS, &options.ports, true)
             .override_global(global::VLAN, &vlan, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
-            .map_max_entries(map::SERVICE_TABLE, SERVICE_BUCKETS)
-            .map_max_entries(map::SERVICES, SERVICES)
+            .map_max_entries(map::SERVICE_TABLE, options.service_buckets)
+            .map_max_entries(map::SERVICES, options.services)
             .map_max_entries(map::ARENA, options.arena)
             .map_max_entries(map::BACKENDS, options.backends)
             .map_max_entries(map::REPLIES, options.backends)
             .map_max_entries(map::COUNTERS, options.backends)
             .map_max_entries(map::OBSERVED, options.backends)
             .map_max_entries(map::LOADS, options.backends)
-            .map_max_entries(map::QUIC_FORMATS, SERVICES)
-            .map_max_entries(map::POLICIES, SERVICES)
-            .map_max_entries(map::SERVICE_LOADS, SERVICES)
+            .map_max_entries(map::QUIC_FORMATS, options.services)
+            .map_max_entries(map::POLICIES, options.services)
+            .map_max_entries(map::OPENING_RULES, options.services)
+            .map_max_entries(map::OPENING_STATES, options.services)
+            .map_max_entries(map::SERVICE_LOADS, options.services)
             .map_max_entries(map::FLOWS, options.flows.max(1))
             .map_max_entries(map::FLOWS_NEW, options.flows.max(1))
             .map_max_entries(map::SOURCES, options.sources)
             .map_max_entries(map::CONNECTIONS, options.connections)
-            .map_max_entries(map::REASON_COUNTS, SERVICES * lb_common::abi::REASONS)
+            .map_max_entries(map::REASON_COUNTS, options.services * lb_common::abi::REASONS)
             .map_max_entries(map::DENY, 1 << 18)
             .map_max_entries(map::PINS, options.pins)
             .map_max_entries(map::PINS_NEW, options.pins);

@@ -8,7 +8,7 @@ use lb_tests::kernel::{
     Kernel, Options, World,
     interpreter::{Cost, Interpreter},
     packet::{Packet, Transport, checksum, flag},
-    world::{CLIENT, MODES, Route, Service, ip},
+    world::{CLIENT, GUE_MODES, MODES, Route, Service, ip},
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ fn fragment() -> Vec<u8> {
 }
 
 /// All ways: name and what they cost. Each is run in the kernel, too: both have to come to the same.
-fn measured(kernel: &mut Kernel) -> BTreeMap<String, Path> {
+fn measured(kernel: &mut Kernel, gue: &mut Kernel) -> BTreeMap<String, Path> {
     let mut paths = BTreeMap::new();
     for (mode, forward, vip_is_v4, backends_are_v4) in MODES {
         kernel.enter(world(forward, vip_is_v4, backends_are_v4));
@@ -170,6 +170,16 @@ fn measured(kernel: &mut Kernel) -> BTreeMap<String, Path> {
             }
         }
     }
+    for (mode, forward, vip_is_v4, backends_are_v4) in GUE_MODES {
+        gue.enter(world(forward, vip_is_v4, backends_are_v4));
+        let interpreter = Interpreter::new(gue).unwrap();
+        for (name, packet) in packets(gue.world(), forward, vip_is_v4) {
+            let name = format!("{mode}/{name}");
+            let (outcome, cost) = interpreter.run(&packet.bytes()).unwrap();
+            assert_eq!(outcome, gue.run(&packet.bytes()), "{name}");
+            paths.insert(name, cost.into());
+        }
+    }
     kernel.enter(World::default());
     let interpreter = Interpreter::new(kernel).unwrap();
     for (name, is_v4) in [("non-vip4", true), ("non-vip6", false)] {
@@ -189,7 +199,8 @@ fn file() -> PathBuf {
 fn no_way_costs_more_than_it_did() {
     let options = Options { single_nic: true, ..Options::default() };
     let mut kernel = Kernel::shared_with(options);
-    let paths = measured(&mut kernel);
+    let mut gue = Kernel::load(Options { gue: true, ..options }).unwrap();
+    let paths = measured(&mut kernel, &mut gue);
     let info = kernel.balancer().info().unwrap();
     let verified_instructions = info.verified_instruction_count().unwrap();
     println!("the verifier looked at {verified_instructions} instructions of 1,000,000");

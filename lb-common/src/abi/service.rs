@@ -32,8 +32,8 @@ pub mod address_value {
     pub const HOST: u32 = 3;
 }
 
-/// One entry. The last word is written by one 8-byte store: after the address when an entry is added, to zero when it
-/// is removed; an entry is not used for another key before a grace period has passed.
+/// One entry. The last word is written by one 8-byte store: after the address when an entry is added, to [`ServiceEntry::REMOVED`]
+/// or zero when it is removed; an entry is not used for another key before a grace period has passed.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceEntry {
@@ -41,11 +41,20 @@ pub struct ServiceEntry {
     pub high: u64,
     /// [`Address::low`] of the key.
     pub low: u64,
-    /// [`ServiceEntry::selector`] in the low half, the value in the high half. 0 = free.
+    /// [`ServiceEntry::selector`] in the low half, the value in the high half. 0 = free, and so are all that follow in the
+    /// bucket: whoever looks for something that is not there need not look further.
     pub word: u64,
 }
 
 impl ServiceEntry {
+    /// The last word of an entry that is free, though others follow: no selector is 0.
+    pub const REMOVED: u64 = 1 << 32;
+
+    /// Whether it holds no key.
+    pub const fn is_free(&self) -> bool {
+        self.word as u32 == 0
+    }
+
     /// The part of the key beside the address: raw port, protocol and [`key_kind`].
     pub const fn selector(port: Be16, protocol: u8, kind: u8) -> u32 {
         (port.raw() as u32) | ((protocol as u32) << 16) | ((kind as u32) << 24)
@@ -65,7 +74,7 @@ impl ServiceEntry {
     }
 }
 
-/// One bucket of `SERVICE_TABLE`. Entries need not be contiguous.
+/// One bucket of `SERVICE_TABLE`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceBucket {

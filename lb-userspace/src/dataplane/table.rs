@@ -84,10 +84,14 @@ impl ServiceTable {
         let mut used = Used::none(buckets.len());
         for number in 0..buckets.len() {
             let bucket = buckets.get(number);
+            let end = bucket.entries.iter().rposition(|entry| !entry.is_free());
             for (index, entry) in bucket.entries.iter().enumerate() {
-                if entry.word != 0 {
+                if !entry.is_free() {
                     places.insert(key_of(entry), (number, index));
                     used.take((number, index));
+                } else if entry.word == 0 && end.is_some_and(|end| index < end) {
+                    // As another version may have left it, which looked at all entries.
+                    buckets.set_word(number, index * WORDS + 2, ServiceEntry::REMOVED);
                 }
             }
         }
@@ -106,6 +110,11 @@ impl ServiceTable {
         let bucket = ServiceEntry::bucket(&key.address, selector, self.buckets.len() - 1);
         let index = self.used.free(bucket).ok_or(TableFull)?;
         self.filter.add(&key.address);
+        for earlier in (0..index).rev() {
+            if self.buckets.get(bucket).entries[earlier].word == 0 {
+                self.buckets.set_word(bucket, earlier * WORDS + 2, ServiceEntry::REMOVED);
+            }
+        }
         self.buckets.set_word(bucket, index * WORDS, key.address.high());
         self.buckets.set_word(bucket, index * WORDS + 1, key.address.low());
         self.buckets.set_word(bucket, index * WORDS + 2, word);
@@ -117,9 +126,19 @@ impl ServiceTable {
     /// Removes an entry; nothing happens if there is none. Its place rests until [`Self::grace_passed`].
     pub(super) fn remove(&mut self, key: EntryKey) {
         if let Some((bucket, index)) = self.places.remove(&key) {
-            self.buckets.set_word(bucket, index * WORDS + 2, 0);
+            self.buckets.set_word(bucket, index * WORDS + 2, ServiceEntry::REMOVED);
+            self.shorten(bucket);
             self.filter.remove(&key.address);
             self.resting.push((bucket, index));
+        }
+    }
+
+    /// Makes the bucket end with its last entry, from the back: what is zero is never in front of an entry.
+    fn shorten(&self, bucket: u32) {
+        let entries = self.buckets.get(bucket).entries;
+        let end = entries.iter().rposition(|entry| !entry.is_free()).map_or(0, |last| last + 1);
+        for index in (end..SERVICE_BUCKET_ENTRIES).rev().filter(|index| entries[*index].word != 0) {
+            self.buckets.set_word(bucket, index * WORDS + 2, 0);
         }
     }
 

@@ -23,7 +23,7 @@ use lb_userspace::config::model::{
     listen::{is_address, lists},
 };
 
-use super::{INGRESS, SERVICE_BUCKETS, array, clear, hash_map};
+use super::{INGRESS, array, clear, hash_map};
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -333,7 +333,8 @@ impl Written {
     /// Writes a world into empty maps.
     pub fn write(ebpf: &mut Ebpf, world: &World) -> Result<Self> {
         let mut written = Self { backends: world.backends(), ..Self::default() };
-        let mut table = vec![ServiceBucket::default(); SERVICE_BUCKETS as usize];
+        let buckets = array::<ServiceBucket>(ebpf, map::SERVICE_TABLE).len();
+        let mut table = vec![ServiceBucket::default(); buckets as usize];
         let mut start = 0;
         for (index, service) in world.services.iter().enumerate() {
             let ring = start..start + service.slots();
@@ -485,7 +486,8 @@ impl Written {
 
     /// Removes what was written, and all pins.
     pub fn erase(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        for index in 0..SERVICE_BUCKETS {
+        let buckets = array::<ServiceBucket>(ebpf, map::SERVICE_TABLE).len();
+        for index in 0..buckets {
             array(ebpf, map::SERVICE_TABLE).set(index, ServiceBucket::default(), 0)?;
         }
         for key in self.routes.drain(..) {
@@ -679,7 +681,7 @@ fn put(
 ) {
     let address = Address::from(address);
     let selector = ServiceEntry::selector(Be16::from_host(port), protocol, kind);
-    let bucket = ServiceEntry::bucket(&address, selector, SERVICE_BUCKETS - 1);
+    let bucket = ServiceEntry::bucket(&address, selector, table.len() as u32 - 1);
     let entries = &mut table[bucket as usize].entries;
     let word = ServiceEntry::word(selector, value);
     let entry = ServiceEntry { high: address.high(), low: address.low(), word };

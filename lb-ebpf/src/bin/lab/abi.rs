@@ -4,6 +4,9 @@
 /// at least that long; what lies beyond comes from `data_in` and is not touched.
 pub const WORDS: usize = 10;
 
+/// The same of an ICMPv6 error: it quotes as much.
+pub const QUOTING_WORDS: usize = 14;
+
 /// Where in a frame the things are that vary from flow to flow.
 pub mod layout {
     /// IPv4, TCP, the client is the source.
@@ -20,6 +23,12 @@ pub mod layout {
     pub const V6_UDP_SOURCE: u32 = 5;
     /// IPv6, TCP, the client is the source, and each is in a /64 of its own.
     pub const V6_TCP_NETWORK: u32 = 6;
+    /// IPv4, an ICMP error: the client is the destination of the quoted TCP packet.
+    pub const V4_QUOTE: u32 = 7;
+    /// IPv6, an ICMP error: the same.
+    pub const V6_QUOTE: u32 = 8;
+    /// IPv6, the first fragment of a UDP datagram, the client is the source.
+    pub const V6_FRAGMENT_SOURCE: u32 = 9;
 }
 
 /// Entries of `DRAWN`: a sequence of flow numbers that is gone through again and again.
@@ -30,11 +39,11 @@ pub const DRAWN: u32 = 1 << 16;
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    /// Packets made so far; the flow's number is this modulo `mask + 1`, or what `DRAWN` has there.
+    /// Packets made so far; the flow's number is this modulo `mask + 1` (less `flows`, if it is not below), or what `DRAWN` has there.
     pub counter: u64,
     /// The frame's first bytes, zero where something varies.
-    pub frame: [u64; WORDS],
-    /// Number of flows minus one; the number is a power of two.
+    pub frame: [u64; QUOTING_WORDS],
+    /// The power of two that is not below the number of flows, minus one.
     pub mask: u32,
     /// One of [`layout`].
     pub layout: u32,
@@ -55,9 +64,13 @@ pub struct Template {
     pub drawn: u32,
     /// Of entry 0: of 256 packets, how many are entry 1's, whose layout is the same.
     pub flooded: u32,
+    /// Number of flows; what exceeds it begins anew, so that of other numbers than powers of two some come twice as often.
+    pub flows: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
-const _: () = assert!(size_of::<Template>() == 8 + 8 * WORDS + 10 * 4);
+const _: () = assert!(size_of::<Template>() == 8 + 8 * QUOTING_WORDS + 12 * 4);
 
 /// The one entry of `CONSTANT`: what `constant` forwards, and where to.
 #[repr(C)]
@@ -73,37 +86,37 @@ pub struct Constant {
 
 const _: () = assert!(size_of::<Constant>() == 12);
 
-/// Key of the comparison program's flow table.
-#[repr(C)]
+/// Key of the comparison program's flow table: of both families, as that of Katran is (`flow_key`, 40 bytes).
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CompareFlow {
-    /// Client, raw.
-    pub source: u32,
+    /// Client, raw; IPv4 in the first word.
+    pub source: [u64; 2],
     /// VIP, raw.
-    pub destination: u32,
+    pub destination: [u64; 2],
     /// Both ports, raw.
     pub ports: u32,
     /// IP protocol.
     pub protocol: u32,
 }
 
-const _: () = assert!(size_of::<CompareFlow>() == 16);
+const _: () = assert!(size_of::<CompareFlow>() == 40);
 
 /// Key of the comparison program's services.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CompareVip {
-    /// VIP, raw.
-    pub address: u32,
+    /// VIP, raw; IPv4 in the first word.
+    pub address: [u64; 2],
     /// Port, raw.
     pub port: u16,
     /// IP protocol.
     pub protocol: u8,
     /// Zero.
-    pub _pad: u8,
+    pub _pad: [u8; 5],
 }
 
-const _: () = assert!(size_of::<CompareVip>() == 8);
+const _: () = assert!(size_of::<CompareVip>() == 24);
 
 /// Value of the comparison program's flow table.
 #[repr(C, align(8))]

@@ -1,6 +1,7 @@
 //! What XDP balancers with a flow table do for each packet, written as tightly as ours: service in a hash map, the flow in an
 //! LRU table with per-CPU lists, a ring lookup and an insertion if it is not there, counters, an IPv4-in-IPv4 header.
-//! It serves IPv4 TCP and UDP only and checks less than the balancer does, so the comparison favours it.
+//! It serves IPv4 TCP and UDP only (its keys would do for both families, as the peers' do) and checks less than the balancer does, so
+//! the comparison favours it. It has no guard against floods, as Katran has one, which stops remembering flows for the rest of a second.
 
 use aya_ebpf::{
     bindings::{BPF_F_NO_COMMON_LRU, xdp_action, xdp_md},
@@ -84,17 +85,17 @@ pub fn forward(ctx: *mut xdp_md) -> Option<u32> {
         return Some(xdp_action::XDP_PASS);
     }
     let vip = CompareVip {
-        address: ip.destination,
+        address: [ip.destination as u64, 0],
         port: (u32::from_be(ports) as u16).to_be(),
         protocol: ip.protocol,
-        _pad: 0,
+        _pad: [0; 5],
     };
     // SAFETY: the value is copied at once.
     let first = unsafe { COMPARE_VIPS.get(&vip).copied() };
     let Some(first) = first else { return Some(xdp_action::XDP_PASS) };
     let flow = CompareFlow {
-        source: ip.source,
-        destination: ip.destination,
+        source: [ip.source as u64, 0],
+        destination: [ip.destination as u64, 0],
         ports,
         protocol: ip.protocol as u32,
     };
@@ -117,8 +118,9 @@ fn backend_of(flow: &CompareFlow) -> Option<u32> {
     if let Some(backend) = unsafe { COMPARE_FLOWS.get(flow).map(|pin| pin.backend) } {
         return Some(backend);
     }
-    let key = (flow.source as u64) << 32 | flow.ports as u64;
-    let mixed = (key ^ (key >> 32) ^ flow.destination as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let ([source, ..], [destination, ..]) = (flow.source, flow.destination);
+    let key = source << 32 | flow.ports as u64;
+    let mixed = (key ^ (key >> 32) ^ destination).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let hash = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
     let backend = *COMPARE_RING.get(((hash * RING as u64) >> 32) as u32)?;
     // SAFETY: a helper without arguments.

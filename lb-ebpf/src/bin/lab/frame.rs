@@ -13,6 +13,20 @@ pub fn bytes<T>(ctx: *mut xdp_md) -> Option<*mut T> {
     (data + size_of::<T>() <= end).then_some(data as *mut T)
 }
 
+/// As [`bytes`], where that has been asked before: with the pointers read anew, because the verifier loses sight of the longer
+/// of two bounds that the compiler has derived from the same ones.
+#[inline(always)]
+pub fn bytes_anew<T>(ctx: *mut xdp_md) -> Option<*mut T> {
+    // SAFETY: the kernel gives every XDP program a valid context.
+    let (data, end) = unsafe {
+        (
+            (&raw const (*ctx).data).read_volatile() as usize,
+            (&raw const (*ctx).data_end).read_volatile() as usize,
+        )
+    };
+    (data + size_of::<T>() <= end).then_some(data as *mut T)
+}
+
 /// Moves the frame's start: negative values make room.
 #[inline(always)]
 pub fn move_head(ctx: *mut xdp_md, by: i32) -> Option<()> {

@@ -29,7 +29,7 @@ use aya_ebpf::{
 
 /// The programs under test, which `restore` calls.
 #[map]
-static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(8, 0);
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(32, 0);
 
 /// Frames that `sink` has seen.
 #[map]

@@ -13,7 +13,7 @@ use core::arch::asm;
 use aya_ebpf::{bindings::xdp_md, macros::map, maps::Array};
 
 use crate::{
-    abi::{self, Template, WORDS, layout},
+    abi::{self, QUOTING_WORDS, Template, WORDS, layout},
     frame,
 };
 
@@ -25,7 +25,7 @@ static DRAWN: Array<u32> = Array::with_max_entries(abi::DRAWN, 0);
 
 const PORT_MASK: u32 = 0x3fff;
 /// The offset of what a packet does not have.
-const NOWHERE: usize = WORDS * 8;
+const NOWHERE: usize = QUOTING_WORDS * 8;
 
 /// Writes the next frame; the index of the program under test, or `None` if the frame is too short.
 #[inline(always)]
@@ -48,13 +48,20 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
         }
     };
     match fields.layout {
-        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50>(content, flow, packet),
-        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50>(content, flow, packet),
-        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40>(content, flow, packet),
-        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70>(content, flow, packet),
-        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70>(content, flow, packet),
-        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60>(content, flow, packet),
-        layout::V6_TCP_NETWORK => compose::<26, 54, NOWHERE, 70>(content, flow, packet),
+        layout::V4_TCP_SOURCE => compose::<26, 34, 24, 50, true>(content, flow, packet),
+        layout::V4_TCP_DESTINATION => compose::<30, 36, 24, 50, true>(content, flow, packet),
+        layout::V4_UDP_SOURCE => compose::<26, 34, 24, 40, true>(content, flow, packet),
+        layout::V6_TCP_SOURCE => compose::<34, 54, NOWHERE, 70, true>(content, flow, packet),
+        layout::V6_TCP_DESTINATION => compose::<50, 56, NOWHERE, 70, true>(content, flow, packet),
+        layout::V6_UDP_SOURCE => compose::<34, 54, NOWHERE, 60, true>(content, flow, packet),
+        layout::V6_TCP_NETWORK => compose::<26, 54, NOWHERE, 70, true>(content, flow, packet),
+        // What the address adds to the message's sum, the quoted header's checksum takes away.
+        layout::V4_QUOTE => compose::<58, 64, 52, 36, false>(content, flow, packet),
+        layout::V6_QUOTE => {
+            let packet = frame::bytes_anew::<[u64; QUOTING_WORDS]>(ctx)?;
+            compose_words::<98, 104, NOWHERE, 56, true, QUOTING_WORDS>(content, flow, packet);
+        }
+        layout::V6_FRAGMENT_SOURCE => compose::<34, 62, NOWHERE, 68, true>(content, flow, packet),
         _ => return None,
     }
     let program = fields.program;
@@ -63,24 +70,45 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     Some(program)
 }
 
-/// Writes the packet with address, port and the two checksums at these offsets.
+/// [`compose_words`] of as many as nearly all packets have.
 #[inline(always)]
 fn compose<
     const ADDRESS: usize,
     const PORT: usize,
     const NETWORK_CHECKSUM: usize,
     const TRANSPORT_CHECKSUM: usize,
+    const OF_ADDRESS: bool,
 >(
     template: &Template,
     flow: u32,
     packet: *mut [u64; WORDS],
 ) {
+    compose_words::<ADDRESS, PORT, NETWORK_CHECKSUM, TRANSPORT_CHECKSUM, OF_ADDRESS, WORDS>(
+        template, flow, packet,
+    );
+}
+
+/// Writes the packet with address, port and the two checksums at these offsets; the second checksum is of the address, too, or not.
+#[inline(always)]
+fn compose_words<
+    const ADDRESS: usize,
+    const PORT: usize,
+    const NETWORK_CHECKSUM: usize,
+    const TRANSPORT_CHECKSUM: usize,
+    const OF_ADDRESS: bool,
+    const COUNT: usize,
+>(
+    template: &Template,
+    flow: u32,
+    packet: *mut [u64; COUNT],
+) {
     let address = template.address.wrapping_add(flow).to_be();
     let port = (template.port.wrapping_add(flow & PORT_MASK) as u16).to_be();
     let sum = (address & 0xffff) + (address >> 16);
     let network = checksum(template.network_sum + sum);
-    let transport = checksum(template.transport_sum + sum + port as u32);
-    for index in 0..WORDS {
+    let of_address = if OF_ADDRESS { sum } else { 0 };
+    let transport = checksum(template.transport_sum + of_address + port as u32);
+    for index in 0..COUNT {
         let word = template.frame[index]
             | part(address as u64, 4, ADDRESS, index)
             | part(port as u64, 2, PORT, index)
@@ -94,7 +122,10 @@ fn compose<
 #[inline(always)]
 fn flow(template: &Template, place: u32) -> u32 {
     match template.drawn {
-        0 => place & template.mask,
+        0 => {
+            let flow = place & template.mask;
+            if flow >= template.flows { flow - template.flows } else { flow }
+        }
         _ => DRAWN.get(place & (abi::DRAWN - 1)).copied().unwrap_or(0),
     }
 }

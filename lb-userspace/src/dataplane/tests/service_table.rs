@@ -55,11 +55,13 @@ impl Kernel {
         let selector = ServiceEntry::selector(Be16::from_host(key.port), key.protocol, key.kind);
         let number = ServiceEntry::bucket(&key.address, selector, BUCKETS - 1);
         let bucket = self.map.get(&number, 0).unwrap();
-        let found = bucket.entries.iter().position(|entry| {
-            entry.word as u32 == selector
-                && entry.high == key.address.high()
-                && entry.low == key.address.low()
-        })?;
+        let end = bucket.entries.iter().position(|entry| entry.word == 0);
+        let found =
+            bucket.entries[..end.unwrap_or(SERVICE_BUCKET_ENTRIES)].iter().position(|entry| {
+                entry.word as u32 == selector
+                    && entry.high == key.address.high()
+                    && entry.low == key.address.low()
+            })?;
         Some(((bucket.entries[found].word >> 32) as u32, (number, found)))
     }
 }
@@ -168,6 +170,44 @@ fn random_changes_agree_with_a_model() {
             }
         }
         assert!(full > 100, "buckets were full {full} times");
+    });
+}
+
+#[test]
+fn a_table_with_gaps_is_taken_over() {
+    sandbox(|sandbox| {
+        let mut kernel = Kernel {
+            map: array(&sandbox.bpffs.join("table"), BUCKETS),
+            presence: array(&sandbox.bpffs.join("presence"), PRESENCE_BITS / 64),
+            directory: sandbox.bpffs.clone(),
+        };
+        let keys: Vec<EntryKey> = keys(&mut StdRng::seed_from_u64(12))
+            .into_iter()
+            .filter(|key| bucket_of(*key) == 3)
+            .collect();
+        let mut bucket = ServiceBucket::default();
+        for (place, key) in [1, 4].into_iter().zip(&keys) {
+            let selector =
+                ServiceEntry::selector(Be16::from_host(key.port), key.protocol, key.kind);
+            bucket.entries[place] = ServiceEntry {
+                high: key.address.high(),
+                low: key.address.low(),
+                word: ServiceEntry::word(selector, 7),
+            };
+        }
+        kernel.map.set(3, bucket, 0).unwrap();
+        assert_eq!(kernel.lookup(keys[0]), None, "it stands behind a gap");
+        let mut table = kernel.table();
+        assert_eq!(kernel.lookup(keys[0]), Some((7, (3, 1))));
+        assert_eq!(kernel.lookup(keys[1]), Some((7, (3, 4))));
+        assert_eq!((table.used(), table.get(keys[1])), (2, Some(7)));
+        table.publish(keys[2], 8).unwrap();
+        assert_eq!(kernel.lookup(keys[2]), Some((8, (3, 0))));
+        for key in &keys[..3] {
+            table.remove(*key);
+        }
+        let left = kernel.map.get(&3, 0).unwrap().entries.map(|entry| entry.word);
+        assert_eq!(left, [0; SERVICE_BUCKET_ENTRIES], "whoever misses need not look further");
     });
 }
 

@@ -1,5 +1,7 @@
 //! What the control plane costs at scale: the real daemon, optimised, with thousands of services and backends.
 
+mod scale;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -22,6 +24,8 @@ use crate::{Args, progress, row::Row};
 
 /// What is waited for at most.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A second after a configuration was read, the daemon gives back what that took.
+const SETTLING: Duration = Duration::from_secs(3);
 /// Services and backends of the large configuration.
 const LARGE: (usize, usize) = (3_000, 30);
 
@@ -40,6 +44,7 @@ pub fn measure(args: &Args) -> Result<Vec<Row>> {
     if args.wants("control/probes") {
         rows.extend(probes(if args.quick { 5 } else { 20 })?);
     }
+    rows.extend(scale::measure(args)?);
     progress("");
     Ok(rows)
 }
@@ -193,6 +198,7 @@ fn memory() -> Result<Row> {
     progress("memory: 1 of 1");
     let scene = Scene::new()?;
     let daemon = scene.daemon(&yaml("", "", 1_000, 10))?;
+    thread::sleep(SETTLING);
     let resident = resident(&daemon)?;
     let name = "control/rss-anon/1000-services".to_owned();
     Ok(Row::new("control", name, "MiB", &[resident], Some(32.0)))

@@ -22,13 +22,13 @@ use clap::Parser;
 /// Measures what lb's program costs per packet, and how long recoveries take.
 #[derive(Parser)]
 struct Args {
-    /// Fewer rounds: some three minutes
+    /// Fewer rounds and rows: under ten minutes
     #[arg(long)]
     quick: bool,
     /// The last line of standard output is one JSON object
     #[arg(long)]
     json: bool,
-    /// Only what begins so: recovery, control, control/probes, quality, peers, program, rate
+    /// Only what begins so: recovery, control, control/probes, quality, peers, program, program/nat4, growth, rate
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Also show what has changed since the run that wrote this with --json
@@ -40,6 +40,18 @@ impl Args {
     /// Whether this is to be measured.
     fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
+    }
+
+    /// Whether a row of a group is: all of them if the group is named, or what begins so behind `GROUP/`.
+    fn wants_row(&self, group: &str, name: &str) -> bool {
+        let Some(only) = &self.only else { return true };
+        match only.strip_prefix(group) {
+            Some("" | "/") => true,
+            Some(rest) => rest.strip_prefix('/').is_some_and(|rest| {
+                name.starts_with(rest) || rest.starts_with(name) || name.starts_with(only.as_str())
+            }),
+            None => false,
+        }
     }
 }
 
@@ -70,9 +82,13 @@ fn run(args: &Args) -> Result<bool> {
     if args.wants("peers") {
         rows.extend(peers::measure(args.quick)?);
     }
-    if args.wants("program") {
+    if args
+        .only
+        .as_ref()
+        .is_none_or(|only| only.starts_with("program") || only.starts_with("growth"))
+    {
         // Last: afterwards this process stays on one CPU.
-        rows.extend(program::measure(args.quick)?);
+        rows.extend(program::measure(args)?);
     }
     if args.wants("rate") {
         rows.extend(rate::measure(args.quick)?);

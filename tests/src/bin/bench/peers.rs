@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use lb_tests::lab::{Arms, Lab, PORT, Return, VIP4, backend4};
 
 use self::{
-    load::{Kind, Outcome, paced, saturated},
+    load::{Kind, Outcome, overloaded, paced, saturated},
     ways::{Running, Way},
 };
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
 const WORKERS: usize = 4;
 /// Requests a second of all workers together, where latency is measured.
 const RATE: u32 = 400;
+/// Requests a second that nothing here can answer, and how long one of them may take.
+const OVERLOAD: (u32, Duration) = (20_000, Duration::from_secs(1));
 /// Percentiles of the added latency.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 0.50), ("p99", 0.99), ("p99.9", 0.999)];
 /// Of the CPU that a request takes past a program that forwards with constants, what it may take past lb.
@@ -42,11 +44,13 @@ struct Measured {
     rate: [Vec<f64>; 2],
     /// Microseconds, by percentile.
     latency: [Vec<f64>; 3],
+    /// Of more requests than can be answered: per cent answered in time, and how many that is a second.
+    overload: [Vec<f64>; 2],
 }
 
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
-    let (rounds, requests, seconds) = if quick { (4, 3_000, 2) } else { (10, 20_000, 10) };
+    let (rounds, requests, seconds) = if quick { (3, 3_000, 2) } else { (10, 20_000, 10) };
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     ways::prepare(&through)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;
@@ -59,8 +63,16 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
             progress(&format!("{}: round {round} of {rounds}", way.name()));
             let running = Running::start(lab, *way).with_context(|| way.name())?;
             let one = one_round(lab, *way, requests, Duration::from_secs(seconds));
+            let overload = overloaded(
+                lab,
+                target(*way),
+                OVERLOAD.0,
+                Duration::from_secs(seconds.min(4)),
+                OVERLOAD.1,
+            );
             running.stop().with_context(|| way.name())?;
             let (closed, latency) = one.with_context(|| way.name())?;
+            let (share, goodput) = overload.with_context(|| way.name())?;
             if round == 0 {
                 continue;
             }
@@ -71,6 +83,8 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
             for (all, (_, share)) in measured.latency.iter_mut().zip(PERCENTILES) {
                 all.push(latency.percentile(share));
             }
+            measured.overload[0].push(share * 100.0);
+            measured.overload[1].push(goodput);
         }
     }
     progress("");
@@ -131,6 +145,13 @@ fn rows(all: &[(Way, &Lab, Measured)]) -> Vec<Row> {
                 &added,
                 None,
             ));
+        }
+        for (what, unit, values) in [
+            ("answered", "%", &measured.overload[0]),
+            ("goodput", "requests a second", &measured.overload[1]),
+        ] {
+            let name = format!("{name}/overload/{what}");
+            rows.push(Row::new("peers", name, unit, values, None));
         }
         if way.is_peer() {
             // Of each request on a connection of its own; below 0 in 95 of 100 repetitions of all this.

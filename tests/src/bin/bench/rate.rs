@@ -12,6 +12,7 @@ use lb_tests::kernel::{
     Kernel, Options,
     lab::{Lab, Stream, Varied},
     packet::flag,
+    world,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -20,14 +21,14 @@ use nix::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    program::{request, stay_on_one_cpu, vip, world},
+    program::{request, stay_on_one_cpu, vip, worlds},
     progress,
     row::{Row, median},
 };
 
 /// Of the rate of a bare XDP_TX, what lb has to reach.
 const SHARE: f64 = 0.85;
-/// Modes: name and the digit of their service in [`world`].
+/// Modes: name and the digit of their service in [`worlds::of_modes`].
 const MODES: [(&str, u8); 3] = [("nat4", 1), ("dsr4", 3), ("tunnel-ipip4", 5)];
 /// The programs that are attached where lb would be, beside lb.
 const BARE: [&str; 2] = ["floor", "sink"];
@@ -51,8 +52,10 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     // Of this thread alone; it ends with the process.
     unshare(CloneFlags::CLONE_NEWNET)?;
     let [client, balancer] = veth()?;
-    let mut kernel = Kernel::load(Options { single_nic: true, ..Options::default() })?;
-    kernel.enter(world());
+    let options =
+        Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
+    let mut kernel = Kernel::load(options)?;
+    kernel.enter(worlds::of_modes(&world::MODES, 1));
     let mut lab = Lab::load(1)?;
     lab.attach("sink", client)?;
     let mut subjects = subjects();
@@ -126,8 +129,9 @@ fn subjects() -> Vec<Subject> {
             add(format!("{mode}/64B/{text}"), digit, 64, flows, false, 0, true);
         }
     }
-    for (mode, digit) in [MODES[1], MODES[2]] {
+    for (mode, digit) in MODES {
         // With what a tunnel adds, it still is a frame of 1,500.
+        add(format!("{mode}/1500B/1Ki"), digit, 1_480, 1 << 10, false, 0, true);
         add(format!("{mode}/1500B/1Mi"), digit, 1_480, 1 << 20, false, 0, true);
         add(format!("{mode}/64B/1Mi/zipf"), digit, 64, 1 << 20, true, 0, true);
         add(format!("{mode}/64B/1Mi/flood-10"), digit, 64, 1 << 20, false, 10, true);

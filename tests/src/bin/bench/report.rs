@@ -7,46 +7,68 @@ use plotters::prelude::*;
 
 use crate::row::Row;
 
-/// Columns of a plot: flows as rows name them, and their number.
+/// Columns of a plot: steps as rows name them, and their number.
 const FLOWS: [(&str, f64); 5] = [
     ("1", 1.0),
     ("1Ki", 1_024.0),
     ("64Ki", 65_536.0),
     ("1Mi", 1_048_576.0),
-    ("16Mi", 16_777_216.0),
+    ("10Mi", 10_485_760.0),
 ];
+const SERVICES: [(&str, f64); 5] =
+    [("1", 1.0), ("16", 16.0), ("256", 256.0), ("4096", 4_096.0), ("10000", 10_000.0)];
+const BACKENDS: [(&str, f64); 5] =
+    [("1", 1.0), ("10", 10.0), ("100", 100.0), ("1000", 1_000.0), ("10000", 10_000.0)];
 
-/// A plot of cost against flows.
+/// Name of rows, legend, steps.
+type Line = (&'static str, &'static str, &'static [(&'static str, f64)]);
+
+/// A plot of cost against a number.
 struct Plot {
     file: &'static str,
     title: &'static str,
-    /// Rows without their number of flows, and what the legend calls them.
-    lines: &'static [(&'static str, &'static str)],
+    /// What is counted.
+    what: &'static str,
+    /// Rows without their number, what the legend calls them, and their steps. `#` is where the number stands.
+    lines: &'static [Line],
 }
 
-const PLOTS: [Plot; 2] = [
+const PLOTS: [Plot; 3] = [
     Plot {
         file: "established.svg",
         title: "ns above a bare MAC swap, established flows",
+        what: "flows",
         lines: &[
-            ("tunnel-ipip4/established", "lb, tunnel"),
-            ("dsr4/established", "lb, dsr"),
-            ("nat4/established", "lb, nat"),
-            ("nat4-reply/established", "lb, nat's replies"),
-            ("compare-flow-table-ipip4/established", "a flow table (LRU), tunnel"),
+            ("tunnel-ipip4/established/#", "lb, tunnel", &FLOWS),
+            ("dsr4/established/#", "lb, dsr", &FLOWS),
+            ("nat4/established/#", "lb, nat", &FLOWS),
+            ("nat4-reply/established/#", "lb, nat's replies", &FLOWS),
+            ("compare-flow-table-ipip4/established/#", "a flow table (LRU), tunnel", &FLOWS),
         ],
     },
     Plot {
         file: "syn.svg",
         title: "ns above a bare MAC swap, every packet a SYN",
+        what: "flows",
         lines: &[
-            ("tunnel-ipip4/syn", "lb, tunnel"),
-            ("dsr4/syn", "lb, dsr"),
-            ("nat4/syn", "lb, nat"),
-            ("compare-flow-table-ipip4/syn", "a flow table (LRU), tunnel"),
+            ("tunnel-ipip4/syn/#", "lb, tunnel", &FLOWS),
+            ("dsr4/syn/#", "lb, dsr", &FLOWS),
+            ("nat4/syn/#", "lb, nat", &FLOWS),
+            ("compare-flow-table-ipip4/syn/#", "a flow table (LRU), tunnel", &FLOWS),
+        ],
+    },
+    Plot {
+        file: "growth.svg",
+        title: "ns above a bare MAC swap, dsr, by what there is beside the packet",
+        what: "services, backends, prefixes",
+        lines: &[
+            ("growth/services/#", "services", &SERVICES),
+            ("growth/backends/#", "backends of one service", &BACKENDS),
+            ("deny-#/established/1Ki", "denied prefixes", &DENIED),
         ],
     },
 ];
+const DENIED: [(&str, f64); 3] = [("1", 1.0), ("1000", 1_000.0), ("100000", 100_000.0)];
 
 /// Headings of the document, by group.
 const GROUPS: [(&str, &str); 6] = [
@@ -118,16 +140,16 @@ fn document(rows: &[Row], quick: bool) -> Result<String> {
 }
 
 fn draw(plot: &Plot, rows: &[Row], path: &Path) -> Result<()> {
-    let value = |line: &str, flows: &str| {
-        let name = format!("{line}/{flows}");
+    let value = |line: &str, step: &str| {
+        let name = line.replacen('#', step, 1);
         rows.iter().find(|row| row.name == name).map(|row| row.value)
     };
     let lines: Vec<(&str, Vec<(f64, f64)>)> = plot
         .lines
         .iter()
-        .map(|(line, legend)| {
+        .map(|(line, legend, steps)| {
             let points =
-                FLOWS.iter().filter_map(|(text, flows)| Some((*flows, value(line, text)?)));
+                steps.iter().filter_map(|(text, number)| Some((*number, value(line, text)?)));
             (*legend, points.collect())
         })
         .collect();
@@ -141,7 +163,7 @@ fn draw(plot: &Plot, rows: &[Row], path: &Path) -> Result<()> {
         .x_label_area_size(40)
         .y_label_area_size(50)
         .build_cartesian_2d((1.0..20e6).log_scale(), 0.0..most * 1.1)?;
-    chart.configure_mesh().x_desc("flows").y_desc("ns").draw()?;
+    chart.configure_mesh().x_desc(plot.what).y_desc("ns").draw()?;
     for (index, (legend, points)) in lines.into_iter().enumerate() {
         let color = Palette99::pick(index).to_rgba();
         let series = LineSeries::new(points, color.stroke_width(2)).point_size(3);

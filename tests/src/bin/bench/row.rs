@@ -89,6 +89,11 @@ impl Row {
         Self { floor: Some(rounded(other)), ratio: Some(ratio), ..self }
     }
 
+    /// With what it is a difference to: the ratio is of the whole.
+    pub fn beside_whole(self, other: f64) -> Self {
+        self.above(other)
+    }
+
     /// With the floor it stands on.
     pub fn above(self, floor: f64) -> Self {
         let ratio = rounded((floor + self.value) / floor);

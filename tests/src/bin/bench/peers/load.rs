@@ -95,6 +95,47 @@ pub fn paced(
     })
 }
 
+/// `workers` that begin requests at even times without waiting for the ones before, together `rate` a second, each with so much time
+/// as `patience`: what part of them is answered, and how many that is a second.
+pub fn overloaded(
+    lab: &Lab,
+    target: SocketAddr,
+    rate: u32,
+    time: Duration,
+    patience: Duration,
+) -> Result<(f64, f64)> {
+    const WORKERS: u32 = 64;
+    let pause = Duration::from_secs(1) * WORKERS / rate;
+    let began = Instant::now();
+    let answered: Vec<bool> = lab.client.run(move || {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                thread::spawn(move || {
+                    let first = Instant::now() + pause * worker / WORKERS;
+                    let count = (time.as_secs_f64() / pause.as_secs_f64()) as u32;
+                    // One that is still waited for takes the place of those that were due meanwhile: they are not answered.
+                    let ask = |number: u32| {
+                        let due = first + pause * number;
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        due.elapsed() < patience
+                            && ask(target, Kind::New, &mut None).is_ok()
+                            && due.elapsed() < patience
+                    };
+                    (0..count).map(ask).collect::<Vec<bool>>()
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            all.extend(worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
+        }
+        anyhow::Ok(all)
+    })?;
+    ensure!(!answered.is_empty(), "no requests");
+    let good = answered.iter().filter(|answered| **answered).count() as f64;
+    Ok((good / answered.len() as f64, good / began.elapsed().as_secs_f64()))
+}
+
 fn run(
     lab: &Lab,
     workers: usize,
