@@ -442,7 +442,12 @@ pub fn wait_at_once(what: &str, limit: Duration, mut good: impl FnMut() -> bool)
     }
 }
 
-/// Waits for a condition; panics with the last thing seen when it takes longer than `limit`.
+/// How many times longer to wait for things than elsewhere: LB_SLOW says so in an emulated machine.
+fn slowness() -> u32 {
+    std::env::var("LB_SLOW").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Waits for a condition; panics with the last thing seen when it takes longer than `limit` (LB_SLOW times that, if it is set).
 #[track_caller]
 pub fn wait_for<T: std::fmt::Debug>(
     what: &str,
@@ -450,6 +455,7 @@ pub fn wait_for<T: std::fmt::Debug>(
     mut look: impl FnMut() -> T,
     good: impl Fn(&T) -> bool,
 ) -> T {
+    let limit = limit * slowness();
     let deadline = Instant::now() + limit;
     loop {
         let seen = look();

@@ -88,14 +88,20 @@ impl<'a> Node<'a> {
 
     /// Starts lb, waits until it is ready, then starts keepalived.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_daemon()?;
+        self.start_keepalived()
+    }
+
+    /// Starts lb, and waits until it is ready.
+    pub fn start_daemon(&mut self) -> anyhow::Result<()> {
         self.daemon.start()?;
         wait_for(
             "lb is ready for traffic",
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             || (self.health(&[]), self.daemon.log_tail()),
             |(code, _)| *code == Some(0),
         );
-        self.start_keepalived()
+        Ok(())
     }
 
     /// Starts keepalived, in the foreground, with files of its own.
