@@ -437,3 +437,35 @@ fn nodes_with_different_seeds_say_so_and_tell_each_other_no_flows() {
         backend(status, "nat", "web1").is_some_and(|one| one.admin == "drain")
     });
 }
+
+#[test]
+fn two_nodes_of_one_name_say_so_until_one_has_another() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    for node in &mut nodes {
+        join(node, SECRET);
+        node.daemon.arguments = vec!["--node", "lb-a"];
+        node.daemon.start().unwrap();
+    }
+    let told = |node: &Node<'_>| {
+        let events = node.daemon.events();
+        events.iter().filter(|event| event.kind == "node_name").count()
+    };
+    for node in &nodes {
+        let status = node.daemon.wait("the name is taken", MINUTE, |s| s.name_conflict.is_some());
+        let words = "is called lb-a, as this one is";
+        assert!(status.warnings.iter().any(|one| one.contains(words)), "{status:#?}");
+        assert_eq!(told(node), 1, "{:#?}", node.daemon.events());
+        let doctor = node.daemon.lb(&["doctor"]).unwrap();
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(doctor.contains(words), "{doctor}");
+    }
+    nodes[1].daemon.kill().unwrap();
+    nodes[1].daemon.arguments = vec!["--node", "lb-b"];
+    nodes[1].daemon.start().unwrap();
+    for node in &nodes {
+        let status = wait_in_step(node);
+        assert_eq!(status.name_conflict, None);
+    }
+    nodes[0].daemon.wait("it is said that it is over", MINUTE, |_| told(&nodes[0]) == 2);
+}
