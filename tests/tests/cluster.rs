@@ -11,7 +11,7 @@ use std::{
 use lb_tests::{
     client::{Held, request_from, wait_for},
     daemon::backend,
-    node::Node,
+    node::{Node, start_all},
     pair::{Pair, VIPS, targets},
 };
 use lb_userspace::api::types::{ClusterPeer, ClusterStatus, Status};
@@ -47,12 +47,10 @@ fn join(node: &mut Node<'_>, secret: &str) {
 
 fn start<'a>(pair: &'a Pair, is_cluster: bool) -> [Node<'a>; 2] {
     let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
-    for node in &mut nodes {
-        if is_cluster {
-            join(node, SECRET);
-        }
-        node.start().unwrap();
+    if is_cluster {
+        nodes.iter_mut().for_each(|node| join(node, SECRET));
     }
+    start_all(&mut nodes).unwrap();
     if is_cluster {
         nodes.iter().for_each(|node| drop(wait_in_step(node)));
     }
@@ -180,8 +178,8 @@ fn tracked_flows_and_remembered_clients_go_on_through_the_other_node() {
     for node in &mut nodes {
         join(node, SECRET);
         track(node);
-        node.start().unwrap();
     }
+    start_all(&mut nodes).unwrap();
     nodes.iter().for_each(|node| drop(wait_in_step(node)));
     wait_active(&nodes[0]);
     let held = hold(&pair);

@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr, time::Duration};
 use anyhow::Context as _;
 use lb_tests::{
     client::{Held, request, wait_for},
-    node::Node,
+    node::{Node, start_all},
     pair::{Pair, VIPS, targets},
     pulse::{Beats, Pulse},
     vrrp::{Advertisement, Forger},
@@ -28,15 +28,7 @@ fn started(pair: &Pair) -> [Node<'_>; 2] {
 }
 
 fn start(mut nodes: [Node<'_>; 2]) -> [Node<'_>; 2] {
-    std::thread::scope(|scope| {
-        let starting = nodes.each_mut().map(|node| scope.spawn(|| node.start_daemon()));
-        for thread in starting {
-            thread.join().unwrap().unwrap();
-        }
-    });
-    for node in &mut nodes {
-        node.start_keepalived().unwrap();
-    }
+    start_all(&mut nodes).unwrap();
     wait_active(&nodes, 0);
     nodes
 }
