@@ -121,7 +121,7 @@ fn rings_are_the_same_and_a_killed_daemon_moves_nothing_and_costs_nothing() {
     assert_eq!(nodes[0].health(&[]), Some(2), "forwarding, daemon away");
     assert_eq!(nodes[0].health(&["--forwarding"]), Some(0));
     // Several rounds of the track script.
-    wait_for_answers(&pulse, 200);
+    wait_for_answers(&pulse, 120);
     nodes[0].daemon.start().unwrap();
     assert_eq!(nodes[0].health(&[]), Some(0));
     wait_for_answers(&pulse, 50);
@@ -144,7 +144,7 @@ fn a_killed_node_breaks_no_connection_and_neither_does_its_return() {
 
     nodes[0].crash().unwrap();
     wait_active_alone(&nodes[1]);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     all_alive(&held, "after the death of the active node");
     assert_eq!(takeovers(&nodes), [before[0], before[1] + 1], "one move, to the other node");
     let beats = pulse.take();
@@ -152,13 +152,13 @@ fn a_killed_node_breaks_no_connection_and_neither_does_its_return() {
     // Requests that fell into the gap waited in vain; nobody was refused, reset or answered by a stranger.
     assert!(beats.failed.keys().all(|reason| reason.contains(") timed out")), "{beats:#?}");
     assert_eq!(beats.answered.len(), 3, "{beats:#?}");
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.take();
     assert_eq!(beats.failures(), 0, "the new active node is in full work: {beats:#?}");
 
     nodes[0].boot().unwrap();
     wait_active(&nodes, 0);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.finish();
     report("node back", &beats);
     assert_eq!(beats.failures(), 0, "{beats:#?}");
@@ -189,7 +189,7 @@ fn a_node_that_does_not_forward_hands_over_and_moved_by_hand_first_nothing_is_lo
     wait_for("lb has ended", MINUTE, || nodes[0].health(&[]), |code| *code == Some(1));
     assert_eq!(nodes[0].health(&["--forwarding"]), Some(1));
     wait_active(&nodes, 1);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.take();
     report("lb detach on the active node", &beats);
     assert_eq!(takeovers(&nodes), [before[0], before[1] + 1]);
@@ -201,7 +201,7 @@ fn a_node_that_does_not_forward_hands_over_and_moved_by_hand_first_nothing_is_lo
     nodes[0].daemon.kill().unwrap();
     nodes[0].daemon.start().unwrap();
     wait_active(&nodes, 0);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.take();
     report("lb started again", &beats);
     assert_eq!(beats.failures(), 0, "{beats:#?}");
@@ -227,10 +227,10 @@ fn split(pair: &Pair, nodes: &[Node<'_>; 2], held: &[(&'static str, Held)]) {
     pair.split(true).unwrap();
     wait_active_alone(&nodes[1]);
     assert!(nodes[0].has(VIPS[0].1), "lb-a sees nothing of lb-b, and goes on");
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     pair.split(false).unwrap();
     wait_active(nodes, 0);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.finish();
     report("split and healed", &beats);
     assert_eq!(beats.failures(), 0, "{beats:#?}");
@@ -250,12 +250,12 @@ fn deaf(pair: &Pair, nodes: &[Node<'_>; 2], held: &[(&'static str, Held)]) {
              nft add rule netdev deaf in ip protocol vrrp drop; nft add rule netdev deaf in ip6 nexthdr vrrp drop")
         .unwrap();
     wait_active_alone(&nodes[1]);
-    wait_for_answers(&pulse, 150);
+    wait_for_answers(&pulse, 100);
     assert!(nodes[0].has(VIPS[0].1), "lb-a hears of a lower priority, and goes on");
     assert_eq!(takeovers(nodes), [before[0], before[1] + 1], "nobody goes back and forth");
     nodes[1].machine.sh("nft delete table netdev deaf").unwrap();
     wait_active(nodes, 0);
-    wait_for_answers(&pulse, 100);
+    wait_for_answers(&pulse, 50);
     let beats = pulse.finish();
     report("one node deaf, and healed", &beats);
     assert_eq!(beats.failures(), 0, "{beats:#?}");
@@ -324,7 +324,7 @@ fn s17_a_forged_advertisement_moves_nothing() {
         Forger::start(&pair.client, client, &forged).unwrap()
     };
     let harmless = |what: &str| {
-        wait_for_answers(&pulse, 60);
+        wait_for_answers(&pulse, 40);
         let beats = pulse.take();
         assert_eq!(beats.failures(), 0, "{what}: {beats:#?}");
         assert_eq!(takeovers(&nodes), before, "{what}");

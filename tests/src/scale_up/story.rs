@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::wait_for,
     daemon::{backend, lb_binary},
-    node::Node,
+    node::{Node, start_all},
     pulse::Pulse,
 };
 
@@ -68,9 +68,7 @@ impl<'a> Story<'a> {
     pub fn begin(lab: &'a ScaleUp) -> anyhow::Result<Self> {
         lab.start_servers()?;
         let mut nodes = [lab.node(0)?, lab.node(1)?];
-        for node in &mut nodes {
-            node.start()?;
-        }
+        start_all(&mut nodes)?;
         let pulse = super::load::start(lab)?;
         wait_for("lb-a has the VIPs", MINUTE, || nodes[0].has("10.80.0.10"), |has| *has);
         for server in
