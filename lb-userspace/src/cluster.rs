@@ -67,6 +67,8 @@ pub enum Event {
         peer: usize,
         /// Why.
         why: String,
+        /// It is another node with this one's name.
+        is_namesake: bool,
     },
     /// The peer is this node itself.
     Itself {

@@ -32,6 +32,7 @@ mod measures;
 mod members;
 mod network;
 pub mod node;
+mod node_name;
 mod openings;
 pub mod options;
 mod passive;
@@ -168,6 +169,8 @@ struct Node {
     taking_over: bool,
     /// A new data plane whose first checks have not all been answered.
     starting: bool,
+    /// It was said that another node has this one's name.
+    told_name_conflict: bool,
     /// A service with a list of ports has another row than the list says.
     ports_due: bool,
     /// What is written down of the state.
@@ -566,6 +569,7 @@ impl Node {
             state,
             started: false,
             taking_over,
+            told_name_conflict: false,
             starting: !dataplane.adopted(),
             ports_due: false,
             saved: persist::Persistence::default(),
@@ -795,6 +799,7 @@ impl Node {
         self.mind_cluster();
         self.mind_shared();
         self.mind_claims();
+        self.mind_node_name();
         self.keep();
         self.count_connections();
         self.mind_openings();

@@ -78,6 +78,8 @@ pub enum Kind {
     StateDamaged,
     /// Another host says that a VIP of this one is its own; or no longer.
     VipConflict,
+    /// Another node has this one's name; or no longer.
+    NodeName,
     /// Where the configuration is shared is away, or answers again.
     Shared,
     /// Another node of the cluster has come, gone, or been refused.
@@ -90,7 +92,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Started,
         Self::Stopped,
         Self::ConfigApplied,
@@ -120,6 +122,7 @@ impl Kind {
         Self::Log,
         Self::StateDamaged,
         Self::VipConflict,
+        Self::NodeName,
         Self::Shared,
         Self::Cluster,
         Self::RingMismatch,
@@ -158,6 +161,7 @@ impl Kind {
             Self::Log => "log",
             Self::StateDamaged => "state_damaged",
             Self::VipConflict => "vip_conflict",
+            Self::NodeName => "node_name",
             Self::Shared => "shared",
             Self::Cluster => "cluster",
             Self::RingMismatch => "ring_mismatch",
@@ -177,6 +181,7 @@ impl Kind {
             | Self::StateDamaged
             | Self::RingMismatch
             | Self::VipConflict
+            | Self::NodeName
             | Self::Outvoted => tracing::Level::WARN,
             _ => tracing::Level::INFO,
         }

@@ -321,6 +321,16 @@ pub struct Held {
 impl Held {
     /// Opens `count` connections.
     pub fn open(machine: &Machine, target: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        Self::open_calm(machine, target, count, 1)
+    }
+
+    /// The same for so many that speaking is work: each speaks once in `seconds`, some of them every second.
+    pub fn open_calm(
+        machine: &Machine,
+        target: SocketAddr,
+        count: usize,
+        seconds: usize,
+    ) -> anyhow::Result<Self> {
         let (orders, mut inbox) = tokio::sync::mpsc::unbounded_channel();
         let (ready, started) = mpsc::channel();
         in_thread(machine, move || async move {
@@ -332,13 +342,14 @@ impl Held {
             // The caller waits for exactly this.
             let _ = ready.send(result);
             let mut broken = Vec::new();
-            let mut speak = tokio::time::interval(Duration::from_secs(1));
+            let mut every = tokio::time::interval(Duration::from_secs(1));
             loop {
                 tokio::select! {
                     order = inbox.recv() => match order {
                         None => return,
                         Some(Order::Ask(answer)) => {
-                            speak_all(&mut held, &mut broken).await;
+                            let all = held.len();
+                            speak(&mut held, all, &mut broken).await;
                             let _ = answer.send(broken.clone());
                         }
                         Some(Order::Count(answer)) => {
@@ -349,7 +360,10 @@ impl Held {
                             let _ = answer.send(count);
                         }
                     },
-                    _ = speak.tick() => speak_all(&mut held, &mut broken).await,
+                    _ = every.tick() => {
+                        let some = held.len().div_ceil(seconds);
+                        speak(&mut held, some, &mut broken).await;
+                    }
                 }
             }
         });
@@ -399,9 +413,10 @@ async fn open_all(target: SocketAddr, count: usize) -> anyhow::Result<Vec<Connec
     Ok(held)
 }
 
-async fn speak_all(held: &mut Vec<Connection>, broken: &mut Vec<String>) {
+/// Those that have been silent longest, which are the first.
+async fn speak(held: &mut Vec<Connection>, some: usize, broken: &mut Vec<String>) {
     let mut tasks = tokio::task::JoinSet::new();
-    for (mut stream, name) in std::mem::take(held) {
+    for (mut stream, name) in held.drain(..some) {
         tasks.spawn(async move {
             let result = timeout(PATIENCE, ask(&mut stream, false)).await.context("timed out");
             (stream, name, result.and_then(|result| result))
@@ -442,7 +457,12 @@ pub fn wait_at_once(what: &str, limit: Duration, mut good: impl FnMut() -> bool)
     }
 }
 
-/// Waits for a condition; panics with the last thing seen when it takes longer than `limit`.
+/// How many times longer to wait for things than elsewhere: LB_SLOW says so in an emulated machine.
+fn slowness() -> u32 {
+    std::env::var("LB_SLOW").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Waits for a condition; panics with the last thing seen when it takes longer than `limit` (LB_SLOW times that, if it is set).
 #[track_caller]
 pub fn wait_for<T: std::fmt::Debug>(
     what: &str,
@@ -450,6 +470,7 @@ pub fn wait_for<T: std::fmt::Debug>(
     mut look: impl FnMut() -> T,
     good: impl Fn(&T) -> bool,
 ) -> T {
+    let limit = limit * slowness();
     let deadline = Instant::now() + limit;
     loop {
         let seen = look();

@@ -1,73 +1,113 @@
-//! The death of the active node of a pair, as clients meet it: keepalived with lb, and keepalived with HAProxy, on the same machines with
+//! The death of the active node of a pair, as clients meet it: keepalived with lb, with HAProxy and with IPVS, on the same machines with
 //! the same keepalived files, backends and clients.
 
-use std::{
-    fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, process::Command, time::Duration,
-};
+mod haproxy;
+mod ipvs;
+mod other;
 
-use anyhow::Context as _;
-use serde::Serialize;
+use std::{fs, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     client::{Held, request, wait_for},
-    lab::{PORT, backend4},
     machine::Machine,
+    node::Node,
     pair::{Pair, VIPS, targets},
-    process::Process,
     pulse::Pulse,
 };
 
 /// Long-lived connections.
 pub const HELD: usize = 75;
 const MINUTE: Duration = Duration::from_secs(60);
-/// From one request to the next.
-const EVERY: Duration = Duration::from_millis(25);
 /// Too short for a repeated SYN.
 const PATIENCE: Duration = Duration::from_millis(900);
 
+/// How much is asked of the machines.
+struct Pace {
+    /// From one request to the next.
+    every: Duration,
+    /// Connections that are held open.
+    held: usize,
+    /// keepalived's file, changed for it.
+    keepalived: fn(&str) -> String,
+}
+
+const FULL: Pace = Pace { every: Duration::from_millis(25), held: HELD, keepalived: str::to_owned };
+/// For an emulated machine, some twenty times slower.
+const EMULATED: Pace =
+    Pace { every: Duration::from_millis(100), held: 30, keepalived: asking_rarely };
+
 /// What the death has cost.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// Who balanced.
-    pub who: &'static str,
+    pub who: String,
     /// Requests answered while it happened.
     pub answered: u64,
     /// Requests failed.
     pub failed: u64,
-    /// Connections broken, of [`HELD`].
+    /// Long-lived connections.
+    pub held: usize,
+    /// Those of them that broke.
     pub broken: usize,
     /// The longest time between two answers, milliseconds.
     pub longest_gap_ms: u64,
 }
 
-/// Both, one after the other.
+/// lb and HAProxy, one after the other.
 pub fn compare() -> anyhow::Result<[Cost; 2]> {
-    Ok([with_lb()?, with_haproxy()?])
+    Ok([with_lb("keepalived + lb", &FULL)?, with_haproxy()?])
 }
 
-fn with_lb() -> anyhow::Result<Cost> {
-    let pair = Pair::new()?;
+/// keepalived's file for an emulated machine, which takes a second to ask a script: it is asked less often. What is measured, a node's
+/// death, is found by advertisements alone.
+fn asking_rarely(text: &str) -> String {
+    text.replace("    interval 1\n    timeout 3\n", "    interval 10\n    timeout 9\n")
+}
+
+/// lb and IPVS, one after the other. The kernel has to have IPVS: `cargo xtask` boots one that has, and runs `lab beside-ipvs` there.
+pub fn beside_ipvs() -> anyhow::Result<[Cost; 2]> {
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let line: Vec<&str> = release.split(['.', '-', '+']).take(2).collect();
+    let line = line.join(".");
+    let [lb, ipvs] = ["lb", "IPVS with its sync daemon"]
+        .map(|who| format!("keepalived + {who} (Linux {line}, emulated)"));
+    Ok([with_lb(&lb, &EMULATED)?, with_ipvs(&ipvs, &EMULATED)?])
+}
+
+fn with_lb(who: &str, pace: &Pace) -> anyhow::Result<Cost> {
+    let pair = Pair::with(&VIPS[..1])?;
     let mut nodes = [pair.node(0)?, pair.node(1)?];
-    for node in &mut nodes {
-        node.start()?;
+    for node in &nodes {
+        let file = node.daemon.directory.join("keepalived.conf");
+        fs::write(&file, (pace.keepalived)(&fs::read_to_string(&file)?))?;
     }
+    // One after the other: an emulated machine that loads a program has no time for anything else.
+    nodes.iter_mut().try_for_each(Node::start_daemon)?;
+    nodes.iter_mut().try_for_each(Node::start_keepalived)?;
     let [first, _second] = &mut nodes;
-    let who = "keepalived + lb";
-    measure(who, &pair, || has(pair.machine(0)), || has(pair.machine(1)), || first.crash())
+    measure(who, pace, &pair, || first.crash())
 }
 
 fn with_haproxy() -> anyhow::Result<Cost> {
-    let pair = Pair::new()?;
+    let pair = Pair::with(&VIPS[..1])?;
     let directory = tempfile::tempdir()?;
-    let start = |index| Haproxy::start(&pair, index, directory.path());
+    let start = |index| haproxy::start(&pair, index, directory.path());
+    let (mut first, _second) = (start(0)?, start(1)?);
+    measure("keepalived + HAProxy", &FULL, &pair, || first.crash(&pair))
+}
+
+fn with_ipvs(who: &str, pace: &Pace) -> anyhow::Result<Cost> {
+    let pair = Pair::with(&VIPS[..1])?;
+    let directory = tempfile::tempdir()?;
+    let start = |index| ipvs::start(&pair, index, directory.path());
     let (mut first, second) = (start(0)?, start(1)?);
-    measure(
-        "keepalived + HAProxy",
-        &pair,
-        || has(pair.machine(0)),
-        || has(second.machine),
-        || first.crash(&pair),
-    )
+    measure(who, pace, &pair, || {
+        // As the nodes of a pair of lb are in step: what was opened long ago is known to both.
+        ipvs::wait_for_connections(&second, pace.held);
+        first.crash(&pair)
+    })
 }
 
 fn vip() -> &'static str {
@@ -79,35 +119,31 @@ fn target() -> SocketAddr {
 }
 
 fn measure(
-    who: &'static str,
+    who: &str,
+    pace: &Pace,
     pair: &Pair,
-    first_has: impl Fn() -> bool,
-    second_has: impl Fn() -> bool,
     crash: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Cost> {
-    wait_for(
-        "the first node alone has the VIP",
-        MINUTE,
-        || (first_has(), second_has()),
-        |has| *has == (true, false),
-    );
+    let have = || [0, 1].map(|index| has(pair.machine(index)));
+    wait_for("the first node alone has the VIP", MINUTE, have, |have| *have == [true, false]);
     let target = target();
-    let pulse = Pulse::start(&pair.client, EVERY, PATIENCE, move |_| request(target));
+    let pulse = Pulse::start(&pair.client, pace.every, PATIENCE, move |_| request(target));
     let answers = |more: u64| {
         let goal = pulse.look().ok() + more;
         wait_for("requests are answered", MINUTE, || pulse.look(), |beats| beats.ok() >= goal);
     };
     answers(40);
-    let held = Held::open(&pair.client, target, HELD)?;
+    let held = Held::open(&pair.client, target, pace.held)?;
     pulse.take();
     crash()?;
-    wait_for("the second node has the VIP", MINUTE, second_has, |has| *has);
+    wait_for("the second node has the VIP", MINUTE, || has(pair.machine(1)), |has| *has);
     answers(40);
     let beats = pulse.finish();
     Ok(Cost {
-        who,
+        who: who.to_owned(),
         answered: beats.ok(),
         failed: beats.failures(),
+        held: pace.held,
         broken: held.broken().len(),
         longest_gap_ms: beats.longest_gap.as_millis() as u64,
     })
@@ -118,72 +154,6 @@ fn has(machine: &Machine) -> bool {
     addresses.contains(&format!(" {}/", vip()))
 }
 
-/// A node with HAProxy and keepalived.
-struct Haproxy<'a> {
-    machine: &'a Machine,
-    index: usize,
-    processes: Vec<Process>,
-}
-
-impl<'a> Haproxy<'a> {
-    fn start(pair: &'a Pair, index: usize, directory: &std::path::Path) -> anyhow::Result<Self> {
-        let machine = pair.machine(index);
-        let directory = directory.join(format!("node{index}"));
-        fs::create_dir(&directory)?;
-        let own = index + 3;
-        machine.ip(&format!("addr add 10.77.1.{own}/24 dev lb0"))?;
-        machine.ip(&format!("addr add 10.77.0.{own}/24 dev lb1"))?;
-        let file = directory.join("haproxy.cfg");
-        fs::write(&file, haproxy_config())?;
-        let mut haproxy = Command::new("haproxy");
-        haproxy.arg("-db").arg("-f").arg(&file);
-        let haproxy = Process::start(machine, "haproxy", &directory, &haproxy)?;
-        wait_for(
-            "HAProxy has checked its servers",
-            MINUTE,
-            || haproxy.log(),
-            |_| machine.sh(&format!("ss -Hltn sport = {PORT}")).is_ok_and(|text| !text.is_empty()),
-        );
-        let check = directory.join("check.sh");
-        fs::write(&check, format!("#!/bin/sh\nss -Hltn sport = {PORT} | grep -q LISTEN\n"))?;
-        fs::set_permissions(&check, fs::Permissions::from_mode(0o700))?;
-        let text = pair.keepalived(index)?;
-        let check = check.display().to_string();
-        // The host's own sockets answer for the VIP here.
-        let lines = text.lines().filter(|line| !["no_accept", "nftables"].contains(&line.trim()));
-        let text: String = lines.map(|line| format!("{line}\n")).collect();
-        let text = text.replace("/usr/bin/lb health --forwarding", &check);
-        let text = text.replace("/usr/bin/lb health", &check);
-        let file = directory.join("keepalived.conf");
-        fs::write(&file, text)?;
-        let mut keepalived = Command::new("keepalived");
-        keepalived.args(["--vrrp", "--dont-fork", "--log-console", "--use-file"]).arg(&file);
-        keepalived.arg("--pid").arg(directory.join("keepalived.pid"));
-        keepalived.arg("--vrrp_pid").arg(directory.join("vrrp.pid"));
-        let keepalived = Process::start(machine, "keepalived", &directory, &keepalived)?;
-        Ok(Self { machine, index, processes: vec![keepalived, haproxy] })
-    }
-
-    /// As a node of lb dies: nothing gets out of its NICs any more, and every process is gone.
-    fn crash(&mut self, pair: &Pair) -> anyhow::Result<()> {
-        pair.unplug(self.index)?;
-        self.processes.drain(..).try_for_each(Process::kill).context("kill")
-    }
-}
-
-fn haproxy_config() -> String {
-    let mut text = format!(
-        "global\n    maxconn 4000\n\
-         defaults\n    mode tcp\n    timeout connect 2s\n    timeout client 1h\n    timeout server 1h\n    timeout check 2s\n\
-         listen web\n    bind :{PORT}\n    balance roundrobin\n    option redispatch\n    option httpchk GET /healthz\n    \
-         default-server check inter 500ms fastinter 200ms fall 3\n"
-    );
-    for number in 1..=3 {
-        text += &format!("    server web{number} {}:{PORT}\n", backend4(number));
-    }
-    text
-}
-
 /// For people.
 pub fn table(costs: &[Cost]) -> String {
     let mut table = comfy_table::Table::new();
@@ -192,15 +162,15 @@ pub fn table(costs: &[Cost]) -> String {
         "THE ACTIVE NODE DEAD".to_owned(),
         "ANSWERED".to_owned(),
         "FAILED".to_owned(),
-        format!("BROKEN OF {HELD}"),
+        "BROKEN".to_owned(),
         "LONGEST GAP".to_owned(),
     ]);
     for cost in costs {
         table.add_row([
-            cost.who.to_owned(),
+            cost.who.clone(),
             cost.answered.to_string(),
             cost.failed.to_string(),
-            cost.broken.to_string(),
+            format!("{} of {}", cost.broken, cost.held),
             format!("{} ms", cost.longest_gap_ms),
         ]);
     }

@@ -118,7 +118,7 @@ impl<'a> Daemon<'a> {
         self.launch()?;
         let status = wait_for(
             "the daemon answers",
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             || (self.try_json::<Status>(&["status"]), self.log_tail()),
             |(status, _)| status.is_ok(),
         );

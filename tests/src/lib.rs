@@ -31,4 +31,5 @@ pub mod server;
 pub mod soak;
 pub mod stand;
 pub mod tmux;
+pub mod vrrp;
 pub mod walkthrough;

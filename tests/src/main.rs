@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use lb_tests::scale_up::{self, command::Options};
+use lb_tests::{
+    comparison,
+    scale_up::{self, command::Options},
+};
 
 /// Labs of network namespaces around the real lb.
 #[derive(Parser)]
@@ -29,6 +32,9 @@ enum Verb {
     },
     /// A web, an application and a database tier on machines of their own, behind a pair of lb nodes
     ScaleUp(Options),
+    /// The death of a pair's active node, with lb and with IPVS: in a kernel that has both (`cargo xtask test --kernels` boots one)
+    #[command(hide = true)]
+    BesideIpvs,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +43,7 @@ fn main() -> ExitCode {
             lb_tests::quickstart::run(&config, duration, json)
         }
         Verb::ScaleUp(options) => scale_up::command::run(options),
+        Verb::BesideIpvs => beside_ipvs(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -46,6 +53,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line for each, which `cargo xtask` reads; whether lb's clients have lost nothing that they had.
+fn beside_ipvs() -> anyhow::Result<bool> {
+    let costs = comparison::beside_ipvs()?;
+    for cost in &costs {
+        println!("lb-cost {}", serde_json::to_string(cost)?);
+    }
+    let [lb, ipvs] = costs;
+    Ok(lb.broken == 0 && lb.answered > 0 && ipvs.answered > 0)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -88,14 +89,20 @@ impl<'a> Node<'a> {
 
     /// Starts lb, waits until it is ready, then starts keepalived.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_daemon()?;
+        self.start_keepalived()
+    }
+
+    /// Starts lb, and waits until it is ready.
+    pub fn start_daemon(&mut self) -> anyhow::Result<()> {
         self.daemon.start()?;
         wait_for(
             "lb is ready for traffic",
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             || (self.health(&[]), self.daemon.log_tail()),
             |(code, _)| *code == Some(0),
         );
-        self.start_keepalived()
+        Ok(())
     }
 
     /// Starts keepalived, in the foreground, with files of its own.
@@ -187,6 +194,17 @@ impl<'a> Node<'a> {
         }
         self.start()
     }
+}
+
+/// Starts nodes: their daemons at once, and keepalived when all of them are ready.
+pub fn start_all(nodes: &mut [Node<'_>]) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let starting: Vec<_> =
+            nodes.iter_mut().map(|node| scope.spawn(|| node.start_daemon())).collect();
+        let mut started = starting.into_iter().map(|thread| thread.join());
+        started.try_for_each(|result| result.unwrap_or_else(|panic| resume_unwind(panic)))
+    })?;
+    nodes.iter_mut().try_for_each(Node::start_keepalived)
 }
 
 impl Drop for Node<'_> {

@@ -46,6 +46,7 @@ pub struct Pair {
     /// Their servers; `None` = stopped.
     pub servers: Vec<Option<Server>>,
     nodes: [Machine; 2],
+    vips: &'static [(&'static str, &'static str)],
     seed: String,
     _pass: Ebpf,
 }
@@ -62,6 +63,11 @@ fn address(text: &str) -> IpAddr {
 impl Pair {
     /// Builds it, with running backends.
     pub fn new() -> anyhow::Result<Self> {
+        Self::with(&VIPS)
+    }
+
+    /// The same with some of the [`VIPS`] alone.
+    pub fn with(vips: &'static [(&'static str, &'static str)]) -> anyhow::Result<Self> {
         let switch = Machine::new("switch")?;
         for bridge in ["br0", "br1"] {
             switch.ip(&format!("link add {bridge} type bridge"))?;
@@ -90,6 +96,7 @@ impl Pair {
             backends: Vec::new(),
             servers: Vec::new(),
             nodes,
+            vips,
             seed,
             _pass: pass,
         };
@@ -117,10 +124,13 @@ impl Pair {
             VIPS[1].1,
             VIPS[2].1
         ))?;
-        let mut decap = std::process::Command::new(lb_binary());
-        decap.args(["decap", "--iface", "e0", "--from", "10.77.0.3/32", "--from", "10.77.0.4/32"]);
-        let output = machine.output(decap)?;
-        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        if self.vips.iter().any(|(name, _)| *name == "tunnel") {
+            let mut decap = std::process::Command::new(lb_binary());
+            decap.args(["decap", "--iface", "e0"]);
+            decap.args(["--from", "10.77.0.3/32", "--from", "10.77.0.4/32"]);
+            let output = machine.output(decap)?;
+            anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
         let addresses: Vec<_> = [v4, v6, address(VIPS[1].1), address(VIPS[2].1)]
             .map(|address| SocketAddr::new(address, PORT))
             .into();
@@ -137,7 +147,25 @@ impl Pair {
 
     /// keepalived's configuration of one of the nodes.
     pub fn keepalived(&self, index: usize) -> anyhow::Result<String> {
-        keepalived(["node-a.conf", "node-b.conf"][index])
+        keepalived(["node-a.conf", "node-b.conf"][index], self.vips)
+    }
+
+    /// Has a node hear VRRP of its peer alone, as configs/ha/nftables.conf says; returns the peer's address.
+    pub fn filter_vrrp(&self, index: usize) -> anyhow::Result<String> {
+        let peer = &self.nodes[1 - index];
+        let link = peer.ip("-o link show dev lb0")?;
+        let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let address = format!("10.77.1.{}", 3 + 1 - index);
+        let text = configured(
+            "nftables.conf",
+            &[
+                ("iifname eth0", "iifname lb0"),
+                ("saddr 192.0.2.4", &format!("saddr {address}")),
+                ("02:00:00:00:00:04", mac.context("a NIC without a MAC address")?),
+            ],
+        )?;
+        self.nodes[index].sh(&format!("nft -f - <<'END'\n{text}END"))?;
+        Ok(address)
     }
 
     /// Pulls a node's cables.
@@ -170,7 +198,7 @@ impl Pair {
                 format!("fd77::{own}/64 dev lb1 nodad"),
             ],
             routes: Vec::new(),
-            yaml: &yaml(),
+            yaml: &yaml(self.vips),
             keepalived: &self.keepalived(index)?,
             seed: &self.seed,
         };
@@ -196,10 +224,10 @@ fn port(node: usize, nic: &str) -> String {
 }
 
 /// Both nodes have the same configuration.
-fn yaml() -> String {
+fn yaml(vips: &[(&str, &str)]) -> String {
     let mut yaml = "services:\n".to_owned();
-    for (name, vip) in VIPS {
-        let forward = match name {
+    for (name, vip) in vips {
+        let forward = match *name {
             "dsr" => "dsr",
             "tunnel" => "tunnel\n    encap: ipip",
             _ => "nat",
@@ -210,7 +238,7 @@ fn yaml() -> String {
              backend_defaults: {{inter: 500ms, fastinter: 200ms, fall: 3, timeout: 2s}}\n    backends:\n"
         );
         for number in 1..=BACKENDS {
-            let address = if name == "nat6" { backend6(number) } else { backend4(number) };
+            let address = if *name == "nat6" { backend6(number) } else { backend4(number) };
             let address = SocketAddr::new(address, PORT);
             yaml += &format!("      - {{name: web{number}, address: \"{address}\"}}\n");
         }
@@ -218,29 +246,36 @@ fn yaml() -> String {
     yaml
 }
 
-/// The example of configs/ha with the names and addresses of the lab. What cannot be replaced any more is an error, so
-/// that example and lab cannot part.
-fn keepalived(name: &str) -> anyhow::Result<String> {
+/// keepalived's file of configs/ha with the names and addresses of the lab.
+fn keepalived(name: &str, all: &[(&str, &str)]) -> anyhow::Result<String> {
+    let vips = |is_v6: bool| -> String {
+        let bits = if is_v6 { 128 } else { 32 };
+        let of_family = all.iter().filter(|(_, vip)| vip.contains(':') == is_v6);
+        let lines = of_family.map(|(_, vip)| format!("{vip}/{bits} dev eth0"));
+        lines.collect::<Vec<_>>().join("\n        ")
+    };
+    configured(
+        name,
+        &[
+            ("192.0.2.10/32 dev eth0", &vips(false)),
+            ("10.0.0.1/24 dev eth1", "10.77.0.1/24 dev eth1"),
+            ("2001:db8::10/128 dev eth0", &vips(true)),
+            ("fd00::1/128 dev eth1", "fd77::1/128 dev eth1"),
+            ("eth0", "lb0"),
+            ("eth1", "lb1"),
+        ],
+    )
+}
+
+/// A file of configs/ha with ours instead of what the example has. What cannot be replaced any more is an error, so that example and lab
+/// cannot part.
+fn configured(name: &str, replacements: &[(&str, &str)]) -> anyhow::Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/ha").join(name);
     let mut text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let vips = |vips: &[(&str, &str)]| -> String {
-        let line = |vip: &str| match vip.contains(':') {
-            true => format!("{vip}/128 dev eth0"),
-            false => format!("{vip}/32 dev eth0"),
-        };
-        vips.iter().map(|(_, vip)| line(vip)).collect::<Vec<_>>().join("\n        ")
-    };
-    for (example, ours) in [
-        ("192.0.2.10/32 dev eth0", vips(&VIPS[..3])),
-        ("10.0.0.1/24 dev eth1", "10.77.0.1/24 dev eth1".to_owned()),
-        ("2001:db8::10/128 dev eth0", vips(&VIPS[3..])),
-        ("fd00::1/128 dev eth1", "fd77::1/128 dev eth1".to_owned()),
-        ("eth0", "lb0".to_owned()),
-        ("eth1", "lb1".to_owned()),
-    ] {
+    for (example, ours) in replacements {
         anyhow::ensure!(text.contains(example), "{} has no `{example}`", path.display());
-        text = text.replace(example, &ours);
+        text = text.replace(example, ours);
     }
     Ok(text)
 }

@@ -4,7 +4,7 @@
 //! ```text
 //!  client ── edge ─┬─ lb-a ─┬─ web:  web1..web6   nginx, TLS            10.80.1.0/24
 //!   10.80.0.0/24   └─ lb-b ─┼─ app:  app1..app6   gunicorn and Flask    10.80.2.0/24
-//!                           └─ db:   db1, db2     MariaDB, replicated   10.80.3.0/24
+//!                           └─ db:   db1..db6     MariaDB, replicated   10.80.3.0/24
 //!  admin ── mgmt 10.80.9.0/24 ── the databases
 //! ```
 //! Browsers are in 10.81.0.0/16, behind the client.
@@ -39,10 +39,29 @@ use crate::{
 pub const WEB: usize = 6;
 /// Application servers that there are machines for.
 pub const APP: usize = 6;
-/// Databases.
-pub const DB: usize = 2;
+/// Databases that there are machines for.
+pub const DB: usize = 6;
+/// Databases in lb.yaml: a primary and a replica.
+pub const DB_AT_START: usize = 2;
 /// Web servers, and application servers, in lb.yaml.
 pub const AT_START: usize = 3;
+
+/// How many servers of each tier lb is to send to.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiers {
+    /// Web servers.
+    pub web: usize,
+    /// Application servers.
+    pub app: usize,
+    /// Databases, of which one can be written.
+    pub db: usize,
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        Self { web: AT_START, app: AT_START, db: DB_AT_START }
+    }
+}
 
 /// NICs of the lb nodes that lb is attached to; also the names of the segments.
 const SEGMENTS: [&str; 4] = ["edge", "web", "app", "db"];
@@ -139,7 +158,7 @@ impl ScaleUp {
         let machine = &self.lb[index];
         let own = index + 3;
         let address = |(third, nic): (usize, &&str)| format!("10.80.{third}.{own}/24 dev {nic}");
-        let yaml = self.yaml(AT_START, AT_START)?;
+        let yaml = self.yaml(&Tiers::default())?;
         let plan = Plan {
             nics: &SEGMENTS.map(|nic| (nic, port(machine, nic))),
             addresses: SEGMENTS.iter().enumerate().map(address).collect(),
@@ -153,31 +172,34 @@ impl ScaleUp {
         Ok(node)
     }
 
-    /// lb.yaml with so many web and application servers.
-    pub fn yaml(&self, web: usize, app: usize) -> anyhow::Result<String> {
+    /// lb.yaml with so many servers.
+    pub fn yaml(&self, tiers: &Tiers) -> anyhow::Result<String> {
         let text = config("lb.yaml")?;
         let secret = self.directory().join("cluster.secret");
         let mut text = text.replace("/etc/lb/cluster.secret", &secret.display().to_string());
         type Line = fn(usize) -> String;
-        let lines: [(&str, usize, Line); 3] = [
-            ("web servers", web, |number| {
+        let lines: [(&str, [usize; 2], Line); 4] = [
+            ("web servers", [AT_START, tiers.web], |number| {
                 format!("      - {{name: web{number}, address: 10.80.1.{}}}\n", 10 + number)
             }),
-            ("application servers", app, |number| {
+            ("application servers", [AT_START, tiers.app], |number| {
                 format!("      - {{name: app{number}, address: 10.80.2.{}}}\n", 10 + number)
             }),
-            ("application servers once more", app, |number| {
+            ("application servers once more", [AT_START, tiers.app], |number| {
                 format!(
                     "      - {{name: app{number}, address: 10.80.2.{}, track: app/app{number}}}\n",
                     10 + number
                 )
             }),
+            ("databases", [DB_AT_START, tiers.db], |number| {
+                format!("      - {{name: db{number}, address: 10.80.3.{}}}\n", 10 + number)
+            }),
         ];
-        for (what, count, line) in lines {
-            let old: String = (1..=AT_START).map(line).collect();
+        for (what, [listed, count], line) in lines {
+            let old: String = (1..=listed).map(line).collect();
             anyhow::ensure!(
                 text.contains(&old),
-                "lb.yaml does not list {AT_START} {what} as expected"
+                "lb.yaml does not list {listed} {what} as expected"
             );
             text = text.replace(&old, &(1..=count).map(line).collect::<String>());
         }

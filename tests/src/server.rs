@@ -137,7 +137,9 @@ async fn answer(mut stream: TcpStream, shared: Shared) {
             }
         }
         let probe = request.starts_with(b"GET /healthz ");
-        let close = request.windows(17).any(|w| w.eq_ignore_ascii_case(b"connection: close"));
+        // Who speaks HTTP/1.0 reads to the end of the connection.
+        let close = request.windows(17).any(|w| w.eq_ignore_ascii_case(b"connection: close"))
+            || request.windows(11).any(|w| w == b" HTTP/1.0\r\n");
         request.clear();
         let (status, body) = match (probe, shared.healthy.load(Ordering::Relaxed)) {
             (true, false) => ("503 Service Unavailable", "sick"),

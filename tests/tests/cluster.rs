@@ -11,7 +11,7 @@ use std::{
 use lb_tests::{
     client::{Held, request_from, wait_for},
     daemon::backend,
-    node::Node,
+    node::{Node, start_all},
     pair::{Pair, VIPS, targets},
 };
 use lb_userspace::api::types::{ClusterPeer, ClusterStatus, Status};
@@ -47,12 +47,10 @@ fn join(node: &mut Node<'_>, secret: &str) {
 
 fn start<'a>(pair: &'a Pair, is_cluster: bool) -> [Node<'a>; 2] {
     let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
-    for node in &mut nodes {
-        if is_cluster {
-            join(node, SECRET);
-        }
-        node.start().unwrap();
+    if is_cluster {
+        nodes.iter_mut().for_each(|node| join(node, SECRET));
     }
+    start_all(&mut nodes).unwrap();
     if is_cluster {
         nodes.iter().for_each(|node| drop(wait_in_step(node)));
     }
@@ -180,8 +178,8 @@ fn tracked_flows_and_remembered_clients_go_on_through_the_other_node() {
     for node in &mut nodes {
         join(node, SECRET);
         track(node);
-        node.start().unwrap();
     }
+    start_all(&mut nodes).unwrap();
     nodes.iter().for_each(|node| drop(wait_in_step(node)));
     wait_active(&nodes[0]);
     let held = hold(&pair);
@@ -436,4 +434,36 @@ fn nodes_with_different_seeds_say_so_and_tell_each_other_no_flows() {
     nodes[1].daemon.wait("what is set by hand holds all the same", MINUTE, |status| {
         backend(status, "nat", "web1").is_some_and(|one| one.admin == "drain")
     });
+}
+
+#[test]
+fn two_nodes_of_one_name_say_so_until_one_has_another() {
+    let pair = Pair::new().unwrap();
+    let mut nodes = [pair.node(0).unwrap(), pair.node(1).unwrap()];
+    for node in &mut nodes {
+        join(node, SECRET);
+        node.daemon.arguments = vec!["--node", "lb-a"];
+        node.daemon.start().unwrap();
+    }
+    let told = |node: &Node<'_>| {
+        let events = node.daemon.events();
+        events.iter().filter(|event| event.kind == "node_name").count()
+    };
+    for node in &nodes {
+        let status = node.daemon.wait("the name is taken", MINUTE, |s| s.name_conflict.is_some());
+        let words = "is called lb-a, as this one is";
+        assert!(status.warnings.iter().any(|one| one.contains(words)), "{status:#?}");
+        assert_eq!(told(node), 1, "{:#?}", node.daemon.events());
+        let doctor = node.daemon.lb(&["doctor"]).unwrap();
+        let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(doctor.contains(words), "{doctor}");
+    }
+    nodes[1].daemon.kill().unwrap();
+    nodes[1].daemon.arguments = vec!["--node", "lb-b"];
+    nodes[1].daemon.start().unwrap();
+    for node in &nodes {
+        let status = wait_in_step(node);
+        assert_eq!(status.name_conflict, None);
+    }
+    nodes[0].daemon.wait("it is said that it is over", MINUTE, |_| told(&nodes[0]) == 2);
 }

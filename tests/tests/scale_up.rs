@@ -29,6 +29,8 @@ fn every_failure_under_load() {
         "lb's daemon killed",
         "that node back",
         "the former primary back",
+        "the database tier from 2 to 6",
+        "the database tier from 6 to 2",
         "the application tier from 3 to 2",
         "the application tier from 2 to 6 to 2",
         "the application servers taken out",
@@ -37,6 +39,10 @@ fn every_failure_under_load() {
     ] {
         assert_eq!((row(free).failed, row(free).broken), (0, 0), "{:#?}", row(free));
     }
+    // Of six databases, one is written.
+    for words in ["the database tier from 2 to 6", "the database tier from 6 to 2"] {
+        assert_eq!(row(words).databases, BTreeSet::from(["db2".to_owned()]), "{:#?}", row(words));
+    }
     // A session stays where it is, unless that is gone.
     for kept in [
         "lb's daemon killed",
@@ -44,6 +50,8 @@ fn every_failure_under_load() {
         "that node back",
         "that server back",
         "replica promoted",
+        "the database tier from 2 to 6",
+        "the database tier from 6 to 2",
         "the application tier from 2 to 6 to 2",
         "the application servers taken out",
         "the web tier from 2 to 6 to 2",

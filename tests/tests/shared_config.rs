@@ -161,6 +161,23 @@ fn all_nodes_or_none_whatever_becomes_of_etcd() {
     let status = nodes[1]
         .wait("it is refused after the start", MINUTE, |status| shared(status).refused.is_some());
     assert_eq!(weight(&status), 9);
+
+    // A node with another's name: both say so, until it has its own again.
+    let own = std::mem::replace(&mut nodes[2].arguments, vec!["--node", "lb-1"]);
+    nodes[2].stop().unwrap();
+    nodes[2].start().unwrap();
+    for node in [&nodes[0], &nodes[2]] {
+        let status = node.wait("the name is taken", MINUTE, |s| s.name_conflict.is_some());
+        let words = "another node reports to etcd as lb-1: on the host ";
+        assert!(status.warnings.iter().any(|warning| warning.contains(words)), "{status:#?}");
+        assert!(shared(&status).namesake.contains(words), "{status:#?}");
+        assert!(node.events().iter().any(|event| event.kind == "node_name"));
+    }
+    assert_eq!(nodes[1].status().name_conflict, None);
+    nodes[2].stop().unwrap();
+    nodes[2].arguments = own;
+    nodes[2].start().unwrap();
+    nodes[0].wait("the name is its own", MINUTE, |status| status.name_conflict.is_none());
     drop(etcd);
 }
 

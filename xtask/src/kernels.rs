@@ -2,11 +2,14 @@
 //! packet tests in an initial file system of its own. Nothing is installed, no disk and no network is used.
 
 mod archive;
+mod beside_ipvs;
 mod report;
 
+pub use beside_ipvs::{beside_ipvs, cost_text};
+
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -59,7 +62,7 @@ pub fn run() -> Result<()> {
         .with_context(|| format!("cannot write {}", initial.display()))?;
     let mut kernels = Vec::new();
     for line in LINES {
-        kernels.push((line, kernel(line, &directory)?));
+        kernels.push((line, unpacked(line, &directory)?.image));
     }
     // At once, each on one CPU: there is one test at a time in it, too.
     let reports = thread::scope(|scope| {
@@ -70,8 +73,8 @@ pub fn run() -> Result<()> {
                 let initial = &initial;
                 scope.spawn(move || {
                     let start = Instant::now();
-                    let report = boot(kernel, initial, &log)?;
-                    Ok((report, log, start.elapsed()))
+                    let lines = boot(kernel, initial, &log, [1024, 1])?;
+                    Ok((Report::of(&lines), log, start.elapsed()))
                 })
             })
             .collect();
@@ -89,6 +92,11 @@ pub fn run() -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    let start = Instant::now();
+    for cost in beside_ipvs(&workspace::cargo_target().join("debug"))? {
+        println!("  {}", cost_text(&cost));
+    }
+    println!("a dead node, lb beside IPVS ({:.0} s in all)", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -147,8 +155,18 @@ fn libraries(binary: &Path) -> Result<Vec<PathBuf>> {
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
 }
 
+/// A kernel as its package brings it.
+struct Unpacked {
+    image: PathBuf,
+    /// `lib/modules/VERSION/kernel`, of which there is what [`MODULES`] names.
+    modules: PathBuf,
+}
+
+/// What of a package's modules is unpacked: those of the network, and what they are built on.
+const MODULES: [&str; 4] = ["net", "lib", "crypto", "drivers/net/veth.ko*"];
+
 /// The newest kernel of a line, downloaded unless it is there, unpacked and not installed.
-fn kernel(line: &str, directory: &Path) -> Result<PathBuf> {
+fn unpacked(line: &str, directory: &Path) -> Result<Unpacked> {
     let depends = command::output_of("apt-cache", &["depends", line]).unwrap_or_default();
     let package = depends
         .lines()
@@ -161,9 +179,12 @@ fn kernel(line: &str, directory: &Path) -> Result<PathBuf> {
     };
     let version = package.trim_start_matches("linux-image-").to_owned();
     let directory = directory.join(&package);
-    let image = directory.join(format!("boot/vmlinuz-{version}"));
-    if image.is_file() {
-        return Ok(image);
+    let kernel = Unpacked {
+        image: directory.join(format!("boot/vmlinuz-{version}")),
+        modules: directory.join(format!("lib/modules/{version}/kernel")),
+    };
+    if kernel.image.is_file() && kernel.modules.is_dir() {
+        return Ok(kernel);
     }
     command::step(format!("downloading {package}"));
     fs::create_dir_all(&directory)
@@ -181,19 +202,26 @@ fn kernel(line: &str, directory: &Path) -> Result<PathBuf> {
         command::run(Command::new("apt-get").args(["--quiet", "update"]))?;
         download()?;
     }
+    let modules = MODULES.map(|part| format!("'./lib/modules/{version}/kernel/{part}'")).join(" ");
     let unpack = format!(
-        "dpkg-deb --fsys-tarfile {package}_*.deb | tar -x ./boot/vmlinuz-{version} && rm {package}_*.deb"
+        "dpkg-deb --fsys-tarfile {package}_*.deb | tar -x --wildcards ./boot/vmlinuz-{version} {modules} && rm {package}_*.deb"
     );
     command::run(Command::new("sh").args(["-c", &unpack]).current_dir(&directory))?;
-    ensure!(image.is_file(), "{package} has no {}", image.display());
-    Ok(image)
+    ensure!(kernel.image.is_file(), "{package} has no {}", kernel.image.display());
+    Ok(kernel)
 }
 
-/// Boots a kernel and reads what it says until it powers off.
-fn boot(kernel: &Path, initial: &Path, log: &Path) -> Result<Report> {
+/// Boots a kernel with so many MiB and CPUs, and reads what it says until it powers off.
+fn boot(
+    kernel: &Path,
+    initial: &Path,
+    log: &Path,
+    [memory, cpus]: [u32; 2],
+) -> Result<Vec<String>> {
     command::step(format!("booting {}", kernel.display()));
     let mut machine = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp", "1"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+        .args(["-m", &memory.to_string(), "-smp", &cpus.to_string()])
         .args(["-nographic", "-no-reboot", "-nic", "none", "-kernel"])
         .arg(kernel)
         .arg("-initrd")
@@ -204,11 +232,14 @@ fn boot(kernel: &Path, initial: &Path, log: &Path) -> Result<Report> {
         .spawn()
         .context("cannot start qemu-system-x86_64")?;
     let output = machine.stdout.take().context("qemu has no output")?;
+    let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let reader = thread::spawn(move || {
         let mut lines = Vec::new();
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         while matches!(output.read_until(b'\n', &mut line), Ok(1..)) {
+            // Whoever looks on may; what counts is returned.
+            let _ = file.write_all(&line);
             lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
             line.clear();
         }
@@ -222,7 +253,5 @@ fn boot(kernel: &Path, initial: &Path, log: &Path) -> Result<Report> {
         }
         thread::sleep(Duration::from_millis(200));
     }
-    let lines = reader.join().unwrap_or_default();
-    fs::write(log, lines.join("\n")).with_context(|| format!("cannot write {}", log.display()))?;
-    Ok(Report::of(&lines))
+    Ok(reader.join().unwrap_or_default())
 }

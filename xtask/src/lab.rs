@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: labs other than the quickstart. Our process becomes the `lab` program.
 
 use std::{
+    fs,
     os::unix::process::CommandExt as _,
     process::{Command, ExitCode},
 };
@@ -8,13 +9,15 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-use crate::{build, command, host, setup::packages, workspace};
+use crate::{build, command, host, kernels, setup::packages, workspace};
 
 /// The labs.
 #[derive(Subcommand)]
 pub enum Lab {
     /// Web, application and database tiers on machines of their own, behind a pair of lb nodes
     ScaleUp(ScaleUp),
+    /// The death of a pair's active node, with lb and with IPVS and its sync daemon, in a kernel of Debian's booted under qemu
+    BesideIpvs,
 }
 
 /// Arguments of `cargo xtask lab scale-up`.
@@ -36,7 +39,10 @@ pub struct ScaleUp {
 
 /// Installs what the lab runs, builds and becomes it; returns only if that fails.
 pub fn run(lab: &Lab) -> Result<ExitCode> {
-    let Lab::ScaleUp(arguments) = lab;
+    let arguments = match lab {
+        Lab::ScaleUp(arguments) => arguments,
+        Lab::BesideIpvs => return beside_ipvs().map(|()| ExitCode::SUCCESS),
+    };
     host::require("running a lab")?;
     let mut lab = Command::new(workspace::cargo_target().join("release/lab"));
     lab.args(words(arguments));
@@ -45,9 +51,27 @@ pub fn run(lab: &Lab) -> Result<ExitCode> {
         packages::install(&packages::missing(&packages::FOR_TESTS))?;
         build::release_binaries(&["lb-userspace", "lb-tests"], &["lb", "lab"])?;
     }
+    if arguments.story {
+        command::step("the same failure beside IPVS, in a kernel that has it ...");
+        let costs = kernels::beside_ipvs(&workspace::cargo_target().join("release"))?;
+        let file = workspace::own_target().join("kernels/costs.json");
+        fs::write(&file, serde_json::to_string(&costs)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        lab.arg("--booted").arg(file);
+    }
     command::step(command::shown(&lab));
     let error = lab.exec();
     Err(error).with_context(|| format!("cannot start `{}`", command::shown(&lab)))
+}
+
+/// With what is in the release directory after a build of it.
+fn beside_ipvs() -> Result<()> {
+    packages::install(&packages::missing(&packages::FOR_TESTS))?;
+    build::release_binaries(&["lb-userspace", "lb-tests"], &["lb", "lab"])?;
+    for cost in kernels::beside_ipvs(&workspace::cargo_target().join("release"))? {
+        println!("{}", kernels::cost_text(&cost));
+    }
+    Ok(())
 }
 
 fn words(arguments: &ScaleUp) -> Vec<&'static str> {

@@ -65,6 +65,9 @@ pub struct Status {
     /// VIPs of this host that another host says are its own.
     #[serde(default)]
     pub vip_conflicts: Vec<VipConflict>,
+    /// Another node of the cluster or the fleet has this one's name, in words.
+    #[serde(default)]
+    pub name_conflict: Option<String>,
 }
 
 /// A VIP that two hosts have.

@@ -379,6 +379,7 @@ mod tests {
             cluster: None,
             shared: None,
             vip_conflicts: vec![],
+            name_conflict: None,
         }
     }
 

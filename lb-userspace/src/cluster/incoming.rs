@@ -20,7 +20,7 @@ use super::{
     Event, Outbox, PATIENCE, SILENCE,
     channel::{self, Sender},
     message::{Hello, Message},
-    outgoing::unfit,
+    outgoing::{Unfit, unfit},
 };
 
 /// Connections from the addresses of peers beside those that they need: a node may dial anew before the old one has ended.
@@ -128,8 +128,10 @@ impl Incoming {
         // Also to who does not fit: both sides can tell why.
         let answer = Message::Hello(self.shared.hello.clone());
         sender.send(&[answer]).await.map_err(|error| because(&error))?;
-        if let Some(why) = unfit(&self.shared.hello, &hello) {
-            return Err(why);
+        match unfit(&self.shared.hello, &hello) {
+            None => {}
+            Some(Unfit::Itself) => return Err(None),
+            Some(Unfit::Namesake(why) | Unfit::Because(why)) => return Err(Some(why)),
         }
         Ok((sender, receiver, hello))
     }

@@ -43,6 +43,8 @@ enum End {
     Itself,
     /// In words.
     Because(String),
+    /// It is another node with this one's name, in words.
+    Namesake(String),
 }
 
 impl Dialer {
@@ -53,22 +55,22 @@ impl Dialer {
             let end = self.talk().await;
             let was_connected = self.outbox.is_connected();
             self.outbox.set_connected(false);
-            match end {
+            let (why, is_namesake) = match end {
                 End::Itself => {
                     // The controller has gone if this fails, and the task goes with it.
                     let _ = self.events.send(Event::Itself { peer: self.peer });
                     return;
                 }
-                End::Because(why) => {
-                    if was_connected || said.as_ref() != Some(&why) {
-                        let event = Event::Lost { peer: self.peer, why: why.clone() };
-                        if self.events.send(event).is_err() {
-                            return;
-                        }
-                    }
-                    said = Some(why);
+                End::Because(why) => (why, false),
+                End::Namesake(why) => (why, true),
+            };
+            if was_connected || said.as_ref() != Some(&why) {
+                let event = Event::Lost { peer: self.peer, why: why.clone(), is_namesake };
+                if self.events.send(event).is_err() {
+                    return;
                 }
             }
+            said = Some(why);
             tokio::select! {
                 () = sleep(PAUSE) => {}
                 // Who wakes has been let in: that does not happen more often than nodes greet each other.
@@ -109,8 +111,11 @@ impl Dialer {
         let Message::Hello(hello) = answer else {
             return Err(End::Because("it did not greet".to_owned()));
         };
-        if let Some(why) = unfit(&self.hello, &hello) {
-            return Err(why.map_or(End::Itself, End::Because));
+        match unfit(&self.hello, &hello) {
+            None => {}
+            Some(Unfit::Itself) => return Err(End::Itself),
+            Some(Unfit::Namesake(why)) => return Err(End::Namesake(why)),
+            Some(Unfit::Because(why)) => return Err(End::Because(why)),
         }
         self.outbox.set_connected(true);
         if self.events.send(Event::Connected { peer: self.peer, hello }).is_err() {
@@ -163,22 +168,33 @@ impl Dialer {
     }
 }
 
-/// Why two nodes cannot talk, if they cannot; `Some(None)` = they are one.
-pub fn unfit(own: &Hello, other: &Hello) -> Option<Option<String>> {
+/// Why two nodes cannot talk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// They are one.
+    Itself,
+    /// They have the same name, in words.
+    Namesake(String),
+    /// In words.
+    Because(String),
+}
+
+/// Why two nodes cannot talk, if they cannot.
+pub fn unfit(own: &Hello, other: &Hello) -> Option<Unfit> {
     if other.version != VERSION {
-        return Some(Some(format!(
+        return Some(Unfit::Because(format!(
             "it speaks version {} of the cluster's protocol, this node {VERSION}: update the older of the two",
             other.version
         )));
     }
     if other.instance == own.instance {
-        return Some(None);
+        return Some(Unfit::Itself);
     }
     if ![&other.node, &other.seed, &other.release].into_iter().all(|text| is_name(text)) {
-        return Some(Some("its name, seed or release is no such thing".to_owned()));
+        return Some(Unfit::Because("its name, seed or release is no such thing".to_owned()));
     }
     if other.node == own.node {
-        return Some(Some(format!(
+        return Some(Unfit::Namesake(format!(
             "it is called {}, as this node is: give one of them another name (`lb run --node`)",
             own.node
         )));
@@ -201,9 +217,16 @@ mod tests {
         };
         let own = hello(VERSION, "a", 1);
         assert_eq!(unfit(&own, &hello(VERSION, "b", 2)), None);
-        assert_eq!(unfit(&own, &hello(VERSION, "a", 1)), Some(None), "this node itself");
-        let why = |other: Hello| unfit(&own, &other).flatten().unwrap_or_default();
-        assert!(why(hello(VERSION, "a", 2)).contains("is called a"));
+        assert_eq!(unfit(&own, &hello(VERSION, "a", 1)), Some(Unfit::Itself), "this node itself");
+        let namesake = unfit(&own, &hello(VERSION, "a", 2));
+        assert!(
+            matches!(&namesake, Some(Unfit::Namesake(why)) if why.contains("is called a")),
+            "{namesake:?}"
+        );
+        let why = |other: Hello| match unfit(&own, &other) {
+            Some(Unfit::Because(why)) => why,
+            other => panic!("{other:?}"),
+        };
         assert!(why(hello(VERSION, "b\"", 2)).contains("its name"));
         assert!(why(hello(VERSION + 1, "b", 2)).contains("update the older"));
     }

@@ -101,6 +101,8 @@ struct Outward {
     /// Why it is not connected.
     why: Option<String>,
     is_this_node: bool,
+    /// It is another node with this one's name.
+    is_namesake: bool,
     /// How far telling it everything has come.
     telling: Option<Telling>,
     /// Something found no room since that began.
@@ -333,7 +335,12 @@ impl Node {
         }
         match event {
             cluster::Event::Connected { peer, hello } => self.peer_connected(peer, hello),
-            cluster::Event::Lost { peer, why } => self.peer_lost(peer, why),
+            cluster::Event::Lost { peer, why, is_namesake } => {
+                if let Some(out) = self.peers.out.get_mut(peer) {
+                    out.is_namesake = is_namesake;
+                }
+                self.peer_lost(peer, why);
+            }
             cluster::Event::Itself { peer } => {
                 if let Some(out) = self.peers.out.get_mut(peer) {
                     out.is_this_node = true;
@@ -395,6 +402,7 @@ impl Node {
         if let Some(out) = self.peers.out.get_mut(peer) {
             out.hello = Some(hello);
             out.why = None;
+            out.is_namesake = false;
             out.telling = Some(Telling::default());
             out.again = false;
             out.slots_due.clear();

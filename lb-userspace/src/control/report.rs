@@ -62,6 +62,7 @@ impl Node {
             cluster: self.cluster_status(),
             shared: self.shared_status(),
             vip_conflicts: self.vip_conflicts(),
+            name_conflict: self.name_conflict(),
             tables: self.fills().into_iter().map(table_status).collect(),
         }
     }
@@ -108,6 +109,7 @@ impl Node {
         warnings.extend(self.cluster_warnings());
         warnings.extend(self.shared_warnings());
         warnings.extend(self.claim_warnings());
+        warnings.extend(self.name_warnings());
         warnings.extend(self.taken_off.iter().map(|(name, times)| {
             format!(
                 "{name}: lb's program was taken off {times} time(s) since the daemon's start, and attached again: find out who does that"

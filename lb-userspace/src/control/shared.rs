@@ -50,6 +50,10 @@ pub(super) struct Shared {
     member: Option<String>,
     problem: String,
     reports_problem: String,
+    /// In this daemon's reports, and in those of no other.
+    instance: String,
+    /// Who else reports under this node's name, in words.
+    namesake: Option<String>,
     /// What is wrong with the last good one's file.
     file_problem: Option<String>,
     look_due: Instant,
@@ -155,6 +159,8 @@ impl Node {
             member: None,
             problem: String::new(),
             reports_problem: String::new(),
+            instance: format!("{:016x}", rand::random::<u64>()),
+            namesake: None,
             file_problem: None,
             look_due: Instant::now(),
         };
@@ -195,7 +201,8 @@ impl Node {
                 }
             }
         });
-        shared.follower = Some(Follower::start(shared.location.clone(), &name, heard));
+        shared.follower =
+            Some(Follower::start(shared.location.clone(), &name, &shared.instance, heard));
         self.mind_shared();
     }
 
@@ -232,6 +239,16 @@ impl Node {
                 let text =
                     format!("there is no key {key} in etcd; the last good configuration goes on");
                 self.log.add(Happened::to_node(Kind::ConfigRefused, text, "etcd"));
+            }
+            Heard::Namesake(report) => {
+                shared.namesake = report.map(|text| {
+                    let other: NodeReport = serde_json::from_str(&text).unwrap_or_default();
+                    format!(
+                        "another node reports to etcd as {}: on the host {}, with the seed {}",
+                        self.options.node, other.host, other.seed
+                    )
+                });
+                self.mind_node_name();
             }
             Heard::Text(entry) => self.take_shared(&entry),
         }
@@ -350,6 +367,8 @@ impl Node {
         };
         NodeReport {
             node: self.options.node.clone(),
+            host: host_name(),
+            instance: shared.instance.clone(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.to_owned(),
             trial: self.state.trial.is_some(),
@@ -392,6 +411,7 @@ impl Node {
             version,
             newest_revision: shared.newest,
             refused: shared.refused.clone(),
+            namesake: shared.namesake.clone().unwrap_or_default(),
         })
     }
 
@@ -415,6 +435,18 @@ impl Node {
         }
         warnings
     }
+}
+
+impl Shared {
+    /// Who else reports under this node's name, in words.
+    pub(super) fn namesake(&self) -> Option<&String> {
+        self.namesake.as_ref()
+    }
+}
+
+fn host_name() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// An etcd takes no values of any length.

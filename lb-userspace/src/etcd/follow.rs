@@ -1,6 +1,9 @@
 //! The task that follows the configuration and keeps the node's report there, with one member of etcd at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{Notify, mpsc, watch as watching},
@@ -19,6 +22,8 @@ use super::{
 const LEASE: u64 = 20;
 /// From one sign of life to the next. What the watch should have told is asked for then, too.
 const BEAT: Duration = Duration::from_secs(4);
+/// So long nothing of another node with this one's name has to be seen before it is forgotten: it writes once in [`BEAT`].
+const FORGET: Duration = Duration::from_secs(9);
 /// Shortest and longest pause before the next member is tried.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
@@ -35,6 +40,8 @@ pub enum Heard {
     Away(String),
     /// Reports are not taken, and why.
     NoReports(String),
+    /// The last report under this node's name was written by another daemon, whose text it is; or by this one for a while.
+    Namesake(Option<String>),
 }
 
 /// The task. Ends when it is dropped.
@@ -47,7 +54,13 @@ pub struct Follower {
 
 impl Follower {
     /// Starts it: everything heard is sent to `heard`.
-    pub fn start(location: Location, node: &str, heard: mpsc::UnboundedSender<Heard>) -> Self {
+    /// `instance` is in this daemon's reports, and in those of no other.
+    pub fn start(
+        location: Location,
+        node: &str,
+        instance: &str,
+        heard: mpsc::UnboundedSender<Heard>,
+    ) -> Self {
         let (report, reports) = watching::channel(None);
         let again = Arc::new(Notify::new());
         let following = Following {
@@ -58,6 +71,9 @@ impl Follower {
             reports,
             again: again.clone(),
             pause: PAUSES[0],
+            instance: instance.to_owned(),
+            written: false,
+            namesake: None,
         };
         let task = tokio::spawn(following.for_ever()).abort_handle();
         Self { report, again, task }
@@ -94,6 +110,11 @@ struct Following {
     reports: watching::Receiver<Option<String>>,
     again: Arc<Notify>,
     pause: Duration,
+    instance: String,
+    /// It has written a report: what was there before may be of a daemon of before.
+    written: bool,
+    /// When another node's report was found under its name.
+    namesake: Option<Instant>,
 }
 
 /// How a good connection has ended.
@@ -161,12 +182,19 @@ impl Following {
                 }
                 Next::Report => {
                     if let Some(id) = &lease {
+                        self.look_for_namesake(&mut client).await?;
                         self.send_report(&mut client, id).await?;
                     }
                 }
                 Next::Beat => {
                     match &lease {
-                        Some(id) => client.keep_alive(id).await?,
+                        Some(id) => {
+                            client.keep_alive(id).await?;
+                            if self.look_for_namesake(&mut client).await? {
+                                // So that the other one finds out, too.
+                                self.send_report(&mut client, id).await?;
+                            }
+                        }
                         None => lease = self.begin_reports(&mut client).await?,
                     }
                     if client.revision_of(&self.config_key).await? > known {
@@ -210,10 +238,29 @@ impl Following {
 
     async fn send_report(&mut self, client: &mut Client, lease: &str) -> Result<(), Error> {
         let report = self.reports.borrow_and_update().clone();
-        match report {
-            Some(report) => client.put(&self.report_key, &report, lease).await,
-            None => Ok(()),
+        if let Some(report) = report {
+            client.put(&self.report_key, &report, lease).await?;
+            self.written = true;
         }
+        Ok(())
+    }
+
+    /// Whoever has written the key since this daemon did has its name: a daemon of before wrote earlier.
+    async fn look_for_namesake(&mut self, client: &mut Client) -> Result<bool, Error> {
+        if !self.written {
+            return Ok(false);
+        }
+        let text = client.get(&self.report_key).await?.1.map(|entry| entry.text);
+        let found = text.filter(|text| is_of_another(text, &self.instance));
+        let is_found = found.is_some();
+        if is_found {
+            self.namesake = Some(Instant::now());
+            self.say(Heard::Namesake(found));
+        } else if self.namesake.is_some_and(|seen| seen.elapsed() >= FORGET) {
+            self.namesake = None;
+            self.say(Heard::Namesake(None));
+        }
+        Ok(is_found)
     }
 
     fn say_found(&self, found: Option<Entry>) -> bool {
@@ -233,4 +280,23 @@ enum Next {
     Beat,
     Again,
     Over,
+}
+
+/// Whether another daemon has written this report. One that does not say who has written it may be of an older version, and of this node.
+fn is_of_another(report: &str, instance: &str) -> bool {
+    let report: serde_json::Value = serde_json::from_str(report).unwrap_or_default();
+    report["instance"].as_str().is_some_and(|other| !other.is_empty() && other != instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_this_daemon_or_of_nobody_is_no_namesakes() {
+        assert!(is_of_another(r#"{"instance": "b"}"#, "a"));
+        for own in [r#"{"instance": "a"}"#, r#"{"instance": ""}"#, "{}", "no report", "3"] {
+            assert!(!is_of_another(own, "a"), "{own}");
+        }
+    }
 }

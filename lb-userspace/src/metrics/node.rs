@@ -39,6 +39,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, all: &Snapshot) -> Res
     for one in &status.vip_conflicts {
         conflicts.sample(&[("address", &one.address), ("mac", &one.mac)], 1.0)?;
     }
+    let help = "1 if another node of the cluster or the fleet has this one's name.";
+    let conflict = flag(status.name_conflict.is_some());
+    gauge(encoder, "lb_node_name_conflict", help)?.sample(&[], conflict)?;
     let mut reloads =
         counter(encoder, "lb_config_reloads", "Configurations read since the start, by result.")?;
     for (result, count) in all.reloads {

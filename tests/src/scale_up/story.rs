@@ -6,14 +6,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    APP, AT_START, ScaleUp, WEB,
+    APP, AT_START, DB, DB_AT_START, ScaleUp, Tiers, WEB,
     sessions::{Moved, Sessions},
     visitors::Visitors,
 };
 use crate::{
     client::wait_for,
     daemon::{backend, lb_binary},
-    node::Node,
+    node::{Node, start_all},
     pulse::Pulse,
 };
 
@@ -22,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const A_WHILE: u64 = 40;
 
 /// Long-lived connections through the web tier.
-pub const VISITORS: usize = 200;
+pub const VISITORS: usize = 1000;
 
 /// Sessions that come back after each event.
 pub const SESSIONS: usize = 40;
@@ -34,6 +34,8 @@ pub struct Row {
     pub event: String,
     /// Web servers that answered meanwhile.
     pub web_servers: usize,
+    /// Databases that were written meanwhile.
+    pub databases: BTreeSet<String>,
     /// Requests answered meanwhile.
     pub answered: u64,
     /// Requests failed.
@@ -66,9 +68,7 @@ impl<'a> Story<'a> {
     pub fn begin(lab: &'a ScaleUp) -> anyhow::Result<Self> {
         lab.start_servers()?;
         let mut nodes = [lab.node(0)?, lab.node(1)?];
-        for node in &mut nodes {
-            node.start()?;
-        }
+        start_all(&mut nodes)?;
         let pulse = super::load::start(lab)?;
         wait_for("lb-a has the VIPs", MINUTE, || nodes[0].has("10.80.0.10"), |has| *has);
         for server in
@@ -103,6 +103,7 @@ impl<'a> Story<'a> {
         self.server_killed("web1", "web/web1", "a web server", |lab| lab.start_web(1))?;
         self.server_killed("app1", "app/app1", "an application server", |lab| lab.start_app(1))?;
         self.database_killed()?;
+        self.database_tier_scaled()?;
         self.app_tier_scaled()?;
         self.web_tier_scaled()
     }
@@ -173,7 +174,7 @@ impl<'a> Story<'a> {
     }
 
     fn database_killed(&mut self) -> anyhow::Result<()> {
-        self.lab.wait_for_replica(2);
+        self.lab.wait_for_replica(2, 1);
         self.lab.kill("db1")?;
         wait_state(&self.nodes, "db/db1", "DOWN");
         self.lab.operate("promote.sh", &["10.80.9.32", "10.80.9.31"])?;
@@ -188,14 +189,35 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    /// Replicas come and go behind the VIP of the one database that can be written, which is db2 by now.
+    fn database_tier_scaled(&mut self) -> anyhow::Result<()> {
+        let servers = |db| Tiers { db, ..Tiers::default() };
+        for number in DB_AT_START + 1..=DB {
+            self.lab.add_replica(number, 2)?;
+        }
+        for number in (1..=DB).filter(|number| *number != 2) {
+            self.lab.wait_for_replica(number, 2);
+        }
+        self.scale_to(servers(DB))?;
+        self.note("the database tier from 2 to 6 servers, one of them writable");
+        self.scale_to(servers(DB_AT_START))?;
+        for number in DB_AT_START + 1..=DB {
+            self.lab.kill(&format!("db{number}"))?;
+        }
+        self.wait_for_answers(A_WHILE);
+        self.note("the database tier from 6 to 2 servers, those taken out switched off");
+        Ok(())
+    }
+
     fn app_tier_scaled(&mut self) -> anyhow::Result<()> {
-        self.scale_to(AT_START, 2)?;
+        let servers = |app| Tiers { app, ..Tiers::default() };
+        self.scale_to(servers(2))?;
         self.note("the application tier from 3 to 2 servers");
         for number in AT_START + 1..=APP {
             self.lab.start_app(number)?;
         }
-        self.scale_to(AT_START, APP)?;
-        self.scale_to(AT_START, 2)?;
+        self.scale_to(servers(APP))?;
+        self.scale_to(servers(2))?;
         self.note("the application tier from 2 to 6 to 2 servers");
         for number in 3..=APP {
             self.lab.kill(&format!("app{number}"))?;
@@ -206,13 +228,14 @@ impl<'a> Story<'a> {
     }
 
     fn web_tier_scaled(&mut self) -> anyhow::Result<()> {
-        self.scale_to(2, 2)?;
+        let servers = |web| Tiers { web, app: 2, ..Tiers::default() };
+        self.scale_to(servers(2))?;
         self.note("the web tier from 3 to 2 servers");
         for number in AT_START + 1..=WEB {
             self.lab.start_web(number)?;
         }
-        self.scale_to(WEB, 2)?;
-        self.scale_to(2, 2)?;
+        self.scale_to(servers(WEB))?;
+        self.scale_to(servers(2))?;
         self.note("the web tier from 2 to 6 to 2 servers");
         for number in 3..=WEB {
             self.lab.kill(&format!("web{number}"))?;
@@ -223,15 +246,15 @@ impl<'a> Story<'a> {
     }
 
     /// Writes the file of both nodes, and waits until it is in force.
-    fn scale_to(&self, web: usize, app: usize) -> anyhow::Result<()> {
-        let yaml = self.lab.yaml(web, app)?;
+    fn scale_to(&self, tiers: Tiers) -> anyhow::Result<()> {
+        let yaml = self.lab.yaml(&tiers)?;
         for node in &self.nodes {
             node.daemon.write(&yaml)?;
         }
         for node in &self.nodes {
-            let what = format!("{web} web and {app} application servers share the flows");
-            node.daemon.wait(&what, MINUTE, |status| {
-                [("web", web, WEB), ("app", app, APP)].iter().all(|(tier, count, most)| {
+            node.daemon.wait(&format!("{tiers:?} share the flows"), MINUTE, |status| {
+                let shares = [("web", tiers.web, WEB), ("app", tiers.app, APP)];
+                let shared = shares.iter().all(|(tier, count, most)| {
                     (1..=*most).all(|number| {
                         let server = backend(status, tier, &format!("{tier}{number}"));
                         match number <= *count {
@@ -239,7 +262,16 @@ impl<'a> Story<'a> {
                             false => server.is_none_or(|one| one.slots == 0),
                         }
                     })
-                })
+                });
+                // Of the databases, all are looked at, and one has everything.
+                let databases = (1..=DB).filter_map(|number| {
+                    backend(status, "db", &format!("db{number}")).filter(|_| number <= tiers.db)
+                });
+                let known: Vec<_> = databases.collect();
+                let up = known.iter().filter(|one| one.state == "UP" && one.slots > 0).count();
+                let down =
+                    known.iter().filter(|one| one.state.starts_with("DOWN") && one.slots == 0);
+                shared && (up, down.count()) == (1, tiers.db - 1)
             });
         }
         self.wait_for_answers(A_WHILE);
@@ -276,11 +308,14 @@ impl<'a> Story<'a> {
     fn note(&mut self, event: &str) {
         let beats = self.pulse.take();
         let web = beats.answered.keys().filter_map(|who| who.split(' ').next());
+        let databases = beats.answered.keys().filter_map(|who| who.split(' ').next_back());
+        let databases = databases.map(str::to_owned).collect();
         let Moved { web: moved_web, app: moved_app, from: moved_from } =
             self.sessions.come_back().unwrap_or_else(|error| panic!("{event}: {error:#}"));
         let row = Row {
             event: event.to_owned(),
             web_servers: web.collect::<BTreeSet<_>>().len(),
+            databases,
             answered: beats.ok(),
             failed: beats.failures(),
             broken: self.visitors.broken(),

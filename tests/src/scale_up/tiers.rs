@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 
 use anyhow::Context as _;
 
-use super::{AT_START, DB, ScaleUp, config, configs};
+use super::{AT_START, DB_AT_START, ScaleUp, config, configs};
 use crate::{client::wait_for, machine::Machine, process::Process};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -13,24 +13,38 @@ impl ScaleUp {
     /// Starts every server that lb.yaml names, and waits until the databases replicate.
     pub fn start_servers(&self) -> anyhow::Result<()> {
         self.make_certificate()?;
-        for number in 1..=DB {
+        for number in 1..=DB_AT_START {
             self.install_database(number)?;
         }
         self.start_database(1, false)?;
         self.start_database(2, true)?;
         self.wait_for_database(1);
         self.sql(1, &config("schema.sql")?)?;
-        self.wait_for_database(2);
-        self.sql(
-            2,
-            "change master to master_host='10.80.3.11', master_user='repl', master_password='repl', \
-             master_connect_retry=1, master_use_gtid=slave_pos; start slave",
-        )?;
+        self.follow(2, 1)?;
         for number in 1..=AT_START {
             self.start_web(number)?;
             self.start_app(number)?;
         }
-        self.wait_for_replica(2);
+        self.wait_for_replica(2, 1);
+        Ok(())
+    }
+
+    /// Starts a database that there was none of before, and has it replicate the primary from the beginning.
+    pub fn add_replica(&self, number: usize, primary: usize) -> anyhow::Result<()> {
+        self.install_database(number)?;
+        self.start_database(number, true)?;
+        self.follow(number, primary)
+    }
+
+    /// Has a new database replicate another. (The operator's scripts need a user that comes with the first bytes of that.)
+    fn follow(&self, number: usize, primary: usize) -> anyhow::Result<()> {
+        self.wait_for_database(number);
+        let statements = format!(
+            "change master to master_host='10.80.3.{}', master_user='repl', master_password='repl', \
+             master_connect_retry=1, master_use_gtid=slave_pos; start slave",
+            10 + primary
+        );
+        self.sql(number, &statements)?;
         Ok(())
     }
 
@@ -88,13 +102,19 @@ impl ScaleUp {
         self.start(&self.app[number - 1], &name, &command)
     }
 
+    /// The system tables are made once; each database begins with a copy.
     fn install_database(&self, number: usize) -> anyhow::Result<()> {
         let directory = self.own_directory(&format!("db{number}"))?;
-        self.db[number - 1].sh(&format!(
-            "TMPDIR='{0}' mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db \
-             --datadir='{0}/data' 2>&1",
-            directory.display()
-        ))?;
+        let blank = self.directory().join("blank-database");
+        if !blank.exists() {
+            self.admin.sh(&format!(
+                "TMPDIR='{0}' mariadb-install-db --no-defaults --user=root --auth-root-authentication-method=normal --skip-test-db \
+                 --innodb-log-file-size=4M --innodb-buffer-pool-size=8M --datadir='{1}' 2>&1",
+                directory.display(),
+                blank.display()
+            ))?;
+        }
+        self.admin.sh(&format!("cp -r '{}' '{}/data'", blank.display(), directory.display()))?;
         Ok(())
     }
 
@@ -114,8 +134,10 @@ impl ScaleUp {
             "--log-slave-updates=1",
             "--skip-name-resolve",
             "--performance-schema=0",
-            "--innodb-buffer-pool-size=16M",
-            "--innodb-log-file-size=16M",
+            "--innodb-buffer-pool-size=8M",
+            "--innodb-log-file-size=4M",
+            "--key-buffer-size=1M",
+            "--aria-pagecache-buffer-size=1M",
         ]);
         command.arg(format!("--datadir={}", directory.join("data").display()));
         command.arg(format!("--socket={}", self.database_socket(number).display()));
@@ -154,21 +176,22 @@ impl ScaleUp {
         ));
     }
 
-    /// Waits until a replica has all that the other database has written, and follows it.
-    pub fn wait_for_replica(&self, number: usize) {
-        let position = "select @@gtid_current_pos";
+    /// Waits until a replica has all that its primary has written so far, and follows it.
+    pub fn wait_for_replica(&self, number: usize, primary: usize) {
+        let position = |of: usize| self.sql(of, "select @@gtid_current_pos").unwrap_or_default();
+        let written = sequence(&position(primary));
         let look = || {
-            let both = [number, DB + 1 - number].map(|n| self.sql(n, position).unwrap_or_default());
-            (both, self.sql(number, "show slave status\\G").unwrap_or_default())
+            let status = self.sql(number, "show slave status\\G").unwrap_or_default();
+            (sequence(&position(number)), written, status)
         };
         wait_for(
             &format!("db{number} replicates"),
             MINUTE,
             look,
-            |([replica, primary], status)| {
+            |(replicated, written, status)| {
                 status.contains("Slave_SQL_Running: Yes")
                     && status.contains("Slave_IO_Running: Yes")
-                    && replica == primary
+                    && replicated >= written
             },
         );
     }
@@ -206,5 +229,22 @@ impl ScaleUp {
         fs::create_dir_all(&directory)?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
         Ok(directory)
+    }
+}
+
+/// The last number of a position such as `0-1-1234` (domain, server, sequence), with the column's name above.
+fn sequence(position: &str) -> Option<u64> {
+    position.trim().rsplit('-').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_numbers() {
+        assert_eq!(sequence("@@gtid_current_pos\n0-2-1234\n"), Some(1234));
+        assert!(sequence("@@gtid_current_pos\n0-2-1000\n") > sequence("x\n0-1-999\n"));
+        assert_eq!(sequence("@@gtid_current_pos\n\n"), None);
     }
 }

@@ -24,7 +24,10 @@ use crate::client;
 /// Longest time for an answer; a connection outlives a failover by repeating its packets.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The connections. They speak every second by themselves, as long as this lives.
+/// Every connection speaks once in so many seconds, some of them each second: a thousand at once would be work for whoever is measured.
+const TURNS: usize = 5;
+
+/// The connections. They speak by themselves, as long as this lives.
 pub struct Visitors {
     orders: tokio::sync::mpsc::UnboundedSender<mpsc::Sender<usize>>,
 }
@@ -44,6 +47,7 @@ impl Visitors {
             let _ = ready.send(visitors.len());
             let mut broken = 0;
             let mut speak = tokio::time::interval(Duration::from_secs(1));
+            let mut turn = 0;
             loop {
                 let order = tokio::select! {
                     order = inbox.recv() => match order {
@@ -52,12 +56,18 @@ impl Visitors {
                     },
                     _ = speak.tick() => None,
                 };
-                let before = visitors.len();
-                visitors = everybody_asks(visitors).await;
+                turn += 1;
+                let is_asking =
+                    |(number, ..): &Visitor| order.is_some() || number % TURNS == turn % TURNS;
+                let (asking, silent): (Vec<_>, Vec<_>) = visitors.into_iter().partition(is_asking);
+                let before = asking.len();
+                visitors = everybody_asks(asking).await;
                 broken += before - visitors.len();
+                visitors.extend(silent);
                 // Who was cut off comes again.
-                let mut absent: BTreeSet<usize> = (0..count).collect();
-                absent.retain(|number| !visitors.iter().any(|(known, ..)| known == number));
+                let known: BTreeSet<usize> = visitors.iter().map(|(number, ..)| *number).collect();
+                let absent: Vec<usize> =
+                    (0..count).filter(|number| !known.contains(number)).collect();
                 visitors.extend(open(&connector, absent).await);
                 if let Some(answer) = order {
                     let _ = answer.send(std::mem::take(&mut broken));

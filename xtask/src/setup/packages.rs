@@ -11,7 +11,7 @@ pub const FOR_LAB: [Package; 2] =
     [Package::program("iproute2", "ip"), Package::program("ethtool", "ethtool")];
 
 /// Programs of other projects that the tests run in their labs.
-pub const FOR_TESTS: [Package; 28] = [
+pub const FOR_TESTS: [Package; 29] = [
     Package::program("systemd", "systemd-analyze"),
     Package::program("keepalived", "keepalived"),
     Package::program("bird2", "bird"),
@@ -43,6 +43,7 @@ pub const FOR_TESTS: [Package; 28] = [
     // Other kernels are booted with these.
     Package::program("qemu-system-x86", "qemu-system-x86_64"),
     Package::program("busybox-static", "busybox"),
+    Package::program("xz-utils", "xz"),
 ];
 
 /// Programs that the benchmark compares lb with, beside those of the tests.

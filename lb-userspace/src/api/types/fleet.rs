@@ -21,6 +21,9 @@ pub struct SharedStatus {
     pub newest_revision: u64,
     /// The newest one is not in force.
     pub refused: Option<RefusedRevision>,
+    /// Another node reports under this one's name; empty = none does.
+    #[serde(default)]
+    pub namesake: String,
 }
 
 /// A revision that was refused.
@@ -38,6 +41,10 @@ pub struct RefusedRevision {
 pub struct NodeReport {
     /// Its name.
     pub node: String,
+    /// Name of its host.
+    pub host: String,
+    /// Drawn at each start of the daemon: two nodes of one name have two of them.
+    pub instance: String,
     /// Version of lb.
     pub release: String,
     /// `forwarding`, `starting` or `draining`.

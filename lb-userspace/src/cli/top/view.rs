@@ -4,6 +4,7 @@ mod detail;
 mod events;
 mod help;
 mod list;
+mod others;
 mod spark;
 
 use std::time::Instant;
@@ -73,6 +74,7 @@ fn head(model: &Model, palette: Palette, now: Instant, width: u16) -> Vec<Line<'
         Span::raw(if status.starting { "  starting" } else { "" }),
     ]));
     lines.push(Line::from(totals(model, width)));
+    lines.extend(others::line(status, palette));
     if let Some(why) = &model.away {
         let age = model.at.map_or(0, |at| now.saturating_duration_since(at).as_secs());
         let age = units::age(age);

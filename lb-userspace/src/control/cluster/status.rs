@@ -42,6 +42,16 @@ impl Node {
         })
     }
 
+    /// A peer that is another node with this one's name.
+    pub(in crate::control) fn namesake_in_cluster(&self) -> Option<String> {
+        let peer = self.peers.out.iter().position(|out| out.is_namesake)?;
+        let address = self.peers.running.as_ref()?.settings().peers[peer];
+        let name = &self.options.node;
+        Some(format!(
+            "the node at {address} is called {name}, as this one is: neither hears the other"
+        ))
+    }
+
     fn peer_status(&self, peer: usize, now: Instant) -> ClusterPeer {
         let Some(running) = &self.peers.running else { return ClusterPeer::default() };
         let address = running.settings().peers[peer].to_string();
