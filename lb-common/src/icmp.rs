@@ -113,6 +113,8 @@ pub enum Error {
     TooBig(u16),
     /// Nobody serves the port.
     PortUnreachable,
+    /// There is no room for it (RFC 5508 REQ-8).
+    Prohibited,
 }
 
 /// How much of the packet an error quotes, bytes: an ICMP error has at most 576 bytes (RFC 1812 4.3.2.3), an ICMPv6
@@ -145,9 +147,11 @@ pub fn error_headers<H: IpHeader>(
         (false, Error::TimeExceeded) => (11, 0, 0),
         (false, Error::TooBig(mtu)) => (3, 4, mtu),
         (false, Error::PortUnreachable) => (3, 3, 0),
+        (false, Error::Prohibited) => (3, 13, 0),
         (true, Error::TimeExceeded) => (3, 0, 0),
         (true, Error::TooBig(mtu)) => (2, 0, mtu),
         (true, Error::PortUnreachable) => (1, 4, 0),
+        (true, Error::Prohibited) => (1, 1, 0),
     };
     // The MTU stands in the last two of four bytes (RFC 1191) or in all four (RFC 4443): the same bytes.
     let data = Be32::from_host(data as u32).raw();

@@ -72,7 +72,9 @@ fn answer_with<F: Family>(
     let service = verdict.service();
     if answer == Answer::Refusal && packet.flow.protocol == protocol::TCP {
         become_reset::<F>(frame, packet)?;
-        return Some(Verdict::answered(Reason::Reject, service));
+        let of_no_flow = verdict.reason() == Some(Reason::NoFlow as u32);
+        let reason = if of_no_flow { Reason::NoFlow } else { Reason::Reject };
+        return Some(Verdict::answered(reason, service));
     }
     if !limit::may_send_icmp() {
         count::reason(Reason::IcmpLimited, service);
@@ -82,6 +84,7 @@ fn answer_with<F: Family>(
         Answer::TimeExceeded => (Error::TimeExceeded, Some(Reason::TimeExceededSent), Reason::Ttl),
         Answer::TooBig => (Error::TooBig(verdict.mtu()), Some(Reason::TooBigSent), Reason::TooBig),
         Answer::Refusal => (Error::PortUnreachable, None, Reason::Reject),
+        Answer::Prohibited => (Error::Prohibited, None, Reason::NoPort),
     };
     let from = if verdict.is_of_reply() { vip_of(packet)? } else { packet.flow.destination };
     become_error::<F>(frame, packet.length, &from, error)?;

@@ -11,7 +11,7 @@ use lb_common::{
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{
-    config, maps, options,
+    config, fullnat, maps, options,
     packet::{Context, XdpFrame},
     ports, reply, service, sum,
     verdict::Verdict,
@@ -36,6 +36,8 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
     match value {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),
+        Some(address_value::HOST) => Verdict::pass(Reason::Passed),
+        Some(_) if fullnat::configured() => Verdict::fullnat(),
         None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
             reply::packet::<F>(context)
         }

@@ -22,6 +22,8 @@ pub enum Answer {
     TooBig = 18,
     /// TCP reset, ICMP port unreachable.
     Refusal = 19,
+    /// ICMP: administratively prohibited.
+    Prohibited = 25,
 }
 
 const UNSERVED: u8 = 16;
@@ -30,6 +32,7 @@ const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
 const QUIC: u8 = 24;
+const FULLNAT: u8 = 26;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -88,6 +91,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn quic() -> Self {
         Self::new(QUIC, COUNTED, 0, 0)
+    }
+
+    /// Of a service that does full nat, or to an address of its pool: to be looked at by [`crate::fullnat`].
+    #[inline(always)]
+    pub const fn fullnat() -> Self {
+        Self::new(FULLNAT, COUNTED, 0, 0)
     }
 
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
@@ -155,6 +164,12 @@ impl Verdict {
         self.0 as u8 == QUIC
     }
 
+    /// Whether this is [`Verdict::fullnat`].
+    #[inline(always)]
+    pub const fn is_fullnat(self) -> bool {
+        self.0 as u8 == FULLNAT
+    }
+
     /// Whether the packet is a backend's reply.
     #[inline(always)]
     pub const fn is_of_reply(self) -> bool {
@@ -167,10 +182,12 @@ impl Verdict {
         const TIME_EXCEEDED: u8 = Answer::TimeExceeded as u8;
         const TOO_BIG: u8 = Answer::TooBig as u8;
         const REFUSAL: u8 = Answer::Refusal as u8;
+        const PROHIBITED: u8 = Answer::Prohibited as u8;
         match self.0 as u8 & !REPLY {
             TIME_EXCEEDED => Some(Answer::TimeExceeded),
             TOO_BIG => Some(Answer::TooBig),
             REFUSAL => Some(Answer::Refusal),
+            PROHIBITED => Some(Answer::Prohibited),
             _ => None,
         }
     }

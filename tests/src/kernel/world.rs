@@ -11,10 +11,10 @@ use lb_common::{
     abi::{
         Address, BackendId, BackendLoad, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
         NeighbourKey, NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin,
-        Policy, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
+        Policy, PortSlot, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
         SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceLoad, ServiceRow, Slot,
-        SourceKey, address_value, backend_flag, key_kind, map, nexthop_flag, policy_flag, protocol,
-        service_flag,
+        SourceKey, SourcePool, address_value, backend_flag, key_kind, map, nexthop_flag,
+        policy_flag, protocol, service_flag,
     },
     be::{Be16, Be32},
 };
@@ -68,6 +68,10 @@ pub struct World {
     pub lists: Vec<List>,
     /// Prefixes whose addresses are VIPs.
     pub prefixes: Vec<(IpAddr, u32)>,
+    /// Addresses that full nat sends from, and whether they are this host's, too.
+    pub pool: Vec<(IpAddr, bool)>,
+    /// First and last port of new flows from there.
+    pub pool_ports: (u16, u16),
 }
 
 /// Ports of an address or a prefix, the best match first.
@@ -305,6 +309,20 @@ impl Written {
         for host in &world.hosts {
             put(&mut table, *host, 0, 0, key_kind::ADDRESS, address_value::HOST);
         }
+        let mut pool = SourcePool {
+            first_port: world.pool_ports.0,
+            last_port: world.pool_ports.1,
+            ..SourcePool::default()
+        };
+        for (number, (address, is_local)) in world.pool.iter().enumerate() {
+            let value = address_value::of_pool(number as u32, *is_local);
+            put(&mut table, *address, 0, 0, key_kind::ADDRESS, value);
+            let family = usize::from(address.is_ipv6());
+            pool.addresses[number] = (*address).into();
+            pool.order[family][pool.counts[family] as usize] = number as u8;
+            pool.counts[family] += 1;
+        }
+        array(ebpf, map::SOURCE_POOL).set(0, pool, 0)?;
         for (list, number) in world.lists.iter().zip(1..) {
             written.list(ebpf, &mut table, list, number)?;
         }
@@ -356,6 +374,7 @@ impl Written {
             protocol: service.protocol,
             forward: service.forward as u8,
             idle_seconds: 900,
+            closed_seconds: 120,
             prefix: service.prefix,
             ..ServiceRow::default()
         };
@@ -466,6 +485,15 @@ impl Written {
         clear(&mut hash_map::<NeighbourKey, NeighbourRow>(ebpf, map::NEIGHBOURS))?;
         clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
+        let taken: Vec<u32> = hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS)
+            .iter()
+            .flatten()
+            .map(|(_, index)| index)
+            .collect();
+        for index in taken {
+            array(ebpf, map::PORT_SLOTS).set(index, PortSlot::default(), 0)?;
+        }
+        clear(&mut hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS_NEW))?;
