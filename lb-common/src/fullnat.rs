@@ -205,8 +205,9 @@ impl Probe {
         // Another place than the ring's: flows of one backend are spread over all ports.
         let mixed = hash.wrapping_mul(0x9E37_79B1).rotate_left(15);
         let address = crate::hash::slot_of(mixed, addresses);
-        let ports = last_port - first_port + 1;
-        let port = first_port + crate::hash::slot_of(mixed.wrapping_mul(0x85EB_CA6B), ports);
+        let ports = last_port.wrapping_sub(first_port).wrapping_add(1);
+        let step = crate::hash::slot_of(mixed.wrapping_mul(0x85EB_CA6B), ports);
+        let port = first_port.wrapping_add(step);
         Self { address, port }
     }
 
@@ -214,9 +215,9 @@ impl Probe {
     #[inline(always)]
     pub const fn next(self, addresses: u32, first_port: u32, last_port: u32) -> Self {
         if self.port < last_port {
-            return Self { port: self.port + 1, ..self };
+            return Self { port: self.port.wrapping_add(1), ..self };
         }
-        let next = self.address + 1;
+        let next = self.address.wrapping_add(1);
         Self { address: if next < addresses { next } else { 0 }, port: first_port }
     }
 }

@@ -52,14 +52,13 @@ answers! {
 #[inline(always)]
 fn give_as<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let frame = context.frame();
-    let packet = parse::outline::<F>(&frame)
-        .and_then(|outline| parse::examine_reply::<F>(&frame, &outline).ok());
-    match (verdict.wanted_answer(), packet) {
-        (Some(answer), Some(packet)) => {
-            answer_with::<F>(frame, &packet, answer, verdict).unwrap_or(verdict.unanswered())
-        }
-        _ => verdict.unanswered(),
-    }
+    // One after the other: taken together, fields of what is not there would be carried about, which the verifier refuses.
+    let Some(outline) = parse::outline::<F>(&frame) else { return verdict.unanswered() };
+    let Ok(packet) = parse::examine_reply::<F>(&frame, &outline) else {
+        return verdict.unanswered();
+    };
+    let Some(answer) = verdict.wanted_answer() else { return verdict.unanswered() };
+    answer_with::<F>(frame, &packet, answer, verdict).unwrap_or(verdict.unanswered())
 }
 
 #[inline(always)]
@@ -72,7 +71,7 @@ fn answer_with<F: Family>(
     let service = verdict.service();
     if answer == Answer::Refusal && packet.flow.protocol == protocol::TCP {
         become_reset::<F>(frame, packet)?;
-        let of_no_flow = verdict.reason() == Some(Reason::NoFlow as u32);
+        let of_no_flow = verdict.is_counted_as(Reason::NoFlow);
         let reason = if of_no_flow { Reason::NoFlow } else { Reason::Reject };
         return Some(Verdict::answered(reason, service));
     }
@@ -80,16 +79,18 @@ fn answer_with<F: Family>(
         count::reason(Reason::IcmpLimited, service);
         return None;
     }
-    let (error, sent, reason) = match answer {
-        Answer::TimeExceeded => (Error::TimeExceeded, Some(Reason::TimeExceededSent), Reason::Ttl),
-        Answer::TooBig => (Error::TooBig(verdict.mtu()), Some(Reason::TooBigSent), Reason::TooBig),
-        Answer::Refusal => (Error::PortUnreachable, None, Reason::Reject),
-        Answer::Prohibited => (Error::Prohibited, None, Reason::NoPort),
+    let (error, reason) = match answer {
+        Answer::TimeExceeded => (Error::TIME_EXCEEDED, Reason::Ttl),
+        Answer::TooBig => (Error::too_big(verdict.mtu()), Reason::TooBig),
+        Answer::Refusal => (Error::PORT_UNREACHABLE, Reason::Reject),
+        Answer::Prohibited => (Error::PROHIBITED, Reason::NoPort),
     };
     let from = if verdict.is_of_reply() { vip_of(packet)? } else { packet.flow.destination };
     become_error::<F>(frame, packet.length, &from, error)?;
-    if let Some(sent) = sent {
-        count::reason(sent, service);
+    match answer {
+        Answer::TimeExceeded => count::reason(Reason::TimeExceededSent, service),
+        Answer::TooBig => count::reason(Reason::TooBigSent, service),
+        Answer::Refusal | Answer::Prohibited => {}
     }
     Some(Verdict::answered(reason, service))
 }

@@ -7,14 +7,13 @@
 pub mod error;
 pub mod reply;
 pub mod request;
-mod slot;
+pub mod slot;
 pub mod table;
 
 use aya_ebpf::{bindings::xdp_md, maps::ProgramArray};
 use lb_common::{
-    abi::{Address, Reason, SourcePool, address_value, service_flag},
+    abi::{Address, Reason, ServiceRow, SourcePool, address_value, service_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
-    ip::IpHeader,
     parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
 };
 use network_types::ip::Ipv6Hdr;
@@ -97,16 +96,23 @@ ways! {
 
 #[inline(always)]
 fn either_way<F: Family>(context: Context) -> Verdict {
-    let frame = context.frame();
-    let Some(outline) = parse::outline::<F>(&frame) else {
+    if parse::outline::<F>(&context.frame()).is_none() {
         return error::packet::<F>(context);
-    };
-    match service::find_any(&frame, &outline.flow) {
+    }
+    match service_of::<F>(context) {
         Some(service) if service.flags & service_flag::FULLNAT != 0 => {
             request::packet::<F>(context, service)
         }
         _ => reply::packet::<F>(context),
     }
+}
+
+/// The service that a packet is to, with a stack of its own.
+#[inline(never)]
+fn service_of<F: Family>(context: Context) -> Option<&'static ServiceRow> {
+    let frame = context.frame();
+    let outline = parse::outline::<F>(&frame)?;
+    service::find_any(&frame, &outline.flow)
 }
 
 /// What the controller says of the pool.
@@ -147,10 +153,4 @@ impl OfPool {
             _ => Verdict::drop(Reason::NoFlow, 0),
         }
     }
-}
-
-/// Whether a header belongs to ICMP of its family.
-#[inline(always)]
-const fn is_icmp<F: Family>(protocol: u8) -> bool {
-    protocol == F::Header::ICMP
 }

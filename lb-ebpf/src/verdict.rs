@@ -213,6 +213,12 @@ impl Verdict {
         }
     }
 
+    /// Whether this is the reason to be counted.
+    #[inline(always)]
+    pub const fn is_counted_as(self, reason: Reason) -> bool {
+        (self.0 >> 8) as u8 == reason as u8
+    }
+
     /// From [`Verdict::word`].
     #[inline(always)]
     pub const fn of_word(word: u64) -> Self {

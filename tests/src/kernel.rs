@@ -229,7 +229,7 @@ impl Kernel {
     /// Replaces what the maps say by this world. Pins are removed, counters stay.
     pub fn enter(&mut self, world: World) {
         self.reset_limits();
-        self.written.erase(&mut self.ebpf).expect("erasing the last world");
+        self.written.erase(&mut self.ebpf, &self.world).expect("erasing the last world");
         self.written = world::Written::write(&mut self.ebpf, &world).expect("writing a world");
         self.world = world;
     }

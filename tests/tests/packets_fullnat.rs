@@ -354,7 +354,7 @@ fn idle_flows_end_when_their_time_is_over_and_not_before() {
     };
     let cases: [(&str, Prepare, u64); 4] = [
         ("established", |_, _| {}, 900),
-        ("half closed", |kernel, _| drop(forwards(kernel, &tcp(true, 40_001, FIN), 1, 1)), 240),
+        ("half closed", |kernel, _| _ = forwards(kernel, &tcp(true, 40_001, FIN), 1, 1), 240),
         ("closed", close, 120),
         (
             "reset",

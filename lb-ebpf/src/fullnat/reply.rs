@@ -1,7 +1,7 @@
-//! From the backend to the client.
+//! From the backend to the client: steps with stacks of their own, and between them what is known of the flow, beside the stack.
 
 use lb_common::{
-    abi::{Address, FlowKey, PortSlot, Reason, protocol, service_flag},
+    abi::{Address, PortSlot, Reason, protocol, service_flag},
     be::Be16,
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     fullnat::State,
@@ -19,59 +19,129 @@ use crate::{
     config, count, handshake, maps, mss,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
+    scratch::scratch,
     service,
     verdict::{Answer, Verdict},
 };
 
-/// The flow of a packet to an address of the pool.
+/// The flow of the packet in hand, and the way to its client.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
 pub struct Flow {
-    slot: Slot,
-    /// What its slot says of it.
-    pub state: State,
     /// Whose it is.
     pub owner: Owner,
+    /// What its slot says of it.
+    pub state: State,
+    /// Its slot's index.
+    pub index: u32,
+    /// 1 if the address of the pool is the host's, too.
+    pub is_local: u32,
+    /// The way to the client.
+    pub hop: Hop,
 }
 
-impl Flow {
-    /// The flow that has the port `port` of an address of the pool, if its backend is at this address and port.
-    #[inline(always)]
-    pub fn of(
-        address: OfPool,
-        port: Be16,
-        (peer, peer_port): (&Address, Be16),
-        protocol: u8,
-    ) -> Option<Self> {
-        let slot = Slot::at(PortSlot::index(address.number(), port.to_host()))?;
-        let standing = slot.standing(table::now());
-        let (state, owner) = (standing.state, slot.owner());
-        let row = maps::backend(owner.backend)?;
-        let is_its = row.address == *peer
-            && config::port_or_own(row.port, owner.vip_port) == peer_port
-            && state.protocol() == protocol;
-        (is_its && standing.is_live() && slot.is_still(state)).then_some(Self {
-            slot,
-            state,
-            owner,
-        })
-    }
-
-    /// As its client sends it.
-    #[inline(always)]
-    const fn key(&self) -> FlowKey {
-        FlowKey {
-            source: self.owner.client,
-            destination: self.owner.vip,
-            source_port: self.owner.client_port,
-            destination_port: self.owner.vip_port,
-            protocol: self.state.protocol(),
-            _pad: [0; 3],
-        }
-    }
+/// Notes the flow that has the port `port` of an address of the pool, if its backend is at this address and port. False if
+/// there is none.
+#[inline(always)]
+pub fn find(
+    address: OfPool,
+    port: Be16,
+    (peer, peer_port): (&Address, Be16),
+    protocol: u8,
+    flow: &mut Flow,
+) -> bool {
+    let index = PortSlot::index(address.number(), port.to_host());
+    let Some(slot) = Slot::at(index) else { return false };
+    let standing = slot.standing(table::now());
+    slot.read_owner(&mut flow.owner);
+    let Some(row) = maps::backend(flow.owner.backend) else { return false };
+    flow.state = standing.state;
+    flow.index = index;
+    row.address == *peer
+        && config::port_or_own(row.port, flow.owner.vip_port) == peer_port
+        && flow.state.protocol() == protocol
+        && standing.is_live()
+        && slot.is_still(standing.state)
 }
 
 /// Sends a backend's packet to its client.
-#[inline(never)]
+#[inline(always)]
 pub fn packet<F: Family>(context: Context) -> Verdict {
+    let verdict = look_up::<F>(context);
+    if !verdict.is_fullnat() {
+        return verdict;
+    }
+    if way_to_client(context) == 0 {
+        return Verdict::drop(Reason::NoNextHop, service_of_flow());
+    }
+    note_handshake::<F>(context);
+    back::<F>(context)
+}
+
+/// The way to the client of the flow in hand; 0 = nobody knows one.
+#[inline(never)]
+pub fn way_to_client(context: Context) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let flow = &mut scratch.translation;
+    flow.hop = Hop::default();
+    nexthop::to_address(context, &flow.owner.client, &mut flow.hop)
+}
+
+/// The service of the flow in hand.
+#[inline(always)]
+pub fn service_of_flow() -> u32 {
+    scratch().map_or(0, |scratch| scratch.translation.owner.service)
+}
+
+/// [`Verdict::fullnat`] if the packet belongs to a flow.
+#[inline(never)]
+fn look_up<F: Family>(context: Context) -> Verdict {
+    let not_ours = Verdict::pass(Reason::Passed);
+    let frame = context.frame();
+    let Some(outline) = parse::outline::<F>(&frame) else { return not_ours };
+    let key = &outline.flow;
+    let Some(address) = OfPool::of(&key.destination) else { return not_ours };
+    let Some(scratch) = scratch() else { return not_ours };
+    let flow = &mut scratch.translation;
+    let peer = (&key.source, key.source_port);
+    if !find(address, key.destination_port, peer, key.protocol, flow) {
+        return address.nobodys();
+    }
+    match parse::examine_reply::<F>(&frame, &outline) {
+        Ok(packet) if packet.hop_limit <= 1 => {
+            Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, flow.owner.service)
+        }
+        Ok(_) => Verdict::fullnat(),
+        Err(reason) => Verdict::drop(reason, flow.owner.service),
+    }
+}
+
+/// Measures a handshake by a backend's SYN-ACK, and clamps what that offers.
+#[inline(never)]
+fn note_handshake<F: Family>(context: Context) -> u32 {
+    const SYN_ACK: u8 = tcp_flag::SYN | tcp_flag::ACK;
+    let frame = context.frame();
+    let Some(scratch) = scratch() else { return 0 };
+    let flow = &scratch.translation;
+    let Some(outline) = parse::outline::<F>(&frame) else { return 0 };
+    if outline.flow.protocol != protocol::TCP {
+        return 0;
+    }
+    let Some(tcp) = frame.view::<Tcp>(outline.transport) else { return 0 };
+    if tcp.flags & SYN_ACK != SYN_ACK {
+        return 0;
+    }
+    handshake::answered(flow.owner.backend.0, be32(tcp.acknowledgement).to_host());
+    let clamps = service::find_any(&frame, &flow.owner.key(protocol::TCP))
+        .is_some_and(|service| service.flags & service_flag::CLAMP_MSS != 0);
+    if clamps {
+        mss::clamp(context, outline.transport, flow.owner.service);
+    }
+    1
+}
+
+#[inline(never)]
+fn back<F: Family>(context: Context) -> Verdict {
     match send::<F>(context.frame()) {
         Ok(verdict) | Err(verdict) => verdict,
     }
@@ -79,37 +149,19 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
 
 #[inline(always)]
 fn send<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
-    let not_ours = Verdict::pass(Reason::Passed);
-    let outline = parse::outline::<F>(&frame).ok_or(not_ours)?;
-    let key: FlowKey = outline.flow;
-    let address = OfPool::of(&key.destination).ok_or(not_ours)?;
-    let flow =
-        Flow::of(address, key.destination_port, (&key.source, key.source_port), key.protocol)
-            .ok_or(address.nobodys())?;
+    let scratch = scratch().ok_or(Verdict::pass(Reason::Passed))?;
+    let flow = &scratch.translation;
     let drop = |reason| Verdict::drop(reason, flow.owner.service);
+    // An earlier step has read the same.
+    let outline = parse::outline::<F>(&frame).ok_or(drop(Reason::L4Truncated))?;
     let packet = parse::examine_reply::<F>(&frame, &outline).map_err(drop)?;
-    if packet.hop_limit <= 1 {
-        return Err(Verdict::answer(Answer::TimeExceeded, Reason::Ttl, 0, flow.owner.service));
+    let mtu = flow.hop.mtu;
+    if mtu != 0 && packet.length > mtu {
+        return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, flow.owner.service));
     }
-    let mut hop = Hop::default();
-    if nexthop::to_address(frame.context(), &flow.owner.client, &mut hop) == 0 {
-        return Err(drop(Reason::NoNextHop));
+    if let Some(slot) = Slot::at(flow.index) {
+        slot.note(flow.state, flow.state.after_server(packet.flags), table::now());
     }
-    if hop.mtu != 0 && packet.length > hop.mtu {
-        return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, hop.mtu, flow.owner.service));
-    }
-    const SYN_ACK: u8 = tcp_flag::SYN | tcp_flag::ACK;
-    if packet.flow.protocol == protocol::TCP && packet.flags & SYN_ACK == SYN_ACK {
-        if let Some(tcp) = frame.view::<Tcp>(packet.transport) {
-            handshake::answered(flow.owner.backend.0, be32(tcp.acknowledgement).to_host());
-        }
-        let clamps = service::find_any(&frame, &flow.key())
-            .is_some_and(|service| service.flags & service_flag::CLAMP_MSS != 0);
-        if clamps {
-            mss::clamp(frame.context(), packet.transport, flow.owner.service);
-        }
-    }
-    flow.slot.note(flow.state, flow.state.after_server(packet.flags), table::now());
     let ends = Ends {
         source: &flow.owner.vip,
         destination: &flow.owner.client,
@@ -118,8 +170,8 @@ fn send<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     };
     translate_both::<F>(&mut frame, &packet, &ends).ok_or(drop(Reason::L4Truncated))?;
     *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
-        hop.macs.ethernet(F::Header::ETHER_TYPE);
-    let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
+        flow.hop.macs.ethernet(F::Header::ETHER_TYPE);
+    let action = nexthop::send(&frame, flow.hop.ifindex).map_err(drop)?;
     let is_reset = packet.flags & tcp_flag::RST != 0;
     count::reply(flow.owner.backend, packet.length, is_reset);
     Ok(Verdict::sent(action))

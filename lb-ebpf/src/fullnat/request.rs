@@ -1,14 +1,15 @@
-//! From the client to the backend.
+//! From the client to the backend: three steps, each with a stack of its own.
 
 use lb_common::{
     abi::{PortSlot, Reason, ServiceRow},
     be::Be16,
     frame::{Ethernet, Frame},
+    ip::IpHeader,
     parse::{self, Family},
     rewrite::{Ends, translate_both},
 };
 
-use super::table;
+use super::table::{self, Place};
 use crate::{
     admit, config, count, handshake, maps, nexthop,
     packet::{Context, XdpFrame},
@@ -20,31 +21,52 @@ use crate::{
 /// Sends a client's packet to its backend.
 #[inline(always)]
 pub fn packet<F: Family>(context: Context, service: &ServiceRow) -> Verdict {
-    match send::<F>(context.frame(), service) {
+    let admitted = admit::<F>(context, service);
+    if !admitted.is_fullnat() {
+        return admitted;
+    }
+    let place = table::of_request::<F>(context, service);
+    if place.backend().0 == 0 {
+        return match place.reason() {
+            Reason::NoFlow => Verdict::answer(Answer::Refusal, Reason::NoFlow, 0, service.id),
+            Reason::NoPort => Verdict::answer(Answer::Prohibited, Reason::NoPort, 0, service.id),
+            reason => Verdict::drop(reason, service.id),
+        };
+    }
+    forward::<F>(context, service, place)
+}
+
+/// [`Verdict::fullnat`] if the packet may in.
+#[inline(never)]
+fn admit<F: Family>(context: Context, service: &ServiceRow) -> Verdict {
+    let frame = context.frame();
+    let Some(outline) = parse::outline::<F>(&frame) else { return Verdict::pass(Reason::Passed) };
+    match parse::examine::<F>(&frame, &outline) {
+        Ok(packet) => match admit::packet::<F>(&frame, &packet, service) {
+            Ok(()) => Verdict::fullnat(),
+            Err(verdict) => verdict,
+        },
+        Err(reason) => Verdict::drop(reason, service.id),
+    }
+}
+
+#[inline(never)]
+fn forward<F: Family>(context: Context, service: &ServiceRow, place: Place) -> Verdict {
+    match send::<F>(context.frame(), service.id, place) {
         Ok(verdict) | Err(verdict) => verdict,
     }
 }
 
 #[inline(always)]
-fn send<F: Family>(mut frame: XdpFrame, service: &ServiceRow) -> Result<Verdict, Verdict> {
-    let id = service.id;
-    let outline = parse::outline::<F>(&frame).ok_or(Verdict::pass(Reason::Passed))?;
-    let packet =
-        parse::examine::<F>(&frame, &outline).map_err(|reason| Verdict::drop(reason, id))?;
-    admit::packet::<F>(&frame, &packet, service)?;
-    let place = table::of_request::<F>(frame.context(), service);
+fn send<F: Family>(mut frame: XdpFrame, id: u32, place: Place) -> Result<Verdict, Verdict> {
     let backend = place.backend();
-    if backend.0 == 0 {
-        return Err(match place.reason() {
-            Reason::NoFlow => Verdict::answer(Answer::Refusal, Reason::NoFlow, 0, id),
-            Reason::NoPort => Verdict::answer(Answer::Prohibited, Reason::NoPort, 0, id),
-            reason => Verdict::drop(reason, id),
-        });
-    }
     let drop = |reason| {
         trace::chosen(backend);
         Verdict::drop(reason, id)
     };
+    // The first step has read the same.
+    let outline = parse::outline::<F>(&frame).ok_or_else(|| drop(Reason::L4Truncated))?;
+    let packet = parse::examine_reply::<F>(&frame, &outline).map_err(drop)?;
     let row = maps::backend(backend).ok_or_else(|| drop(Reason::BadSlot))?;
     let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
     let ethernet = frame.view::<Ethernet>(0).ok_or_else(|| drop(Reason::L3Truncated))?;
@@ -69,7 +91,7 @@ fn send<F: Family>(mut frame: XdpFrame, service: &ServiceRow) -> Result<Verdict,
     };
     translate_both::<F>(&mut frame, &packet, &ends).ok_or_else(|| drop(Reason::L4Truncated))?;
     *frame.view_mut::<Ethernet>(0).ok_or_else(|| drop(Reason::L3Truncated))? =
-        hop.macs.ethernet(<F::Header as lb_common::ip::IpHeader>::ETHER_TYPE);
+        hop.macs.ethernet(F::Header::ETHER_TYPE);
     let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
     count::request(backend, packet.length, packet.is_opening());
     Ok(Verdict::sent(action))

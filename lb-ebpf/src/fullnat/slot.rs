@@ -13,6 +13,7 @@ use crate::{atomic, config, maps::PORT_SLOTS};
 pub struct Slot(*mut PortSlot);
 
 /// Whose a slot is: the flow in the client's direction, and where it goes.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Owner {
     /// The client.
@@ -27,6 +28,21 @@ pub struct Owner {
     pub backend: BackendId,
     /// The service's id.
     pub service: u32,
+}
+
+impl Owner {
+    /// The flow as its client sends it.
+    #[inline(always)]
+    pub const fn key(&self, protocol: u8) -> FlowKey {
+        FlowKey {
+            source: self.client,
+            destination: self.vip,
+            source_port: self.client_port,
+            destination_port: self.vip_port,
+            protocol,
+            _pad: [0; 3],
+        }
+    }
 }
 
 /// What a slot's time says: its state, nanoseconds since it was last used, and its own idle times.
@@ -93,6 +109,23 @@ impl Slot {
                 backend: (&raw const (*self.0).backend).read_volatile(),
                 service: (&raw const (*self.0).service).read_volatile(),
             }
+        }
+    }
+
+    /// The same into a place beside the stack.
+    #[inline(always)]
+    pub fn read_owner(self, to: &mut Owner) {
+        // SAFETY: as in `standing`; `to` is valid for writes.
+        unsafe {
+            put(&raw mut to.client, &address(&raw const (*self.0).client));
+            put(&raw mut to.vip, &address(&raw const (*self.0).vip));
+        }
+        // SAFETY: as in `standing`.
+        unsafe {
+            to.client_port = (&raw const (*self.0).client_port).read_volatile();
+            to.vip_port = (&raw const (*self.0).vip_port).read_volatile();
+            to.backend = (&raw const (*self.0).backend).read_volatile();
+            to.service = (&raw const (*self.0).service).read_volatile();
         }
     }
 

@@ -167,31 +167,70 @@ const NO_PORT: u64 = u64::MAX;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn port_for(hash: u32, is_v6: u32, service: u32) -> u64 {
-    let Some(pool) = super::pool() else { return NO_PORT };
-    let family = (is_v6 & 1) as usize;
-    let addresses = pool.counts[family];
-    let (first, last) = (pool.first_port as u32, pool.last_port as u32);
-    if addresses == 0 || first == 0 || last < first {
-        return NO_PORT;
-    }
     let now = now();
     let mut spare = NO_PORT;
-    let mut probe = Probe::first(hash, addresses, first, last);
+    let mut probe = first_probe(hash, is_v6);
     for _ in 0..PROBES {
-        let number = pool.order[family][(probe.address & 63) as usize] as u32;
-        let index = PortSlot::index(number, probe.port as u16);
-        probe = probe.next(addresses, first, last);
-        match claim_port(index, now, 0) {
-            CLAIMED => return index as u64,
-            GIVES_WAY if spare == NO_PORT => spare = index as u64,
+        let index = index_at(probe, is_v6);
+        if index == NO_PORT {
+            return NO_PORT;
+        }
+        match claim_port(index as u32, now, 0) {
+            CLAIMED => return index,
+            GIVES_WAY if spare == NO_PORT => spare = index,
             _ => {}
         }
+        probe = next_probe(probe, is_v6);
     }
     if spare != NO_PORT && claim_port(spare as u32, now, 1) == CLAIMED {
         count::reason(Reason::PortReclaimed, service);
         return spare;
     }
     NO_PORT
+}
+
+/// Where the search for a flow's port begins, as a number; of an empty pool, anywhere. This and the next two are global functions, so
+/// that the verifier does not follow the search from port to port.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn first_probe(hash: u32, is_v6: u32) -> u64 {
+    let Some(pool) = super::pool() else { return 0 };
+    let (first, last) = (pool.first_port as u32, pool.last_port as u32);
+    packed(Probe::first(hash, pool.counts[(is_v6 & 1) as usize], first, last))
+}
+
+/// Where it goes on.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn next_probe(probe: u64, is_v6: u32) -> u64 {
+    let Some(pool) = super::pool() else { return 0 };
+    let (first, last) = (pool.first_port as u32, pool.last_port as u32);
+    packed(unpacked(probe).next(pool.counts[(is_v6 & 1) as usize], first, last))
+}
+
+/// The index of the slot that it is at; [`NO_PORT`] = the pool has none.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn index_at(probe: u64, is_v6: u32) -> u64 {
+    let Some(pool) = super::pool() else { return NO_PORT };
+    let family = (is_v6 & 1) as usize;
+    let (first, last) = (pool.first_port, pool.last_port);
+    if pool.counts[family] == 0 || first == 0 || last < first {
+        return NO_PORT;
+    }
+    let Probe { address, port } = unpacked(probe);
+    let number = pool.order[family][(address & 63) as usize] as u32;
+    PortSlot::index(number, port as u16) as u64
+}
+
+#[inline(always)]
+const fn packed(probe: Probe) -> u64 {
+    (probe.address as u64) << 32 | probe.port as u64
+}
+
+#[inline(always)]
+const fn unpacked(probe: u64) -> Probe {
+    Probe { address: (probe >> 32) as u32, port: probe as u32 }
 }
 
 const TAKEN: u32 = 0;
@@ -233,15 +272,7 @@ fn forget(index: u32, slot: Slot) {
     }
     for protocol in [protocol::TCP, protocol::UDP] {
         let mut place = MaybeUninit::uninit();
-        let key = FlowKey {
-            source: old.client,
-            destination: old.vip,
-            source_port: old.client_port,
-            destination_port: old.vip_port,
-            protocol,
-            _pad: [0; 3],
-        };
-        let key = pin::key(&mut place, &key);
+        let key = pin::key(&mut place, &old.key(protocol));
         if index_of(key) == Some(index) {
             // An error means that it is gone already.
             let _ = PORT_FLOWS.remove(key);

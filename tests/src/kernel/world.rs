@@ -462,7 +462,13 @@ impl Written {
     }
 
     /// Removes what was written, and all pins.
-    pub fn erase(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+    pub fn erase(&mut self, ebpf: &mut Ebpf, world: &World) -> Result<()> {
+        for address in 0..world.pool.len() as u32 {
+            for port in world.pool_ports.0..=world.pool_ports.1 {
+                let index = PortSlot::index(address, port);
+                array(ebpf, map::PORT_SLOTS).set(index, PortSlot::default(), 0)?;
+            }
+        }
         for index in 0..SERVICE_BUCKETS {
             array(ebpf, map::SERVICE_TABLE).set(index, ServiceBucket::default(), 0)?;
         }
@@ -485,14 +491,6 @@ impl Written {
         clear(&mut hash_map::<NeighbourKey, NeighbourRow>(ebpf, map::NEIGHBOURS))?;
         clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
-        let taken: Vec<u32> = hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS)
-            .iter()
-            .flatten()
-            .map(|(_, index)| index)
-            .collect();
-        for index in taken {
-            array(ebpf, map::PORT_SLOTS).set(index, PortSlot::default(), 0)?;
-        }
         clear(&mut hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS))?;

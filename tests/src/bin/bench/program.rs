@@ -258,7 +258,7 @@ fn subjects() -> Vec<Subject> {
             (Forward::Ipip, false) => 40,
             (Forward::Gue, true) => 32,
             (Forward::Gue, false) => 52,
-            (Forward::Nat | Forward::Dsr, _) => 0,
+            (Forward::Nat | Forward::Dsr | Forward::FullNat, _) => 0,
         };
         for (state, flags) in [("established", flag::ACK), ("syn", flag::SYN)] {
             let packet = request(vip_is_v4, &vip(vip_is_v4, digit), flags);
