@@ -127,6 +127,9 @@ pub struct Kernel {
     written: world::Written,
 }
 
+/// A loaded balancer, or why there is none.
+pub type Shared = OnceLock<Result<Mutex<Kernel>, String>>;
+
 /// What became of one packet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -157,9 +160,14 @@ impl Kernel {
 
     /// The same, loaded in another way: every test of a binary has to want the same.
     pub fn shared_with(options: Options) -> MutexGuard<'static, Kernel> {
+        static KERNEL: Shared = OnceLock::new();
+        Self::shared_in(&KERNEL, options)
+    }
+
+    /// The same for the tests of one file, where files that want different ones are built into one binary.
+    pub fn shared_in(shared: &'static Shared, options: Options) -> MutexGuard<'static, Kernel> {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
-        static KERNEL: OnceLock<Result<Mutex<Kernel>, String>> = OnceLock::new();
-        let loaded = KERNEL.get_or_init(|| match Kernel::load(options) {
+        let loaded = shared.get_or_init(|| match Kernel::load(options) {
             Ok(kernel) => Ok(Mutex::new(kernel)),
             Err(error) => Err(format!("{error:#}")),
         });

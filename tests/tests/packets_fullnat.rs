@@ -8,7 +8,7 @@ use lb_common::{
     be::Be16,
 };
 use lb_tests::kernel::{
-    Delta, Kernel, Options, Outcome, World, action,
+    Delta, Kernel, Options, Outcome, Shared, VERIFIER_LIMIT, World, action,
     bytes::tagged,
     packet::{Packet, Transport, flag},
     world::{CLIENT, NIC, Route, Service, ip},
@@ -28,7 +28,8 @@ const SYN_ACK: u8 = flag::SYN | flag::ACK;
 const FIN: u8 = flag::FIN | flag::ACK;
 
 fn kernel() -> MutexGuard<'static, Kernel> {
-    Kernel::shared_with(Options { fullnat: 2, vlan: true, ..Options::default() })
+    static KERNEL: Shared = Shared::new();
+    Kernel::shared_in(&KERNEL, Options { fullnat: 2, vlan: true, ..Options::default() })
 }
 
 /// TCP (service 1) and UDP (service 2) on port 80 of the VIP; everything goes to the second backend of each.
@@ -161,6 +162,17 @@ fn narrow(kernel: &mut Kernel, ports: u16) {
 }
 
 #[test]
+fn its_program_is_within_the_verifiers_limit() {
+    let kernel = kernel();
+    for (name, program) in [("fullnat", kernel.fullnat()), ("before-fullnat", kernel.balancer())] {
+        let info = program.info().expect("the kernel tells");
+        let verified = info.verified_instruction_count().expect("since Linux 5.16");
+        println!("verified {name} {verified} of {VERIFIER_LIMIT}");
+        assert!(verified < VERIFIER_LIMIT / 10 * 9, "{name}: too near the limit");
+    }
+}
+
+#[test]
 fn connections_go_both_ways_by_one_port() {
     for is_v4 in [true, false] {
         let mut kernel = enter(is_v4);
@@ -198,7 +210,7 @@ fn datagrams_go_both_ways_by_one_port() {
 
 #[test]
 fn datagrams_without_a_checksum_stay_without_one() {
-    let mut kernel = enter(true);
+    let kernel = enter(true);
     let mut frame = udp(true, 40_001).bytes();
     frame[40..42].fill(0);
     let outcome = kernel.run(&frame);
