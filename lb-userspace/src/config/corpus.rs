@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
-            dashboard, cluster, limits, resolver, backend_defaults, services",
+            dashboard, cluster, source_pool, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
     Case(&[(1, "dashboard: 127.0.0.1")], &[
@@ -248,23 +248,20 @@ const CASES: &[Case] = &[
     Case(&[(1, "source_pool: {addresses: [\"fd00::1\"]}"), (5, "    forward: fullnat")], &[
         "5:14: services[0].forward is fullnat, the VIP is IPv4, and source_pool has no such address: add an IPv4 address to `source_pool`",
     ]),
-    Case(&[(1, "source_pool: {addresses: [10.0.0.100]}")], &[
-        "1:1: source_pool has no effect without a service with forward: fullnat: remove it",
-    ]),
     Case(&[(1, "source_pool: {addresses: [10.0.0.11, 192.0.2.10, 127.0.0.1]}"), (5, "    forward: fullnat")], &[
-        "1:26: 10.0.0.11 in source_pool.addresses is a backend of service `web`: write an address of this node's own",
-        "1:26: 192.0.2.10 in source_pool.addresses is the VIP of service `web`: ...",
-        "1:26: 127.0.0.1 in source_pool.addresses is a loopback address: ...",
+        "1:15: 10.0.0.11 in source_pool.addresses is a backend of service `web`: write an address of this node's own",
+        "1:15: 192.0.2.10 in source_pool.addresses is the VIP of service `web`: ...",
+        "1:15: 127.0.0.1 in source_pool.addresses is a loopback address: ...",
     ]),
     Case(&[(1, "source_pool: {addresses: [10.0.0.100, 10.0.0.100/31], ports: 22-3000}"), (5, "    forward: fullnat")], &[
-        "1:26: 10.0.0.100 is in source_pool.addresses twice: remove one of the two",
+        "1:15: 10.0.0.100 is in source_pool.addresses twice: remove one of the two",
         "1:62: port 22 in source_pool.ports is a well-known one: begin with 1024 or more",
     ]),
     Case(&[(1, "source_pool: {addresses: [10.0.1.0/29]}"), (5, "    forward: fullnat")], &[
         "1:1: 4 in limits.source_addresses is too small: source_pool has 8 addresses: write 16 or more, so that changes fit in too",
     ]),
     Case(&[(1, "source_pool: {addresses: [10.0.1.0/24]}"), (5, "    forward: fullnat")], &[
-        "1:26: source_pool.addresses are more than 64 addresses: write fewer, ...",
+        "1:15: source_pool.addresses are more than 64 addresses: write fewer, ...",
     ]),
     Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    fragments: all")], &[
         "6:14: services[0].balance does not go with forward: fullnat: every flow is remembered...",

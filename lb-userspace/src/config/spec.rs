@@ -100,7 +100,7 @@ impl File {
 pub struct SourcePool {
     /// Addresses, and prefixes whose addresses all count: up to 64, of the families that the services have. Better none that this host
     /// itself speaks from: it would use the same ports. Either they are on an interface of this host, or they are routed to it.
-    #[schemars(example = ["10.0.0.100", "10.0.0.104/30", "fd00::100"], length(min = 1, max = 64))]
+    #[schemars(example = ["10.0.0.100", "10.0.0.102/31", "fd00::100"], length(min = 1, max = 64))]
     pub addresses: Vec<Prefix>,
     /// The ports of each address that new flows may have, from 1024 on.
     #[serde(default = "source_ports_default")]
