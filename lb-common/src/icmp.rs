@@ -127,6 +127,18 @@ impl Error {
         Self { mtu, ..Self::of([3, 4], [2, 0]) }
     }
 
+    /// In one word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.types as u64 | (self.mtu as u64) << 32
+    }
+
+    /// From [`Self::word`].
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        Self { types: word as u32, mtu: (word >> 32) as u16 }
+    }
+
     const fn of([a, b]: [u8; 2], [c, d]: [u8; 2]) -> Self {
         Self { types: u32::from_be_bytes([a, b, c, d]), mtu: 0 }
     }

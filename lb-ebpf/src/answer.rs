@@ -79,20 +79,40 @@ fn answer_with<F: Family>(
         count::reason(Reason::IcmpLimited, service);
         return None;
     }
-    let (error, reason) = match answer {
-        Answer::TimeExceeded => (Error::TIME_EXCEEDED, Reason::Ttl),
-        Answer::TooBig => (Error::too_big(verdict.mtu()), Reason::TooBig),
-        Answer::Refusal => (Error::PORT_UNREACHABLE, Reason::Reject),
-        Answer::Prohibited => (Error::PROHIBITED, Reason::NoPort),
-    };
     let from = if verdict.is_of_reply() { vip_of(packet)? } else { packet.flow.destination };
-    become_error::<F>(frame, packet.length, &from, error)?;
-    match answer {
-        Answer::TimeExceeded => count::reason(Reason::TimeExceededSent, service),
-        Answer::TooBig => count::reason(Reason::TooBigSent, service),
-        Answer::Refusal | Answer::Prohibited => {}
+    become_error::<F>(frame, packet.length, &from, Error::of_word(error_of(verdict.word())))?;
+    if answer == Answer::Refusal {
+        return Some(Verdict::answered(Reason::Reject, service));
     }
-    Some(Verdict::answered(reason, service))
+    Some(Verdict::of_word(sent(verdict.word())))
+}
+
+/// The error that a verdict wants, as [`Error::word`]. This and the next one are global functions, so that the verifier follows one way from
+/// here and not one for each kind of answer.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn error_of(verdict: u64) -> u64 {
+    let verdict = Verdict::of_word(verdict);
+    match verdict.wanted_answer() {
+        Some(Answer::TimeExceeded) => Error::TIME_EXCEEDED,
+        Some(Answer::TooBig) => Error::too_big(verdict.mtu()),
+        Some(Answer::Prohibited) => Error::PROHIBITED,
+        Some(Answer::Refusal) | None => Error::PORT_UNREACHABLE,
+    }
+    .word()
+}
+
+/// Counts what has been sent beside its reason, and says what has become of the packet.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sent(verdict: u64) -> u64 {
+    let verdict = Verdict::of_word(verdict);
+    match verdict.wanted_answer() {
+        Some(Answer::TimeExceeded) => count::reason(Reason::TimeExceededSent, verdict.service()),
+        Some(Answer::TooBig) => count::reason(Reason::TooBigSent, verdict.service()),
+        Some(Answer::Refusal | Answer::Prohibited) | None => {}
+    }
+    verdict.answered_as_it_is().word()
 }
 
 /// The VIP that a reply would be sent from.

@@ -27,12 +27,8 @@ pub fn balancer(context: XdpContext) -> u32 {
     if mode != mode::PLAIN {
         trace::begin(context);
     }
-    let mut verdict = decide(context);
-    if fullnat::configured() && verdict.is_fullnat() {
-        fullnat::go(context);
-        verdict = Verdict::drop(Reason::NoProgram, 0);
-    }
-    conclude(context, verdict)
+    let verdict = decide(context);
+    conclude::<true>(context, mode, verdict)
 }
 
 /// Full nat: what [`balancer`] goes on to, and what comes after it there.
@@ -44,20 +40,30 @@ pub fn fullnat(context: XdpContext) -> u32 {
     if config::VLAN.load() != 0 && !vlan::put_back(context) {
         verdict = Verdict::drop(Reason::EncapFailed, verdict.service());
     }
-    conclude(context, verdict)
+    conclude::<false>(context, config::MODE.load(), verdict)
 }
 
-/// Counts a packet, and tells of it.
+/// Counts a packet, and tells of it. What is full nat's looks like a drop that is counted already, so that it costs no other
+/// packet a comparison; with `GOES_ON` it goes there.
 #[inline(always)]
-fn conclude(context: Context, verdict: Verdict) -> u32 {
-    let mode = config::MODE.load();
+fn conclude<const GOES_ON: bool>(context: Context, mode: u32, verdict: Verdict) -> u32 {
+    let mut verdict = verdict;
     if mode != mode::DRY_RUN {
         count::verdict(verdict);
         if verdict.action() == xdp_action::XDP_DROP {
+            if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
+                fullnat::go(context);
+                verdict = Verdict::drop(Reason::NoProgram, 0);
+                count::verdict(verdict);
+            }
             report(context, verdict);
         }
     }
     if mode != mode::PLAIN {
+        if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
+            fullnat::go(context);
+            verdict = Verdict::drop(Reason::NoProgram, 0);
+        }
         trace::end(context, verdict);
     }
     verdict.action()
@@ -133,7 +139,7 @@ fn serve<F: Family>(
 ) -> Result<Verdict, Verdict> {
     const BESIDE: u32 = service_flag::QUIC | service_flag::FULLNAT;
     if config::BESIDE.load() != 0 && service.flags & BESIDE != 0 {
-        let is_fullnat = service.flags & service_flag::FULLNAT != 0;
+        let is_fullnat = fullnat::configured() && service.flags & service_flag::FULLNAT != 0;
         return Err(if is_fullnat { Verdict::fullnat() } else { Verdict::quic() });
     }
     let packet =
@@ -197,15 +203,15 @@ fn finish_served<F: Family>(context: Context, verdict: Verdict) -> Verdict {
         return if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) };
     }
     let verdict = if verdict.is_quoting() { error::packet::<F>(context, verdict) } else { verdict };
-    if fullnat::configured() && verdict.is_fullnat() {
-        return verdict;
-    }
     let verdict =
         if verdict.is_fragment() { fragment::packet::<F>(context, verdict) } else { verdict };
     if config::LIMIT_OPENINGS.load() != 0 && verdict.is_challenge() {
         return challenge::give::<F>(context, verdict);
     }
-    if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
+    if verdict.is_final() || fullnat::configured() && verdict.is_fullnat() {
+        return verdict;
+    }
+    answer::give::<F>(context, verdict)
 }
 
 /// Reads both clocks at one moment; run by the controller, never attached.

@@ -36,11 +36,10 @@ pub fn packet<F: Family>(context: Context) -> Verdict {
     match value {
         Some(address_value::VIP_LOCAL) => for_vip::<F>(context, 1),
         Some(address_value::VIP) => for_vip::<F>(context, 0),
-        Some(address_value::HOST) => Verdict::pass(Reason::Passed),
-        Some(_) if fullnat::configured() => Verdict::fullnat(),
         None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
             reply::packet::<F>(context)
         }
+        Some(value) if value >= address_value::POOL && fullnat::configured() => Verdict::fullnat(),
         _ => Verdict::pass(Reason::Passed),
     }
 }

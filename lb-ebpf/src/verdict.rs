@@ -23,7 +23,7 @@ pub enum Answer {
     /// TCP reset, ICMP port unreachable.
     Refusal = 19,
     /// ICMP: administratively prohibited.
-    Prohibited = 25,
+    Prohibited = 26,
 }
 
 const UNSERVED: u8 = 16;
@@ -32,7 +32,8 @@ const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
 const QUIC: u8 = 24;
-const FULLNAT: u8 = 26;
+/// Its lowest three bits say XDP_DROP, see [`Verdict::fullnat`].
+const FULLNAT: u8 = 25;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -93,9 +94,11 @@ impl Verdict {
         Self::new(QUIC, COUNTED, 0, 0)
     }
 
-    /// Of a service that does full nat, or to an address of its pool: to be looked at by [`crate::fullnat`].
+    /// Of a service that does full nat, or to an address of its pool: to be looked at by [`crate::fullnat`]. Its
+    /// [`Self::action`] is a drop.
     #[inline(always)]
     pub const fn fullnat() -> Self {
+        const { assert!(FULLNAT & 7 == xdp_action::XDP_DROP as u8) };
         Self::new(FULLNAT, COUNTED, 0, 0)
     }
 
@@ -196,6 +199,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn unanswered(self) -> Self {
         Self((self.0 & !0xff) | xdp_action::XDP_DROP as u64)
+    }
+
+    /// The answer that it wanted has been given, and its own reason is counted.
+    #[inline(always)]
+    pub const fn answered_as_it_is(self) -> Self {
+        Self((self.0 & !0xffff_00ff) | xdp_action::XDP_TX as u64)
     }
 
     /// The XDP action of a final verdict.
