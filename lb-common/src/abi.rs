@@ -13,6 +13,7 @@ mod dropped;
 mod few_routes;
 mod flow;
 mod fragment;
+mod fullnat;
 mod handshake;
 mod nexthop;
 mod observe;
@@ -37,6 +38,7 @@ pub use dropped::{DroppedSample, SAMPLE_BYTES};
 pub use few_routes::{FEW, FewRoute, FewRoutes, FewTables};
 pub use flow::{FlowKey, protocol};
 pub use fragment::{FragmentKey, FragmentRow};
+pub use fullnat::{POOL_ADDRESSES, PORTS_PER_ADDRESS, PortSlot, SourcePool};
 pub use handshake::{HANDSHAKE_BUCKETS, HandshakeTimes};
 pub use nexthop::{
     Clock, NEIGHBOUR_WANTED_ANY_INTERFACE, NeighbourKey, NeighbourRow, NeighbourWanted, NextHopRow,
@@ -63,8 +65,8 @@ pub use track::{
     BackendLoad, Policy, RememberedSource, ServiceLoad, SourceKey, algorithm, policy_flag,
 };
 
-/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v6`).
-pub const ABI_VERSION: u32 = 6;
+/// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v7`).
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
@@ -159,6 +161,14 @@ pub mod map {
     pub const CLOCK: &str = "CLOCK";
     /// `LruHashMap<FragmentKey, FragmentRow>`: where the first fragments of packets went. A dry run has its own.
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `Array<SourcePool>`, MMAPABLE, one entry: what full nat sends from.
+    pub const SOURCE_POOL: &str = "SOURCE_POOL";
+    /// `Array<PortSlot>`, MMAPABLE, indexed by [`super::PortSlot::index`]: the flows of full nat by their ports.
+    pub const PORT_SLOTS: &str = "PORT_SLOTS";
+    /// `HashMap<FlowKey, u32>`: the index of each flow's slot. An entry whose slot has another flow says nothing.
+    pub const PORT_FLOWS: &str = "PORT_FLOWS";
+    /// `ProgramArray`, indexed by [`super::mode`]: the program `fullnat` of each copy of the balancer that is in use.
+    pub const PROGRAMS: &str = "PROGRAMS";
     /// `Array<u64>`: by which MAC address clients' packets last came, see [`crate::way_back`].
     pub const WAYS_BACK: &str = "WAYS_BACK";
     /// `Array<Trace>`, MMAPABLE: one entry in a dry run; in a capture one for each CPU. Not pinned.
@@ -177,6 +187,8 @@ pub mod map {
 pub mod program {
     /// The balancer.
     pub const BALANCER: &str = "balancer";
+    /// Full nat, which the balancer goes on to through [`super::map::PROGRAMS`].
+    pub const FULLNAT: &str = "fullnat";
     /// Writes [`super::Clock`]; run by BPF_PROG_TEST_RUN, never attached.
     pub const CLOCK: &str = "clock";
     /// The backend's decapsulator (in the object `decap`).
@@ -203,8 +215,9 @@ pub mod global {
     pub const TRACK: &str = "TRACK";
     /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
     pub const VLAN: &str = "VLAN";
-    /// `u32`: 1 if any service is QUIC's.
-    pub const QUIC: &str = "QUIC";
+    /// `u32`: flags of services whose packets have ways of their own ([`super::service_flag::QUIC`],
+    /// [`super::service_flag::FULLNAT`]), if any service has them.
+    pub const BESIDE: &str = "BESIDE";
     /// `u32`: 1 if any service has more than one port, 2 if any has a prefix of VIPs.
     pub const PORTS: &str = "PORTS";
     /// `u32`: 1 if any service uses gue.
@@ -252,6 +265,7 @@ mod pod {
         Pin,
         Policy,
         PortList,
+        PortSlot,
         ProvenSource,
         QuicId,
         RememberedSource,
@@ -262,6 +276,7 @@ mod pod {
         ServiceLoad,
         ServiceRow,
         Slot,
+        SourcePool,
         SourceRates,
         Trace,
         VerifiedSources,

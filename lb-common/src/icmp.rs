@@ -104,15 +104,51 @@ pub fn is_intact<H: IpHeader>(header: &H, message: Sum, length: u16) -> bool {
     message.plus(pseudo).checksum() == 0
 }
 
-/// An error that lb sends.
+/// An error that lb sends. No enum: a kind without an MTU would leave that undefined, which the compiler then carries about, and the
+/// verifier refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
+pub struct Error {
+    /// Type and code in IPv4, type and code in IPv6.
+    types: u32,
+    mtu: u16,
+}
+
+impl Error {
     /// The hop limit ran out.
-    TimeExceeded,
-    /// The packet does not fit a link of this many bytes (layer 3).
-    TooBig(u16),
+    pub const TIME_EXCEEDED: Self = Self::of([11, 0], [3, 0]);
     /// Nobody serves the port.
-    PortUnreachable,
+    pub const PORT_UNREACHABLE: Self = Self::of([3, 3], [1, 4]);
+    /// Administratively prohibited: there is no room for it (RFC 5508 REQ-8).
+    pub const PROHIBITED: Self = Self::of([3, 13], [1, 1]);
+
+    /// The packet does not fit a link of this many bytes (layer 3).
+    #[inline(always)]
+    pub const fn too_big(mtu: u16) -> Self {
+        Self { mtu, ..Self::of([3, 4], [2, 0]) }
+    }
+
+    /// In one word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.types as u64 | (self.mtu as u64) << 32
+    }
+
+    /// From [`Self::word`].
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        Self { types: word as u32, mtu: (word >> 32) as u16 }
+    }
+
+    const fn of([a, b]: [u8; 2], [c, d]: [u8; 2]) -> Self {
+        Self { types: u32::from_be_bytes([a, b, c, d]), mtu: 0 }
+    }
+
+    /// Type and code in a family.
+    #[inline(always)]
+    const fn type_and_code(self, is_v6: bool) -> (u8, u8) {
+        let [a, b, c, d] = self.types.to_be_bytes();
+        if is_v6 { (c, d) } else { (a, b) }
+    }
 }
 
 /// How much of the packet an error quotes, bytes: an ICMP error has at most 576 bytes (RFC 1812 4.3.2.3), an ICMPv6
@@ -141,16 +177,9 @@ pub fn error_headers<H: IpHeader>(
     const PRECEDENCE: u8 = 0xc0;
     let to = header.source();
     let length = quoted.wrapping_add(Icmpv4Hdr::LENGTH as u16);
-    let (message_type, code, data) = match (H::IS_V6, error) {
-        (false, Error::TimeExceeded) => (11, 0, 0),
-        (false, Error::TooBig(mtu)) => (3, 4, mtu),
-        (false, Error::PortUnreachable) => (3, 3, 0),
-        (true, Error::TimeExceeded) => (3, 0, 0),
-        (true, Error::TooBig(mtu)) => (2, 0, mtu),
-        (true, Error::PortUnreachable) => (1, 4, 0),
-    };
+    let (message_type, code) = error.type_and_code(H::IS_V6);
     // The MTU stands in the last two of four bytes (RFC 1191) or in all four (RFC 4443): the same bytes.
-    let data = Be32::from_host(data as u32).raw();
+    let data = Be32::from_host(error.mtu as u32).raw();
     let mut sum = quote.word(u16::from_ne_bytes([message_type, code])).double(data);
     if H::IS_V6 {
         sum = sum.plus(pseudo_header(from, &to, H::ICMP, length as u32));

@@ -11,6 +11,7 @@ pub mod checksum;
 pub mod encap;
 pub mod fragment;
 pub mod frame;
+pub mod fullnat;
 pub mod gue;
 pub mod handshake;
 pub mod hash;

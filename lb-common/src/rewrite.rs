@@ -1,6 +1,10 @@
 //! What nat and dsr change in a packet, with the checksums brought along incrementally (RFC 1624): a checksum that
 //! arrived wrong leaves wrong.
 
+mod both;
+
+pub use both::{Ends, translate_both, translate_error_both};
+
 use network_types::{icmp::Icmpv4Hdr, udp::UdpHdr};
 
 use crate::{

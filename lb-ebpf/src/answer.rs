@@ -52,14 +52,13 @@ answers! {
 #[inline(always)]
 fn give_as<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     let frame = context.frame();
-    let packet = parse::outline::<F>(&frame)
-        .and_then(|outline| parse::examine_reply::<F>(&frame, &outline).ok());
-    match (verdict.wanted_answer(), packet) {
-        (Some(answer), Some(packet)) => {
-            answer_with::<F>(frame, &packet, answer, verdict).unwrap_or(verdict.unanswered())
-        }
-        _ => verdict.unanswered(),
-    }
+    // One after the other: taken together, fields of what is not there would be carried about, which the verifier refuses.
+    let Some(outline) = parse::outline::<F>(&frame) else { return verdict.unanswered() };
+    let Ok(packet) = parse::examine_reply::<F>(&frame, &outline) else {
+        return verdict.unanswered();
+    };
+    let Some(answer) = verdict.wanted_answer() else { return verdict.unanswered() };
+    answer_with::<F>(frame, &packet, answer, verdict).unwrap_or(verdict.unanswered())
 }
 
 #[inline(always)]
@@ -72,23 +71,48 @@ fn answer_with<F: Family>(
     let service = verdict.service();
     if answer == Answer::Refusal && packet.flow.protocol == protocol::TCP {
         become_reset::<F>(frame, packet)?;
-        return Some(Verdict::answered(Reason::Reject, service));
+        let of_no_flow = verdict.is_counted_as(Reason::NoFlow);
+        let reason = if of_no_flow { Reason::NoFlow } else { Reason::Reject };
+        return Some(Verdict::answered(reason, service));
     }
     if !limit::may_send_icmp() {
         count::reason(Reason::IcmpLimited, service);
         return None;
     }
-    let (error, sent, reason) = match answer {
-        Answer::TimeExceeded => (Error::TimeExceeded, Some(Reason::TimeExceededSent), Reason::Ttl),
-        Answer::TooBig => (Error::TooBig(verdict.mtu()), Some(Reason::TooBigSent), Reason::TooBig),
-        Answer::Refusal => (Error::PortUnreachable, None, Reason::Reject),
-    };
     let from = if verdict.is_of_reply() { vip_of(packet)? } else { packet.flow.destination };
-    become_error::<F>(frame, packet.length, &from, error)?;
-    if let Some(sent) = sent {
-        count::reason(sent, service);
+    become_error::<F>(frame, packet.length, &from, Error::of_word(error_of(verdict.word())))?;
+    if answer == Answer::Refusal {
+        return Some(Verdict::answered(Reason::Reject, service));
     }
-    Some(Verdict::answered(reason, service))
+    Some(Verdict::of_word(sent(verdict.word())))
+}
+
+/// The error that a verdict wants, as [`Error::word`]. This and the next one are global functions, so that the verifier follows one way from
+/// here and not one for each kind of answer.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn error_of(verdict: u64) -> u64 {
+    let verdict = Verdict::of_word(verdict);
+    match verdict.wanted_answer() {
+        Some(Answer::TimeExceeded) => Error::TIME_EXCEEDED,
+        Some(Answer::TooBig) => Error::too_big(verdict.mtu()),
+        Some(Answer::Prohibited) => Error::PROHIBITED,
+        Some(Answer::Refusal) | None => Error::PORT_UNREACHABLE,
+    }
+    .word()
+}
+
+/// Counts what has been sent beside its reason, and says what has become of the packet.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sent(verdict: u64) -> u64 {
+    let verdict = Verdict::of_word(verdict);
+    match verdict.wanted_answer() {
+        Some(Answer::TimeExceeded) => count::reason(Reason::TimeExceededSent, verdict.service()),
+        Some(Answer::TooBig) => count::reason(Reason::TooBigSent, verdict.service()),
+        Some(Answer::Refusal | Answer::Prohibited) | None => {}
+    }
+    verdict.answered_as_it_is().word()
 }
 
 /// The VIP that a reply would be sent from.

@@ -41,9 +41,9 @@ pub static LIMIT_OPENINGS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static TRACK: Global<u32> = Global::new(0);
 
-/// 1 if any service is QUIC's.
+/// Flags of services whose packets have ways of their own, if any service has them.
 #[unsafe(no_mangle)]
-pub static QUIC: Global<u32> = Global::new(0);
+pub static BESIDE: Global<u32> = Global::new(0);
 
 /// 1 if any service uses gue.
 #[unsafe(no_mangle)]

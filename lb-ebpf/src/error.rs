@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::{
-    config, count, forward, maps,
+    config, count, forward, fullnat, maps,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     select, service, sum,
@@ -34,6 +34,9 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
         let quote = quoted::<F>(&frame, &carrier).ok_or_else(of_no_flow)?;
         let flow = quote.flow.reversed();
         let service = service::find_any(&frame, &flow).ok_or_else(of_no_flow)?;
+        if fullnat::configured() && service.flags & service_flag::FULLNAT != 0 {
+            return Err(Verdict::fullnat());
+        }
         let packet = admit::<F>(&frame, &carrier, flow, service)?;
         let backend = select::whereabouts::<F>(&flow, service)?;
         let verdict = forward::error::<F>(frame, &packet, &quote, service, backend)?;
@@ -47,7 +50,7 @@ fn to_backend<F: Family>(context: Context) -> Verdict {
 
 /// The packet that an error quotes, if that was sent from the address the error has come to.
 #[inline(always)]
-fn quoted<F: Family>(frame: &XdpFrame, carrier: &Carrier) -> Option<Quote> {
+pub fn quoted<F: Family>(frame: &XdpFrame, carrier: &Carrier) -> Option<Quote> {
     let icmp = carrier.transport & 0xff;
     let quote = quote::read::<F::Header>(frame, icmp, NETWORK + carrier.length as usize)?;
     if quote.flow.source != carrier.destination {
@@ -73,7 +76,7 @@ fn of_no_flow(vip: &Address) -> Verdict {
 
 /// As [`crate::admit`], but nothing is answered. It is the client of the flow who has to be allowed in, not the router.
 #[inline(always)]
-fn admit<F: Family>(
+pub fn admit<F: Family>(
     frame: &XdpFrame,
     carrier: &Carrier,
     flow: FlowKey,

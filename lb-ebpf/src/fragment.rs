@@ -14,7 +14,7 @@ use lb_common::{
 };
 
 use crate::{
-    config, count, forward, maps,
+    config, count, forward, fullnat, maps,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     select, service,
@@ -58,7 +58,9 @@ fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Ver
     let service = service::find_any(&frame, &flow)
         .ok_or_else(|| of_nobody(&flow.destination, Reason::FragmentDropped))?;
     let drop = |reason| Verdict::drop(reason, service.id);
-    if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
+    // Full nat has no way for fragments.
+    let is_fullnat = fullnat::configured() && service.flags & service_flag::FULLNAT != 0;
+    if is_fullnat || fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
         return Err(drop(Reason::FragmentDropped));
     }
     let mut packet = packet_of::<F>(&frame, fragment).ok_or(drop(Reason::L3Truncated))?;

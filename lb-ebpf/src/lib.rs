@@ -1,5 +1,5 @@
 //! lb's XDP programs, one module a step of the packet path: [`service`], [`admit`], [`select`], [`forward`],
-//! [`nexthop`], [`count`]; what is not for a service goes to [`reply`], [`error`] or [`fragment`]. [`maps`] and [`config`] are what the controller
+//! [`nexthop`], [`count`]; what is not for a service goes to [`reply`], [`error`] or [`fragment`], full nat to a program of its own, [`fullnat`]. [`maps`] and [`config`] are what the controller
 //! writes. What a packet is and what is done to it is decided by the pure functions of lb-common.
 //!
 //! `unsafe` stands only in [`packet`], [`maps`] and the modules that call helpers of the kernel.
@@ -19,6 +19,7 @@ pub mod error;
 pub mod extensions;
 pub mod forward;
 pub mod fragment;
+pub mod fullnat;
 pub mod gue;
 pub mod handshake;
 pub mod limit;

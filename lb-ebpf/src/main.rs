@@ -6,12 +6,12 @@
 use aya_ebpf::{bindings::xdp_action, helpers::generated, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use lb_common::{
-    abi::{Clock, Reason, ServiceRow, mode},
+    abi::{Clock, Reason, ServiceRow, mode, service_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
     parse::{self, Family, NETWORK, Outline, V4, V4Options, V6, V6Extended},
 };
 use lb_ebpf::{
-    admit, answer, challenge, config, count, error, forward, fragment, maps,
+    admit, answer, challenge, config, count, error, forward, fragment, fullnat, maps,
     packet::{Context, XdpFrame},
     quic, sample, select, service, trace, unserved,
     verdict::Verdict,
@@ -28,13 +28,42 @@ pub fn balancer(context: XdpContext) -> u32 {
         trace::begin(context);
     }
     let verdict = decide(context);
+    conclude::<true>(context, mode, verdict)
+}
+
+/// Full nat: what [`balancer`] goes on to, and what comes after it there.
+#[xdp]
+pub fn fullnat(context: XdpContext) -> u32 {
+    // SAFETY: as for `balancer`.
+    let context = unsafe { Context::new(context.ctx) };
+    let mut verdict = fullnat::packet(context);
+    if config::VLAN.load() != 0 && !vlan::put_back(context) {
+        verdict = Verdict::drop(Reason::EncapFailed, verdict.service());
+    }
+    conclude::<false>(context, config::MODE.load(), verdict)
+}
+
+/// Counts a packet, and tells of it. What is full nat's looks like a drop that is counted already, so that it costs no other
+/// packet a comparison; with `GOES_ON` it goes there.
+#[inline(always)]
+fn conclude<const GOES_ON: bool>(context: Context, mode: u32, verdict: Verdict) -> u32 {
+    let mut verdict = verdict;
     if mode != mode::DRY_RUN {
         count::verdict(verdict);
         if verdict.action() == xdp_action::XDP_DROP {
+            if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
+                fullnat::go(context);
+                verdict = Verdict::drop(Reason::NoProgram, 0);
+                count::verdict(verdict);
+            }
             report(context, verdict);
         }
     }
     if mode != mode::PLAIN {
+        if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
+            fullnat::go(context);
+            verdict = Verdict::drop(Reason::NoProgram, 0);
+        }
         trace::end(context, verdict);
     }
     verdict.action()
@@ -56,6 +85,10 @@ fn decide(context: Context) -> Verdict {
     }
     vlan::take_off(context);
     let verdict = decide_untagged(context);
+    // The tags stay off until full nat is through.
+    if fullnat::configured() && verdict.is_fullnat() {
+        return verdict;
+    }
     if vlan::put_back(context) {
         verdict
     } else {
@@ -104,8 +137,10 @@ fn serve<F: Family>(
     outline: &Outline,
     service: &ServiceRow,
 ) -> Result<Verdict, Verdict> {
-    if quic::wanted(service.flags) {
-        return Err(Verdict::quic());
+    const BESIDE: u32 = service_flag::QUIC | service_flag::FULLNAT;
+    if config::BESIDE.load() != 0 && service.flags & BESIDE != 0 {
+        let is_fullnat = fullnat::configured() && service.flags & service_flag::FULLNAT != 0;
+        return Err(if is_fullnat { Verdict::fullnat() } else { Verdict::quic() });
     }
     let packet =
         parse::examine::<F>(&frame, outline).map_err(|reason| Verdict::drop(reason, service.id))?;
@@ -161,7 +196,10 @@ fn finish_served<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     if verdict.is_final() {
         return verdict;
     }
-    if config::QUIC.load() != 0 && verdict.is_quic() {
+    if fullnat::configured() && verdict.is_fullnat() {
+        return verdict;
+    }
+    if quic::configured() && verdict.is_quic() {
         let verdict = quic::packet::<F>(context);
         return if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) };
     }
@@ -171,7 +209,10 @@ fn finish_served<F: Family>(context: Context, verdict: Verdict) -> Verdict {
     if config::LIMIT_OPENINGS.load() != 0 && verdict.is_challenge() {
         return challenge::give::<F>(context, verdict);
     }
-    if verdict.is_final() { verdict } else { answer::give::<F>(context, verdict) }
+    if verdict.is_final() || fullnat::configured() && verdict.is_fullnat() {
+        return verdict;
+    }
+    answer::give::<F>(context, verdict)
 }
 
 /// Reads both clocks at one moment; run by the controller, never attached.

@@ -4,16 +4,16 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use lb_common::abi::{
     Address, BackendCounters, BackendId, BackendLoad, BackendRow, CaptureRecord, CaptureRule,
     CaptureState, Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow,
     HandshakeTimes, ListenRow, NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters,
     OpeningBucket, OpeningRules, OpeningState, PORT_LIST_ENTRIES, PRESENCE_BITS, Pin, Policy,
-    PortEntry, PortList, PrefixKey, Presence, ProvenSource, QuicId, REASONS, RememberedSource,
-    ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceLoad, ServiceRow, Slot,
-    SourceKey, SourceRates, Trace, VerifiedSources,
+    PortEntry, PortList, PortSlot, PrefixKey, Presence, ProvenSource, QuicId, REASONS,
+    RememberedSource, ReplyRow, RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceLoad,
+    ServiceRow, Slot, SourceKey, SourcePool, SourceRates, Trace, VerifiedSources,
 };
 
 use lb_common::quic::Formats;
@@ -171,6 +171,18 @@ pub static WAYS_BACK: Array<u64> = Array::with_max_entries(lb_common::way_back::
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentRow> =
     LruHashMap::with_max_entries(16_384, 0);
+/// What full nat sends from.
+#[map]
+pub static SOURCE_POOL: Array<SourcePool> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Who has which of its ports.
+#[map]
+pub static PORT_SLOTS: Array<PortSlot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Where in `PORT_SLOTS` a client's flow is.
+#[map]
+pub static PORT_FLOWS: HashMap<FlowKey, u32> = HashMap::with_max_entries(1, 0);
+/// The program of full nat, by the mode of the balancer that goes on to it.
+#[map]
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(4, 0);
 /// When the limits of [`crate::limit`] were last used, by their numbers.
 #[map]
 pub static LIMITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(crate::limit::LIMITS, 0);

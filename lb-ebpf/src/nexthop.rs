@@ -53,16 +53,27 @@ pub fn to_backend(frame: &XdpFrame, row: &BackendRow) -> Result<Hop, Reason> {
 pub fn to_client<F: Family>(context: Context, hop: &mut Hop) -> u32 {
     let frame = context.frame();
     let Ok(client) = parse::destination::<F>(&frame) else { return 0 };
-    let (neighbour, ifindex) = match route(&client, hop) {
+    find(context, &client, hop)
+}
+
+/// The same for a client who is not the frame's destination.
+#[inline(never)]
+pub fn to_address(context: Context, client: &Address, hop: &mut Hop) -> u32 {
+    find(context, client, hop)
+}
+
+#[inline(always)]
+fn find(context: Context, client: &Address, hop: &mut Hop) -> u32 {
+    let (neighbour, ifindex) = match route(client, hop) {
         Route::Resolved => return 1,
         Route::Unresolved(neighbour, ifindex) => (neighbour, ifindex),
     };
     let source = hop.macs.source();
-    if ask_or_want(context, &client, &neighbour, ifindex, hop) != 0 {
+    if ask_or_want(context, client, &neighbour, ifindex, hop) != 0 {
         return 1;
     }
     // A client who has just appeared, or whose packets come to this node since a moment: nobody has answered yet.
-    match way_back::look(&client, ifindex) {
+    match way_back::look(client, ifindex) {
         Some(mac) => {
             hop.macs = MacPair::new(mac, source);
             1

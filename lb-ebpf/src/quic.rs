@@ -20,10 +20,16 @@ use crate::{
     verdict::Verdict,
 };
 
+/// Whether any service is QUIC's.
+#[inline(always)]
+pub fn configured() -> bool {
+    config::BESIDE.load() & service_flag::QUIC != 0
+}
+
 /// Whether a service with these flags is QUIC's.
 #[inline(always)]
 pub fn wanted(flags: u32) -> bool {
-    config::QUIC.load() != 0 && flags & service_flag::QUIC != 0
+    configured() && flags & service_flag::QUIC != 0
 }
 
 /// The way of a datagram of QUIC to its backend: beside that of all other packets, which would be longer if both were one.

@@ -2,7 +2,7 @@
 
 use lb_common::abi::{FlowKey, Pin, RememberedSource, SourceKey};
 
-use crate::{maps::SCRATCH, pin};
+use crate::{fullnat::reply::Flow, maps::SCRATCH, pin};
 
 /// What [`crate::track`] and [`crate::persist`] work on, and what [`crate::vlan`] keeps.
 #[repr(C, align(8))]
@@ -18,6 +18,8 @@ pub struct Scratch {
     pub remembered: RememberedSource,
     /// [`lb_common::vlan::Tags`] of the frame in hand; 0 = it came without.
     pub tags: u64,
+    /// What full nat knows of the packet in hand.
+    pub translation: Flow,
 }
 
 impl Scratch {

@@ -55,6 +55,12 @@ pub fn backend<F: Family>(
     Ok(backend)
 }
 
+/// Who has the slot of a new flow that is remembered elsewhere; `NONE` = nobody.
+#[inline(always)]
+pub fn owner<F: Family>(service: &ServiceRow, flow: &FlowKey) -> BackendId {
+    slot_of_flow::<F>(service, flow).map_or(BackendId::NONE, |slot| slot.owner())
+}
+
 /// The backend of a datagram to a QUIC service whose connection id names none.
 #[inline(always)]
 pub fn backend_of_datagram<F: Family>(

@@ -11,7 +11,7 @@ use lb_common::{
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{
-    config, maps, options,
+    config, fullnat, maps, options,
     packet::{Context, XdpFrame},
     ports, reply, service, sum,
     verdict::Verdict,
@@ -64,6 +64,7 @@ fn by_destination<F: Family>(context: Context) -> Verdict {
         None if config::HAVE_NAT.load() != 0 && may_be_reply::<F>(&frame) => {
             Verdict::perhaps_reply()
         }
+        Some(value) if value >= address_value::POOL && fullnat::configured() => Verdict::fullnat(),
         _ => Verdict::pass(Reason::Passed),
     }
 }

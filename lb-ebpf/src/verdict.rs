@@ -22,6 +22,8 @@ pub enum Answer {
     TooBig = 18,
     /// TCP reset, ICMP port unreachable.
     Refusal = 19,
+    /// ICMP: administratively prohibited.
+    Prohibited = 26,
 }
 
 const UNSERVED: u8 = 16;
@@ -30,7 +32,9 @@ const FRAGMENT: u8 = 21;
 const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
 const QUIC: u8 = 24;
-const PERHAPS_REPLY: u8 = 25;
+const PERHAPS_REPLY: u8 = 26;
+/// Its lowest three bits say XDP_DROP, see [`Verdict::fullnat`].
+const FULLNAT: u8 = 25;
 /// The packet is a backend's reply.
 const REPLY: u8 = 0x80;
 const COUNTED: u8 = 0xff;
@@ -95,6 +99,14 @@ impl Verdict {
     #[inline(always)]
     pub const fn quic() -> Self {
         Self::new(QUIC, COUNTED, 0, 0)
+    }
+
+    /// Of a service that does full nat, or to an address of its pool: to be looked at by [`crate::fullnat`]. Its
+    /// [`Self::action`] is a drop.
+    #[inline(always)]
+    pub const fn fullnat() -> Self {
+        const { assert!(FULLNAT & 7 == xdp_action::XDP_DROP as u8) };
+        Self::new(FULLNAT, COUNTED, 0, 0)
     }
 
     /// To be dropped, and answered by [`crate::answer`] if possible. `mtu` is for [`Answer::TooBig`].
@@ -168,6 +180,12 @@ impl Verdict {
         self.0 as u8 == QUIC
     }
 
+    /// Whether this is [`Verdict::fullnat`].
+    #[inline(always)]
+    pub const fn is_fullnat(self) -> bool {
+        self.0 as u8 == FULLNAT
+    }
+
     /// Whether the packet is a backend's reply.
     #[inline(always)]
     pub const fn is_of_reply(self) -> bool {
@@ -180,10 +198,12 @@ impl Verdict {
         const TIME_EXCEEDED: u8 = Answer::TimeExceeded as u8;
         const TOO_BIG: u8 = Answer::TooBig as u8;
         const REFUSAL: u8 = Answer::Refusal as u8;
+        const PROHIBITED: u8 = Answer::Prohibited as u8;
         match self.0 as u8 & !REPLY {
             TIME_EXCEEDED => Some(Answer::TimeExceeded),
             TOO_BIG => Some(Answer::TooBig),
             REFUSAL => Some(Answer::Refusal),
+            PROHIBITED => Some(Answer::Prohibited),
             _ => None,
         }
     }
@@ -192,6 +212,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn unanswered(self) -> Self {
         Self((self.0 & !0xff) | xdp_action::XDP_DROP as u64)
+    }
+
+    /// The answer that it wanted has been given, and its own reason is counted.
+    #[inline(always)]
+    pub const fn answered_as_it_is(self) -> Self {
+        Self((self.0 & !0xffff_00ff) | xdp_action::XDP_TX as u64)
     }
 
     /// The XDP action of a final verdict.
@@ -207,6 +233,12 @@ impl Verdict {
             COUNTED => None,
             reason => Some(reason as u32),
         }
+    }
+
+    /// Whether this is the reason to be counted.
+    #[inline(always)]
+    pub const fn is_counted_as(self, reason: Reason) -> bool {
+        (self.0 >> 8) as u8 == reason as u8
     }
 
     /// From [`Verdict::word`].

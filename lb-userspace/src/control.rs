@@ -21,6 +21,7 @@ mod drain;
 pub mod dry_run;
 mod flows;
 mod forecast;
+mod fullnat;
 mod held;
 mod history;
 mod host;
@@ -257,6 +258,7 @@ struct Node {
     /// Unconfirmed, confirmed.
     pin_counts: [u64; 2],
     counted: connections::Counted,
+    ports: fullnat::Ports,
     tracked: flows::Tracked,
     sweep_due: Instant,
     /// The second in which the slots' phases were last looked at, CLOCK_MONOTONIC.
@@ -627,6 +629,7 @@ impl Node {
             census: Census::default(),
             pin_counts: [0; 2],
             counted: connections::Counted::default(),
+            ports: fullnat::Ports::default(),
             tracked: flows::Tracked::default(),
             sweep_due: Instant::now(),
             kept_at: 0,
@@ -802,6 +805,7 @@ impl Node {
         self.mind_node_name();
         self.keep();
         self.count_connections();
+        self.count_ports();
         self.mind_openings();
         self.sweep_flows();
         self.dataplane.settle_routes();
@@ -907,6 +911,7 @@ fn dataplane_options(
     let backends: usize = config.services.iter().map(|service| service.backends.len()).sum();
     let track = config.services.iter().any(|service| service.tracks());
     let sources = config.services.iter().any(|service| service.remembers_sources());
+    let fullnat = fullnat::wanted(config);
     let entries = |services: u64, backends: u64| services * 2 + backends;
     let entries = entries(config.services.len() as u64, backends as u64)
         .max(entries(limits.services.into(), limits.backends.into()));
@@ -926,6 +931,7 @@ fn dataplane_options(
             flows: if track { limits.flows } else { 1 },
             flows_unconfirmed: if track { limits.flows_unconfirmed } else { 1 },
             sources: if sources { limits.sources } else { 1 },
+            source_addresses: if fullnat { limits.source_addresses } else { 0 },
             allow_prefixes: limits.allow_prefixes,
             deny_prefixes: limits.deny_prefixes,
         },
@@ -937,6 +943,7 @@ fn dataplane_options(
         limit_openings: openings::wanted(config),
         track,
         quic: quic::wanted(config),
+        fullnat,
         ports: ports::wanted(config),
         have_gue: config.services.iter().any(|service| service.forward.is_gue()),
         vlan: config.vlan,

@@ -20,6 +20,7 @@ mod few_routes;
 mod fill;
 mod flows;
 mod foreign;
+mod fullnat;
 mod grace;
 mod layout;
 mod link;
@@ -79,6 +80,7 @@ pub use self::{
     failures::Failures,
     flows::Walk,
     foreign::{OnNic, program_on},
+    fullnat::{Fullnat, Taken},
     grace::grace,
     load::Recipe,
     lock::{Lock, LockError},
@@ -132,6 +134,7 @@ pub struct Dataplane {
     pins_new: Pins,
     connections: Connections,
     flows: Flows,
+    fullnat: Fullnat,
     policies: Table<Policy>,
     service_loads: Table<ServiceLoad>,
     loads: Table<BackendLoad>,
@@ -576,6 +579,11 @@ impl Dataplane {
         }
     }
 
+    /// Full nat.
+    pub fn fullnat(&self) -> &Fullnat {
+        &self.fullnat
+    }
+
     /// Whether the loaded program was loaded with all features that `options` need.
     pub fn has_features(&self, options: &Options) -> bool {
         let loaded = &self.options;
@@ -584,6 +592,7 @@ impl Dataplane {
             && loaded.limit_openings == options.limit_openings
             && (loaded.track || !options.track)
             && (loaded.quic || !options.quic)
+            && (loaded.fullnat || !options.fullnat)
             && (loaded.have_gue || !options.have_gue)
             && loaded.ports >= options.ports
             && loaded.vlan == options.vlan

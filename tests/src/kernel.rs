@@ -25,12 +25,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramError, Xdp},
     util::nr_cpus,
 };
 use lb_common::{
-    abi::{BackendLoad, Clock, FlowKey, Pin, ServiceLoad, Slot, global, map, program},
+    abi::{
+        BackendLoad, Clock, FlowKey, PORTS_PER_ADDRESS, Pin, PortSlot, ServiceLoad, Slot,
+        SourcePool, global, map, mode, program, service_flag,
+    },
     hash::{HashKeys, expand_seed},
 };
 use nix::sched::{CloneFlags, unshare};
@@ -85,6 +88,8 @@ pub struct Options {
     pub gue: bool,
     /// Services may be QUIC's.
     pub quic: bool,
+    /// Addresses that full nat may have; 0 = no service does it.
+    pub fullnat: u32,
     /// Services may have several ports (1), and prefixes of VIPs (2).
     pub ports: u32,
     /// Entries of `SERVICES`.
@@ -108,6 +113,7 @@ impl Default for Options {
             vlan: false,
             gue: false,
             quic: false,
+            fullnat: 0,
             ports: 0,
             services: 64,
             service_buckets: 512,
@@ -121,6 +127,9 @@ pub struct Kernel {
     world: World,
     written: world::Written,
 }
+
+/// A loaded balancer, or why there is none.
+pub type Shared = OnceLock<Result<Mutex<Kernel>, String>>;
 
 /// What became of one packet.
 #[derive(Clone, PartialEq, Eq)]
@@ -152,9 +161,14 @@ impl Kernel {
 
     /// The same, loaded in another way: every test of a binary has to want the same.
     pub fn shared_with(options: Options) -> MutexGuard<'static, Kernel> {
+        static KERNEL: Shared = OnceLock::new();
+        Self::shared_in(&KERNEL, options)
+    }
+
+    /// The same for the tests of one file, where files that want different ones are built into one binary.
+    pub fn shared_in(shared: &'static Shared, options: Options) -> MutexGuard<'static, Kernel> {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (is this root?)");
-        static KERNEL: OnceLock<Result<Mutex<Kernel>, String>> = OnceLock::new();
-        let loaded = KERNEL.get_or_init(|| match Kernel::load(options) {
+        let loaded = shared.get_or_init(|| match Kernel::load(options) {
             Ok(kernel) => Ok(Mutex::new(kernel)),
             Err(error) => Err(format!("{error:#}")),
         });
@@ -172,7 +186,9 @@ impl Kernel {
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
         let (vlan, gue) = (u32::from(options.vlan), u32::from(options.gue));
-        let quic = u32::from(options.quic);
+        let mut beside = if options.quic { service_flag::QUIC } else { 0 };
+        beside |= if options.fullnat > 0 { service_flag::FULLNAT } else { 0 };
+        let slots = (options.fullnat * PORTS_PER_ADDRESS).max(1);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
             .override_global(global::SERVICE_MASK, &mask, true)
@@ -182,7 +198,7 @@ impl Kernel {
             .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
             .override_global(global::HAVE_GUE, &gue, true)
-            .override_global(global::QUIC, &quic, true)
+            .override_global(global::BESIDE, &beside, true)
             .override_global(global::PORTS, &options.ports, true)
             .override_global(global::VLAN, &vlan, true)
             .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
@@ -205,6 +221,8 @@ impl Kernel {
             .map_max_entries(map::CONNECTIONS, options.connections)
             .map_max_entries(map::REASON_COUNTS, options.services * lb_common::abi::REASONS)
             .map_max_entries(map::DENY, 1 << 18)
+            .map_max_entries(map::PORT_SLOTS, slots)
+            .map_max_entries(map::PORT_FLOWS, slots)
             .map_max_entries(map::PINS, options.pins)
             .map_max_entries(map::PINS_NEW, options.pins);
         let mut ebpf =
@@ -212,13 +230,17 @@ impl Kernel {
         for name in [program::BALANCER, program::CLOCK] {
             load_program(&mut ebpf, name)?;
         }
+        if options.fullnat > 0 {
+            load_program(&mut ebpf, program::FULLNAT)?;
+            set_program(&mut ebpf)?;
+        }
         Ok(Self { ebpf, world: World::default(), written: world::Written::default() })
     }
 
     /// Replaces what the maps say by this world. Pins are removed, counters stay.
     pub fn enter(&mut self, world: World) {
         self.reset_limits();
-        self.written.erase(&mut self.ebpf).expect("erasing the last world");
+        self.written.erase(&mut self.ebpf, &self.world).expect("erasing the last world");
         self.written = world::Written::write(&mut self.ebpf, &world).expect("writing a world");
         self.world = world;
     }
@@ -249,6 +271,40 @@ impl Kernel {
     pub fn balancer(&self) -> &Xdp {
         let program = self.ebpf.program(program::BALANCER).expect("it was loaded");
         program.try_into().expect("it is an XDP program")
+    }
+
+    /// The program of full nat.
+    pub fn fullnat(&self) -> &Xdp {
+        let program = self.ebpf.program(program::FULLNAT).expect("it was loaded");
+        program.try_into().expect("it is an XDP program")
+    }
+
+    /// Whether the balancer can go on to full nat.
+    pub fn set_fullnat(&mut self, on: bool) {
+        if on {
+            set_program(&mut self.ebpf).expect("it was loaded");
+            return;
+        }
+        let map = self.ebpf.map_mut(map::PROGRAMS).expect("the program declares it");
+        let mut programs = ProgramArray::try_from(map).expect("its type");
+        programs.clear_index(&mode::PLAIN).expect("it is there");
+    }
+
+    /// The slot of a port of an address of the pool.
+    pub fn port_slot(&mut self, address: u32, port: u16) -> PortSlot {
+        let index = PortSlot::index(address, port);
+        self.array(map::PORT_SLOTS).get(&index, 0).expect("within")
+    }
+
+    /// Replaces it.
+    pub fn set_port_slot(&mut self, address: u32, port: u16, slot: PortSlot) {
+        let index = PortSlot::index(address, port);
+        self.array(map::PORT_SLOTS).set(index, slot, 0).expect("within");
+    }
+
+    /// Replaces what full nat sends from.
+    pub fn set_pool(&mut self, pool: SourcePool) {
+        self.array(map::SOURCE_POOL).set(0, pool, 0).expect("one entry");
     }
 
     /// The same, to be attached.
@@ -381,6 +437,15 @@ pub fn load_object(name: &str, programs: &[&str]) -> Result<Ebpf> {
         load_program(&mut ebpf, program)?;
     }
     Ok(ebpf)
+}
+
+/// Lets the balancer go on to full nat.
+fn set_program(ebpf: &mut Ebpf) -> Result<()> {
+    let program: &Xdp = ebpf.program(program::FULLNAT).context("no full nat")?.try_into()?;
+    let descriptor = program.fd()?.try_clone()?;
+    let map = ebpf.map_mut(map::PROGRAMS).context("no map PROGRAMS")?;
+    ProgramArray::try_from(map)?.set(mode::PLAIN, &descriptor, 0)?;
+    Ok(())
 }
 
 /// Loads a program of an object, with the end of the verifier's log in the error.

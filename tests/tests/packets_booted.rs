@@ -9,6 +9,8 @@ mod errors;
 mod forward;
 #[path = "packets_fragments.rs"]
 mod fragments;
+#[path = "packets_fullnat.rs"]
+mod fullnat;
 #[path = "packets_malformed.rs"]
 mod malformed;
 #[path = "packets_mss.rs"]

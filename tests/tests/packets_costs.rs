@@ -191,6 +191,44 @@ fn measured(kernel: &mut Kernel, gue: &mut Kernel) -> BTreeMap<String, Path> {
     paths
 }
 
+/// The ways of full nat, with its second program.
+fn measured_fullnat(kernel: &mut Kernel) -> BTreeMap<String, Path> {
+    let mut paths = BTreeMap::new();
+    for (mode, is_v4) in [("fullnat4", true), ("fullnat6", false)] {
+        let mut world = world(Forward::FullNat, is_v4, is_v4);
+        let pool = if is_v4 { "10.9.0.1" } else { "fd09::1" };
+        world.services.iter_mut().for_each(|service| service.flags = service_flag::FULLNAT);
+        (world.pool, world.pool_ports) = (vec![(ip(pool), false)], (20_000, 29_999));
+        kernel.enter(world);
+        let interpreter = Interpreter::new(kernel).unwrap();
+        let mut add = |kernel: &mut Kernel, name: &str, frame: &[u8]| {
+            let name = format!("{mode}/{name}");
+            let (outcome, cost) =
+                interpreter.run(frame).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            assert_eq!(outcome, kernel.run(frame), "{name}: interpreter and kernel differ");
+            paths.insert(name, cost.into());
+            outcome.frame
+        };
+        let tcp = |flags| Packet::tcp(client(is_v4), vip(is_v4), flags).bytes();
+        let sent = add(kernel, "syn", &tcp(flag::SYN));
+        let at = if is_v4 { 34 } else { 54 };
+        let port = u16::from_be_bytes([sent[at], sent[at + 1]]);
+        let backend = kernel.world().services[0].backends[1].clone();
+        let from = format!("{}@{}", backend.address, backend.port);
+        let reply = |flags| {
+            let mut reply = Packet::tcp(&from, &format!("{pool}@{port}"), flags);
+            reply.from = backend.mac;
+            reply.bytes()
+        };
+        add(kernel, "reply-syn-ack", &reply(flag::SYN | flag::ACK));
+        kernel.run(&tcp(flag::ACK));
+        add(kernel, "established", &tcp(flag::ACK));
+        add(kernel, "reply", &reply(flag::ACK));
+        add(kernel, "udp", &Packet::udp(client(is_v4), vip(is_v4)).bytes());
+    }
+    paths
+}
+
 fn file() -> PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets_costs.json")
 }
@@ -200,7 +238,9 @@ fn no_way_costs_more_than_it_did() {
     let options = Options { single_nic: true, ..Options::default() };
     let mut kernel = Kernel::shared_with(options);
     let mut gue = Kernel::load(Options { gue: true, ..options }).unwrap();
-    let paths = measured(&mut kernel, &mut gue);
+    let mut paths = measured(&mut kernel, &mut gue);
+    let mut fullnat = Kernel::load(Options { fullnat: 1, ..options }).unwrap();
+    paths.extend(measured_fullnat(&mut fullnat));
     let info = kernel.balancer().info().unwrap();
     let verified_instructions = info.verified_instruction_count().unwrap();
     println!("the verifier looked at {verified_instructions} instructions of 1,000,000");
@@ -250,6 +290,7 @@ fn with_all_features_the_program_keeps_its_distance_from_the_verifiers_limit() {
         vlan: true,
         gue: true,
         quic: true,
+        fullnat: 1,
         single_nic: false,
         ..Options::default()
     };

@@ -100,7 +100,7 @@ fn expected(
         Forward::Ipip => {
             frame = frame.tunnelled(backend.source.expect("a tunnel"), backend.address);
         }
-        Forward::Gue => panic!("has a suite of its own"),
+        Forward::Gue | Forward::FullNat => panic!("has a suite of its own"),
     }
     Expected::answered(frame.bytes(), delta)
 }

@@ -121,7 +121,7 @@ fn forwarded(world: &World, service: u32, request: &Packet, id: u16) -> Vec<Vec<
             };
             fragments(&packet.bytes(), id).iter().map(wrap).collect()
         }
-        Forward::Gue => panic!("has a suite of its own"),
+        Forward::Gue | Forward::FullNat => panic!("has a suite of its own"),
     }
 }
 
@@ -219,7 +219,7 @@ fn atomic_fragments_are_whole_packets() {
         let there = match world.services[1].forward {
             Forward::Nat => atomic(&packet.destined(backend.address, backend.port)),
             Forward::Dsr => atomic(&packet),
-            Forward::Ipip | Forward::Gue => continue,
+            Forward::Ipip | Forward::Gue | Forward::FullNat => continue,
         };
         let frame = atomic(&request);
         let number = world.first_backend(1) + SECOND as u32;

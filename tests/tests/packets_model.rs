@@ -85,7 +85,7 @@ fn millions_of_packets_as_the_model_says() {
 type Test = (&'static str, &'static str);
 
 /// Reasons that no packet of this comparison can meet, why, and the test that reaches them.
-const OUTSIDE: [(&str, &str, Option<Test>); 16] = [
+const OUTSIDE: [(&str, &str, Option<Test>); 20] = [
     (
         "encap_failed",
         "a test run leaves room in front",
@@ -156,6 +156,26 @@ const OUTSIDE: [(&str, &str, Option<Test>); 16] = [
         "quic_fallback",
         "QUIC services are not in the model",
         Some(("packets_quic", "what_has_no_usable_id_follows_its_flow_and_is_counted")),
+    ),
+    (
+        "no_flow",
+        "full nat is not in the model",
+        Some(("packets_fullnat", "segments_of_no_connection_are_answered_by_a_reset")),
+    ),
+    (
+        "no_port",
+        "full nat is not in the model",
+        Some(("packets_fullnat", "f50_exhausted_ports_are_told_and_come_back")),
+    ),
+    (
+        "no_program",
+        "a fault of the controller",
+        Some(("packets_fullnat", "without_its_program_full_nat_is_a_counted_drop")),
+    ),
+    (
+        "port_reclaimed",
+        "full nat is not in the model",
+        Some(("packets_fullnat", "handshakes_that_nobody_answers_give_way_but_not_at_once")),
     ),
     ("bad_tunnel", "a name for `lb decap`; the balancer has no such drop", None),
     ("pinned", "a name for the controller's own count of pins", None),

@@ -73,7 +73,7 @@ fn each_backends_share_of_the_flows_is_its_share_of_the_weights() {
             let moved = match forward {
                 Forward::Ipip if is_v4 => 20,
                 Forward::Ipip => 40,
-                Forward::Gue => panic!("the program was loaded without"),
+                Forward::Gue | Forward::FullNat => panic!("the program was loaded without"),
                 Forward::Nat | Forward::Dsr => 0,
             };
             lab.stream(&mut stream, 0, moved, FLOWS, action::TX).expect("a stream");

@@ -67,6 +67,9 @@ reasons! {
     ServiceRate = 31, "service_rate", true, "A SYN beyond the service's rate limit.";
     SynUnproven = 32, "syn_unproven", true, "A SYN of an unknown client while the SYN-flood stage is engaged, which could not be answered with a challenge.";
     SynProof = 33, "syn_proof", true, "The reset by which a client has answered the SYN-flood stage's challenge: he is let in from now on.";
+    NoFlow = 34, "no_flow", true, "A TCP segment of no connection that full nat knows, or a packet to an address of its pool that answers none; a client is told by a reset.";
+    NoPort = 35, "no_port", true, "A new flow of full nat for which no port was free; the client is told (ICMP administratively prohibited, rate-limited).";
+    NoProgram = 36, "no_program", true, "The program that does full nat is not there: a fault of lb.";
     Echo = 40, "echo", false, "Echo requests to a VIP, answered.";
     Reject = 41, "reject", false, "Packets answered with a reset or port unreachable (on_all_down: reject).";
     PinRefused = 42, "pin_refused", false, "Flows that could not be pinned because the table was full; they follow the base.";
@@ -80,6 +83,7 @@ reasons! {
     IcmpErrorForwarded = 50, "icmp_err_fwd", false, "ICMP errors about balanced flows, sent on to the backend or the client they concern.";
     Uncounted = 51, "uncounted", false, "Connections that could not be counted because the table was full.";
     SynChallenge = 52, "syn_challenge", false, "SYNs of unknown clients answered with a challenge while the SYN-flood stage is engaged.";
+    PortReclaimed = 53, "port_reclaimed", false, "Flows of full nat that nobody had answered and that lost their port to a new one, as none was free.";
     QuicUnknown = 56, "quic_cid_unknown", false, "QUIC packets whose connection id names no backend that can be used; they go where addresses and ports lead.";
     QuicFallback = 57, "quic_fallback", false, "Packets to a QUIC service that are too short or too strange to have a connection id; they go where addresses and ports lead.";
     FlowRefused = 58, "flow_refused", false, "Flows of a service that tracks all of them that could not be remembered, because the table or the service's part of it was full; they follow the ring.";

@@ -30,6 +30,20 @@ pub mod address_value {
     /// An address of this host that is no VIP: every packet to it is passed untouched, and before it could be taken
     /// for a nat reply (a probe's answer comes from a backend's address and port, too).
     pub const HOST: u32 = 3;
+    /// From here on: an address that full nat sends from. Bit 0 says whether it is also local to this host, the bits above which of
+    /// `SOURCE_POOL` it is.
+    pub const POOL: u32 = 0x100;
+
+    /// The value of an address of the pool.
+    pub const fn of_pool(address: u32, is_local: bool) -> u32 {
+        POOL | address << 1 | is_local as u32
+    }
+
+    /// Which address of the pool a value stands for; `None` = none.
+    #[inline(always)]
+    pub const fn pool_address(value: u32) -> Option<u32> {
+        if value & POOL == 0 { None } else { Some((value & (POOL - 1)) >> 1) }
+    }
 }
 
 /// One entry. The last word is written by one 8-byte store: after the address when an entry is added, to [`ServiceEntry::REMOVED`]
@@ -96,6 +110,8 @@ pub enum Forward {
     Ipip = 3,
     /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly.
     Gue = 4,
+    /// Both ends rewritten: the source becomes an address of lb's own, which the backend answers, wherever it is.
+    FullNat = 5,
 }
 
 /// What happens to packets for a service whose backends are all DOWN (administratively drained ones never count).
@@ -143,6 +159,8 @@ pub mod service_flag {
     pub const QUIC: u32 = 1 << 19;
     /// What handshakes offer as maximum segment size is clamped ([`crate::mss`]).
     pub const CLAMP_MSS: u32 = 1 << 20;
+    /// Both ends of its flows are translated ([`crate::fullnat`]).
+    pub const FULLNAT: u32 = 1 << 21;
     /// Every flow is remembered, and its backend chosen by the service's [`super::Policy`] ([`crate::track`]).
     pub const TRACK: u32 = 1 << 24;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
@@ -166,6 +184,7 @@ pub mod service_flag {
             SYN_FLOOD,
             QUIC,
             CLAMP_MSS,
+            FULLNAT,
             TRACK,
         ];
         let (mut seen, mut index) = (0, 0);
@@ -258,8 +277,10 @@ pub struct ServiceRow {
     pub protocol: u8,
     /// [`Forward`] as a number.
     pub forward: u8,
-    /// Idle time after which a confirmed pin may go, seconds (host order); for the controller.
-    pub idle_seconds: u32,
+    /// Idle time after which a confirmed pin may go, or a flow of full nat, seconds (host order).
+    pub idle_seconds: u16,
+    /// The same after FIN or RST.
+    pub closed_seconds: u16,
     /// Number of the list in `DENY`, with [`service_flag::DENY`].
     pub deny_list: u32,
     /// With [`service_flag::BY_SOURCE`]: how much of a client's address counts.

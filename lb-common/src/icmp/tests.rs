@@ -99,9 +99,10 @@ fn error_about<F: Family>(frame: &[u8], from: &str, error: Error) -> Vec<u8> {
 #[test]
 fn errors_are_valid_and_quote_as_much_as_they_may() {
     let cases = [
-        (Error::TimeExceeded, [11, 0], [3, 0], 0),
-        (Error::TooBig(1480), [3, 4], [2, 0], 1480),
-        (Error::PortUnreachable, [3, 3], [1, 4], 0),
+        (Error::TIME_EXCEEDED, [11, 0], [3, 0], 0),
+        (Error::too_big(1480), [3, 4], [2, 0], 1480),
+        (Error::PORT_UNREACHABLE, [3, 3], [1, 4], 0),
+        (Error::PROHIBITED, [3, 13], [1, 1], 0),
     ];
     for (error, v4, v6, mtu) in cases {
         for payload in (0..20).chain([520, 521, 1_172, 1_173, 1_192, 1_440]) {

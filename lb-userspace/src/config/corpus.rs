@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
-            dashboard, cluster, limits, resolver, backend_defaults, services",
+            dashboard, cluster, source_pool, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
     Case(&[(1, "dashboard: 127.0.0.1")], &[
@@ -241,15 +241,41 @@ const CASES: &[Case] = &[
     Case(&[(5, "    forward: nat\n    ring_size: 100")], &[
         "6:16: 100 in services[0].ring_size is out of bounds: write a number from 1021 to 655373",
     ]),
-    // Words.
+    // Full nat.
     Case(&[(5, "    forward: fullnat")], &[
-        "5:14: `fullnat` is not a value of services[0].forward: it is not built: write one of nat, dsr, tunnel",
+        "5:14: services[0].forward is fullnat, and the file does not say what lb is to send from: add `source_pool: {addresses: [10.0.0.100]}` at the top level: ...",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [\"fd00::1\"]}"), (5, "    forward: fullnat")], &[
+        "5:14: services[0].forward is fullnat, the VIP is IPv4, and source_pool has no such address: add an IPv4 address to `source_pool`",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.0.11, 192.0.2.10, 127.0.0.1]}"), (5, "    forward: fullnat")], &[
+        "1:15: 10.0.0.11 in source_pool.addresses is a backend of service `web`: write an address of this node's own",
+        "1:15: 192.0.2.10 in source_pool.addresses is the VIP of service `web`: ...",
+        "1:15: 127.0.0.1 in source_pool.addresses is a loopback address: ...",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.0.100, 10.0.0.100/31], ports: 22-3000}"), (5, "    forward: fullnat")], &[
+        "1:15: 10.0.0.100 is in source_pool.addresses twice: remove one of the two",
+        "1:62: port 22 in source_pool.ports is a well-known one: begin with 1024 or more",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0/29]}"), (5, "    forward: fullnat")], &[
+        "1:1: 4 in limits.source_addresses is too small: source_pool has 8 addresses: write 16 or more, so that changes fit in too",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0/24]}"), (5, "    forward: fullnat")], &[
+        "1:15: source_pool.addresses are more than 64 addresses: write fewer, ...",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    fragments: all")], &[
+        "6:14: services[0].balance does not go with forward: fullnat: every flow is remembered...",
+        "7:16: services[0].fragments does not go with forward: fullnat: ...",
+    ]),
+    // Words.
+    Case(&[(5, "    forward: snat")], &[
+        "5:14: `snat` is not a value of services[0].forward: did you mean `fullnat`? (write one of nat, dsr, tunnel, fullnat)",
     ]),
     Case(&[(5, "    forward: masq")], &[
-        "5:14: `masq` is not a value of services[0].forward: did you mean `nat`? (write one of nat, dsr, tunnel)",
+        "5:14: `masq` is not a value of services[0].forward: did you mean `nat`? (write one of nat, dsr, tunnel, fullnat)",
     ]),
     Case(&[(5, "    forward: tunel\n    encap: vxlan")], &[
-        "5:14: `tunel` is not a value of services[0].forward: did you mean `tunnel`? (write one of nat, dsr, tunnel)",
+        "5:14: `tunel` is not a value of services[0].forward: did you mean `tunnel`? (write one of nat, dsr, tunnel, fullnat)",
         "6:12: `vxlan` is not a value of services[0].encap: it is not built: write one of ipip, gue",
     ]),
     Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: sctp}")], &[

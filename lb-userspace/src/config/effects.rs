@@ -70,6 +70,7 @@ const QUIC_LB: &[(&str, &str)] = &[
 const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
+const POOL: &[(&str, &str)] = &[("source_pool.addresses", "[10.0.0.100]")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 const GUE: &[(&str, &str)] = &[("services[].forward", "tunnel"), ("services[].encap", "gue")];
 
@@ -96,7 +97,15 @@ const ROWS: &[Row] = &[
     ("cluster.listen", CLUSTER, Differs("10.0.9.1:7946", "10.0.9.3:7946")),
     ("cluster.peers", CLUSTER, Differs("[10.0.9.2]", "[10.0.9.2, 10.0.9.3]")),
     ("cluster.secret_file", CLUSTER, Differs("/etc/a", "/etc/b")),
+    (
+        "source_pool",
+        &[],
+        Differs("{addresses: [10.0.0.100]}", "{addresses: [10.0.0.100], ports: 2000-3000}"),
+    ),
+    ("source_pool.addresses", &[], Differs("[10.0.0.100]", "[10.0.0.101]")),
+    ("source_pool.ports", POOL, Differs("2000-3000", "2000-3001")),
     ("limits", &[], Differs("{}", "{services: 5}")),
+    ("limits.source_addresses", &[], Differs("5", "6")),
     ("limits.services", &[], Differs("5", "6")),
     ("limits.backends", &[], Differs("5", "6")),
     ("limits.ring_slots", &[], Differs("500000", "600000")),

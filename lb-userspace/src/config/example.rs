@@ -179,7 +179,7 @@ mod tests {
         let parsed = parse(&source).unwrap_or_else(|errors| panic!("{errors}"));
         for warning in &parsed.warnings {
             // A service is tcp, udp or quic, and this one file has the keys of all.
-            let known = ["services[0].timeouts.udp", "services[0].quic_lb"];
+            let known = ["services[0].timeouts.udp", "services[0].quic_lb", "source_pool"];
             assert!(known.contains(&warning.path.as_str()), "{warning:?}");
         }
 

@@ -34,6 +34,8 @@ pub struct Config {
     pub dashboard: Option<Dashboard>,
     /// The other nodes; `None` = there are none.
     pub cluster: Option<Cluster>,
+    /// What full nat sends from; `None` = no service does full nat.
+    pub source_pool: Option<SourcePool>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// How names of backends are resolved.
@@ -110,6 +112,17 @@ pub struct Cluster {
     pub secret_file: PathBuf,
 }
 
+/// `source_pool:`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SourcePool {
+    /// The addresses, 1..=64 different ones in the order of the file; unicast, and no VIPs.
+    pub addresses: Vec<IpAddr>,
+    /// The first port of new flows, 1024 or more.
+    pub first_port: u16,
+    /// The last one, not before the first.
+    pub last_port: u16,
+}
+
 /// `limits:`, entries; fixed while the data plane is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Limits {
@@ -131,6 +144,8 @@ pub struct Limits {
     pub flows_unconfirmed: u32,
     /// Clients that services with `persistence` remember.
     pub sources: u32,
+    /// Addresses of `source_pool`.
+    pub source_addresses: u32,
     /// `allow` prefixes of all services together.
     pub allow_prefixes: u32,
     /// `deny` prefixes of all services together.
@@ -331,12 +346,19 @@ pub enum Forward {
         /// The backends' UDP port.
         port: u16,
     },
+    /// Source and destination rewritten; VIP and backends of one family.
+    FullNat,
 }
 
 impl Forward {
     /// `forward: tunnel`
     pub fn is_tunnel(self) -> bool {
         self == Self::Ipip || self.is_gue()
+    }
+
+    /// Whether what backends answer passes lb.
+    pub fn sees_replies(self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
     }
 
     /// `encap: gue`

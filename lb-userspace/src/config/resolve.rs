@@ -3,17 +3,20 @@
 mod check;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZero,
     sync::Arc,
     time::Duration,
 };
 
+use ipnet::IpNet;
+use lb_common::abi::POOL_ADDRESSES;
+
 use super::{
     model::{
         Backend, BackendsFrom, Burst, Cluster, Config, Dashboard, Forward, Limits, Listen, Observe,
-        OnError, Origin, Persistence, PrefixFile, QuicLb, RateLimit, Resolver, Service, SynFlood,
-        Timeouts, Timing, Track, Tracked,
+        OnError, Origin, Persistence, PrefixFile, QuicLb, RateLimit, Resolver, Service, SourcePool,
+        SynFlood, Timeouts, Timing, Track, Tracked,
     },
     spec::{self, BackendSettings},
     tracks,
@@ -52,6 +55,7 @@ pub fn config(file: &spec::File) -> Config {
         metrics: file.metrics.map(|at| SocketAddr::new(at.address, at.port.unwrap_or_default())),
         dashboard: file.dashboard.as_ref().map(dashboard),
         cluster: file.cluster.as_ref().map(cluster),
+        source_pool: file.source_pool.as_ref().map(source_pool),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,
@@ -62,6 +66,7 @@ pub fn config(file: &spec::File) -> Config {
             flows: limits.flows,
             flows_unconfirmed: limits.flows_unconfirmed,
             sources: limits.sources,
+            source_addresses: limits.source_addresses,
             allow_prefixes: limits.allow_prefixes,
             deny_prefixes: limits.deny_prefixes,
         },
@@ -72,6 +77,31 @@ pub fn config(file: &spec::File) -> Config {
             max_ttl: file.resolver.max_ttl.0,
         },
         services,
+    }
+}
+
+fn source_pool(pool: &spec::SourcePool) -> SourcePool {
+    // One more than there may be is enough for the rules to see that there are too many.
+    let addresses = pool.addresses.iter().flat_map(|prefix| all_of(&prefix.0));
+    let (first_port, last_port) = match pool.ports {
+        Ports::Range(first, last) => (first, last),
+        Ports::Any => (1_024, u16::MAX),
+    };
+    let addresses = addresses.take(POOL_ADDRESSES + 1).collect();
+    SourcePool { addresses, first_port, last_port }
+}
+
+/// Every address of a prefix, its first and last ones, too: nobody broadcasts there.
+fn all_of(prefix: &IpNet) -> Box<dyn Iterator<Item = IpAddr>> {
+    match prefix {
+        IpNet::V4(net) => {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            Box::new((first..=last).map(|address| Ipv4Addr::from(address).into()))
+        }
+        IpNet::V6(net) => {
+            let (first, last) = (u128::from(net.network()), u128::from(net.broadcast()));
+            Box::new((first..=last).map(|address| Ipv6Addr::from(address).into()))
+        }
     }
 }
 
@@ -128,6 +158,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         forward: match service.forward {
             spec::Forward::Nat => Forward::Nat,
             spec::Forward::Dsr => Forward::Dsr,
+            spec::Forward::Fullnat => Forward::FullNat,
             spec::Forward::Tunnel => match service.encap {
                 Some(spec::Encap::Gue) => Forward::Gue {
                     port: service.gue_port.map_or(lb_common::gue::PORT, NonZero::get),
@@ -166,7 +197,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         on_marked_down: service.on_marked_down,
         window: service.window.0,
         timeouts: Timeouts {
-            tcp: service.timeouts.tcp.0,
+            tcp: service.timeouts.tcp.map_or(default_idle(service.forward), |time| time.0),
             tcpfin: service.timeouts.tcpfin.0,
             udp: service.timeouts.udp.0,
         },
@@ -192,6 +223,15 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
     }
 }
 
+/// How long an idle TCP flow is remembered unless the file says otherwise: in full nat its connection ends with it, and RFC 5382
+/// (REQ-5) asks for two hours and four minutes.
+const fn default_idle(forward: spec::Forward) -> Duration {
+    match forward {
+        spec::Forward::Fullnat => Duration::from_secs(7_440),
+        spec::Forward::Nat | spec::Forward::Dsr | spec::Forward::Tunnel => Duration::from_secs(900),
+    }
+}
+
 fn prefix_file(path: &FilePath) -> PrefixFile {
     PrefixFile { path: path.0.as_str().into(), prefixes: None }
 }
@@ -204,7 +244,9 @@ fn observe(observe: &spec::Observe, forward: spec::Forward) -> Observe {
         interval: observe.interval.0,
         on_error: observe.on_error.unwrap_or(match forward {
             spec::Forward::Nat => OnError::MarkDown,
-            spec::Forward::Dsr | spec::Forward::Tunnel => OnError::SuddenDeath,
+            spec::Forward::Dsr | spec::Forward::Tunnel | spec::Forward::Fullnat => {
+                OnError::SuddenDeath
+            }
         }),
         base_ejection: observe.base_ejection.0,
         max_ejection: observe.max_ejection.0,

@@ -7,6 +7,7 @@ mod checks;
 mod cluster;
 mod dashboard;
 mod discovery;
+mod fullnat;
 mod limits;
 mod listen;
 mod roles;
@@ -77,7 +78,7 @@ pub use self::{addresses::refuse, discovery::listed};
 type Judge = fn(&Context<'_>, &mut Findings<'_>);
 
 /// All rules, in the order in which what they find about one place is told.
-const JUDGES: [Judge; 11] = [
+const JUDGES: [Judge; 12] = [
     services::judge,
     checks::judge,
     listen::judge,
@@ -89,6 +90,7 @@ const JUDGES: [Judge; 11] = [
     timing::judge,
     limits::judge,
     balance::judge,
+    fullnat::judge,
 ];
 
 /// From so many services on, each judge has a thread of its own.

@@ -55,6 +55,8 @@ pub struct File {
     pub dashboard: Option<Dashboard>,
     /// The other nodes that balance the same services, with which this one keeps in step. Without it a node goes by itself.
     pub cluster: Option<Cluster>,
+    /// What services with `forward: fullnat` send from: addresses that are lb's alone, and that the backends' answers come back to.
+    pub source_pool: Option<SourcePool>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,
@@ -90,6 +92,24 @@ impl File {
         }
         Ok((file, indices))
     }
+}
+
+/// What full nat sends from. Each flow has a port of one of the addresses; a node of a cluster has addresses of its own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourcePool {
+    /// Addresses, and prefixes whose addresses all count: up to 64, of the families that the services have. Better none that this host
+    /// itself speaks from: it would use the same ports. Either they are on an interface of this host, or they are routed to it.
+    #[schemars(example = ["10.0.0.100", "10.0.0.102/31", "fd00::100"], length(min = 1, max = 64))]
+    pub addresses: Vec<Prefix>,
+    /// The ports of each address that new flows may have, from 1024 on.
+    #[serde(default = "source_ports_default")]
+    #[schemars(example = "1024-65535")]
+    pub ports: Ports,
+}
+
+fn source_ports_default() -> Ports {
+    Ports::Range(1_024, u16::MAX)
 }
 
 /// The dashboard in the browser.
@@ -192,6 +212,9 @@ pub struct Limits {
     /// Clients that services with `persistence` and a time-out remember; about 90 bytes each, allocated once a service does.
     #[schemars(range(min = 1_024, max = 16_777_216))]
     pub sources: u32,
+    /// Addresses of `source_pool`, those on their way out counted; about 13 MB each, allocated once a service does full nat.
+    #[schemars(range(min = 1, max = 64))]
+    pub source_addresses: u32,
     /// `allow` prefixes of all services together, those in files counted.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub allow_prefixes: u32,
@@ -212,6 +235,7 @@ impl Default for Limits {
             flows: 262_144,
             flows_unconfirmed: 65_536,
             sources: 262_144,
+            source_addresses: 4,
             allow_prefixes: 65_536,
             deny_prefixes: 262_144,
         }
@@ -265,6 +289,8 @@ pub struct Service {
     /// How packets reach the backends. `nat`: the destination is rewritten, and the answers come back through lb.
     /// `dsr`: only the MAC address is rewritten; backends are on the same link, have the VIP, and answer the client
     /// directly. `tunnel`: encapsulated; backends may be anywhere, have the VIP, and answer the client directly.
+    /// `fullnat`: the source is rewritten, too, to an address of `source_pool`; backends may be anywhere, need no VIP and no route
+    /// through lb, and do not see the clients' addresses.
     #[schemars(example = Forward::Tunnel)]
     pub forward: Forward,
     /// The tunnel; needed with `forward: tunnel` and only there; IPv4 and IPv6 are mixed as needed. `ipip` is RFC 2003 and RFC
@@ -561,6 +587,8 @@ pub enum Forward {
     Dsr,
     /// Encapsulated.
     Tunnel,
+    /// Source and destination rewritten.
+    Fullnat,
 }
 
 /// `encap:`
@@ -577,9 +605,12 @@ pub enum Encap {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// A TCP flow, idle for so long while rings change, is forgotten.
-    pub tcp: Period,
-    /// The same after FIN or RST.
+    /// A TCP flow, idle for so long while rings change, is forgotten; in fullnat always, and there it is 124m (RFC 5382) if nothing
+    /// is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "15m"))]
+    pub tcp: Option<Period>,
+    /// The same after FIN or RST; in fullnat, after both FINs: the time for which nobody else gets the port.
     pub tcpfin: Period,
     /// The same for UDP.
     pub udp: Period,
@@ -588,7 +619,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let minutes = |minutes: u64| Period(std::time::Duration::from_secs(60 * minutes));
-        Self { tcp: minutes(15), tcpfin: minutes(2), udp: minutes(5) }
+        Self { tcp: None, tcpfin: minutes(2), udp: minutes(5) }
     }
 }
 

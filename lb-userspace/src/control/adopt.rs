@@ -263,6 +263,8 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         },
         forward: if row.forward == lb_common::abi::Forward::Nat as u8 {
             model::Forward::Nat
+        } else if row.forward == lb_common::abi::Forward::FullNat as u8 {
+            model::Forward::FullNat
         } else {
             model::Forward::Dsr
         },
@@ -299,7 +301,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         window: Duration::from_secs(300),
         timeouts: model::Timeouts {
             tcp: Duration::from_secs(row.idle_seconds as u64),
-            tcpfin: Duration::from_secs(120),
+            tcpfin: Duration::from_secs(row.closed_seconds as u64),
             udp: Duration::from_secs(row.idle_seconds as u64),
         },
         ring_size: Some(row.slots),

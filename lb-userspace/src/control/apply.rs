@@ -299,7 +299,8 @@ impl Node {
             port: Be16::from_host(service.key.port),
             protocol: service.key.protocol,
             forward: forward(service.spec.forward) as u8,
-            idle_seconds: service.idle_seconds() as u32,
+            idle_seconds: service.idle_seconds() as u16,
+            closed_seconds: service.spec.timeouts.tcpfin.as_secs() as u16,
             prefix: service.by_source.unwrap_or_default(),
             old_prefix: service.old_by_source.unwrap_or_default(),
         };
@@ -380,6 +381,7 @@ impl Node {
             .iter()
             .map(|entry| (entry.address, address_value::HOST))
             .collect();
+        wanted.extend(self.ports.entries(|address| self.snapshot.is_local(address)));
         let mut prefixes = BTreeMap::new();
         for service in &self.services {
             for vip in service.spec.listen.addresses() {
@@ -582,6 +584,9 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     if service.spec.tracks() {
         flags |= service_flag::TRACK;
     }
+    if service.spec.forward == model::Forward::FullNat {
+        flags |= service_flag::FULLNAT;
+    }
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {
             model::OnAllDown::Reject => service_flag::REJECT,
@@ -590,7 +595,7 @@ pub(super) fn service_flags(service: &Service) -> u32 {
         // Drained or weightless backends that work keep the flows they have.
         let alive =
             service.backends.iter().map(Backend::candidate).any(|b| b.works() && !b.is_out());
-        if alive && service.stateful() {
+        if alive && service.spec.listen.protocol.has_openings() {
             flags |= service_flag::NEW_ONLY;
         }
     }
@@ -706,6 +711,7 @@ fn forward(forward: model::Forward) -> lb_common::abi::Forward {
         model::Forward::Dsr => lb_common::abi::Forward::Dsr,
         model::Forward::Ipip => lb_common::abi::Forward::Ipip,
         model::Forward::Gue { .. } => lb_common::abi::Forward::Gue,
+        model::Forward::FullNat => lb_common::abi::Forward::FullNat,
     }
 }
 

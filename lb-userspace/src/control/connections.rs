@@ -131,6 +131,9 @@ impl Node {
         if let Some(tracked) = self.tracked_connections_of(service, backend) {
             return Some(tracked);
         }
+        if let Some(translated) = self.translated_connections_of(service, backend) {
+            return Some(translated);
+        }
         let service = &self.services[service];
         let (_, refused) = self.counted.refused.get(&service.id)?;
         let idle = Duration::from_secs(service.idle_seconds());

@@ -136,7 +136,7 @@ impl Node {
 
     /// Whether a tracked flow or a remembered client names a backend.
     pub(super) fn is_tracked(&self, id: BackendId) -> bool {
-        self.tracks_anything() && self.tracked.names(id)
+        self.has_ports(id) || self.tracks_anything() && self.tracked.names(id)
     }
 
     fn begin_pass(&mut self) {

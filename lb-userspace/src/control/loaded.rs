@@ -132,9 +132,9 @@ pub struct Service {
 
 impl Service {
     /// Whether flows of slots whose owner changes are pinned (UDP has no opening packet: each packet follows its slot's owner at
-    /// once).
+    /// once; full nat knows each flow's backend by itself).
     pub fn stateful(&self) -> bool {
-        self.spec.listen.protocol.has_openings()
+        self.spec.listen.protocol.has_openings() && self.spec.forward != model::Forward::FullNat
     }
 
     /// How much of the client's address alone the file wants the ring to be asked by.
@@ -144,7 +144,7 @@ impl Service {
 
     /// Whether open flows stay where they are when slots change hands.
     pub fn keeps_flows(&self) -> bool {
-        self.stateful() || self.spec.tracks()
+        self.stateful() || self.spec.tracks() || self.spec.forward == model::Forward::FullNat
     }
 
     /// Slots that are not settled.

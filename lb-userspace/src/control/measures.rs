@@ -77,10 +77,11 @@ impl Node {
             ("flows_unconfirmed", (unconfirmed, sizes.flows_unconfirmed.into())),
             ("sources", (sources, sizes.sources.into())),
         ];
+        let ports = self.ports.fill().map(|fill| ("source_ports", fill));
         // One entry: no service has the feature.
         let tables =
             tables.into_iter().filter(|(_, (_, capacity)): &(_, (u64, u64))| *capacity > 1);
         let named = |(map, (entries, capacity))| MapFill { map, entries, capacity };
-        own.into_iter().chain(tables).chain(fixed).map(named).collect()
+        own.into_iter().chain(tables).chain(ports).chain(fixed).map(named).collect()
     }
 }

@@ -199,7 +199,7 @@ impl Node {
     }
 
     fn publish_routes(&mut self) {
-        if !self.services.iter().any(|service| service.spec.forward == model::Forward::Nat) {
+        if !self.services.iter().any(|service| service.spec.forward.sees_replies()) {
             return;
         }
         let routes = self
@@ -266,7 +266,7 @@ impl Node {
             .filter_map(|backend| self.snapshot.resolve(backend.spec.address))
             .map(|path| (path.ifindex, path.next_hop))
             .collect();
-        if self.services.iter().any(|service| service.spec.forward == model::Forward::Nat) {
+        if self.services.iter().any(|service| service.spec.forward.sees_replies()) {
             used.extend(
                 self.snapshot
                     .routes

@@ -166,6 +166,7 @@ impl Node {
         self.record_head();
         let mut changes = self.change_interfaces(&config);
         self.load_features(&config)?;
+        self.apply_pool(&config)?;
         let places: HashMap<ListenKey, usize> = config
             .services
             .iter()

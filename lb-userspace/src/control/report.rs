@@ -242,11 +242,12 @@ impl Node {
             let mut backends = Vec::new();
             let ids: Vec<u32> = service.backends.iter().map(|backend| backend.id.0).collect();
             let counters = self.dataplane.backend_counters(&ids)?;
-            let mut handshakes =
-                match service.spec.forward == model::Forward::Nat && service.stateful() {
-                    true => self.dataplane.handshakes(&ids)?.into_iter(),
-                    false => Vec::new().into_iter(),
-                };
+            let mut handshakes = match service.spec.forward.sees_replies()
+                && service.spec.listen.protocol.has_openings()
+            {
+                true => self.dataplane.handshakes(&ids)?.into_iter(),
+                false => Vec::new().into_iter(),
+            };
             for (backend, counters) in service.backends.iter().zip(counters) {
                 let counters = counters_of(&counters);
                 add(&mut total, &counters);
@@ -491,6 +492,7 @@ fn forward_name(forward: model::Forward) -> &'static str {
         model::Forward::Dsr => "dsr",
         model::Forward::Ipip => "tunnel",
         model::Forward::Gue { .. } => "gue",
+        model::Forward::FullNat => "fullnat",
     }
 }
 

@@ -95,7 +95,10 @@ impl Dataplane {
         match self.capture.take() {
             None => Ok(()),
             // The copy is dropped when no NIC has it any more.
-            Some(_copy) => self.put_on_all(),
+            Some(_copy) => {
+                self.put_on_all()?;
+                self.fullnat.forget(mode::CAPTURE)
+            }
         }
     }
 

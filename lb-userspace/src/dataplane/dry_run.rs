@@ -44,12 +44,12 @@ pub struct Overlay {
 impl DryRun {
     /// Loads the copy. It remembers fragments for itself, so that the later ones of a packet find their first.
     pub fn load(recipe: &Recipe) -> Result<Self, LoadError> {
-        Self::load_with(recipe, &[map::FRAGMENTS])
+        Self::load_with(recipe, &[map::FRAGMENTS, map::PROGRAMS])
     }
 
     /// Loads a copy with rings, services and backends of its own, which [`Self::lay`] fills.
     pub fn load_what_if(recipe: &Recipe) -> Result<Self, LoadError> {
-        let own = [map::FRAGMENTS, map::ARENA, map::SERVICES, map::BACKENDS];
+        let own = [map::FRAGMENTS, map::PROGRAMS, map::ARENA, map::SERVICES, map::BACKENDS];
         let mut copy = Self::load_with(recipe, &own)?;
         copy.own = Some(Own {
             arena: load::mapped(&mut copy.ebpf, map::ARENA)?,

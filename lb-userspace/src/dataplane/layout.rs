@@ -18,12 +18,16 @@ pub(super) const ROUTES: u32 = 1024;
 /// On-link neighbours mirrored at most.
 pub(super) const NEIGHBOURS: u32 = 16_384;
 
+/// Copies of the balancer, by their modes.
+const PROGRAMS: u32 = 4;
+
 /// Packets in fragments remembered at most.
 const FRAGMENTS: u32 = 16_384;
 
 /// Tables of features: one entry while no service has the feature, and then no program that uses them, so that they can be
 /// replaced by larger ones at any time.
-pub(super) const OF_FEATURES: [&str; 3] = [map::FLOWS, map::FLOWS_NEW, map::SOURCES];
+pub(super) const OF_FEATURES: [&str; 5] =
+    [map::FLOWS, map::FLOWS_NEW, map::SOURCES, map::PORT_SLOTS, map::PORT_FLOWS];
 
 /// One map as the program wants it.
 pub(super) struct Wanted {
@@ -92,6 +96,15 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             sizes.sources,
             Some("sources"),
         ),
+        array(map::SOURCE_POOL, size_of::<abi::SourcePool>(), 1, None),
+        array(
+            map::PORT_SLOTS,
+            size_of::<abi::PortSlot>(),
+            sizes.port_slots(),
+            Some("source_addresses"),
+        ),
+        hash(map::PORT_FLOWS, flow, 4, sizes.port_slots(), Some("source_addresses")),
+        map(map::PROGRAMS, MapType::ProgramArray, 4, 4, 0, PROGRAMS, None),
         array(map::POLICIES, size_of::<abi::Policy>(), sizes.services, Some("services")),
         array(map::SERVICE_LOADS, size_of::<abi::ServiceLoad>(), sizes.services, Some("services")),
         array(map::LOADS, size_of::<abi::BackendLoad>(), sizes.backends, Some("backends")),

@@ -10,7 +10,7 @@ use aya::{
     maps::{Map, MapData, RingBuf},
     programs::{ProgramError, Xdp},
 };
-use lb_common::abi::{REASONS, global, map, mode, program};
+use lb_common::abi::{REASONS, global, map, mode, program, service_flag};
 
 use super::{
     Dataplane, Failures, LoadError, Options, Samples, Sizes, Wanted,
@@ -20,6 +20,7 @@ use super::{
     error::chain,
     few_routes::Few,
     flows::Flows,
+    fullnat::Fullnat,
     layout,
     mapped::{Row, Table, Words},
     openings::Openings,
@@ -74,6 +75,7 @@ impl Dataplane {
             pins_new: pins(&mut ebpf, map::PINS_NEW)?,
             connections: connections(&mut ebpf)?,
             flows: Flows::of(&mut ebpf)?,
+            fullnat: Fullnat::of(&mut ebpf)?,
             policies: mapped(&mut ebpf, map::POLICIES)?,
             service_loads: mapped(&mut ebpf, map::SERVICE_LOADS)?,
             loads: mapped(&mut ebpf, map::LOADS)?,
@@ -112,6 +114,7 @@ impl Dataplane {
         let wanted = Sizes {
             flows: self.sizes.flows.max(options.sizes.flows),
             flows_unconfirmed: self.sizes.flows_unconfirmed.max(options.sizes.flows_unconfirmed),
+            source_addresses: self.sizes.source_addresses.max(options.sizes.source_addresses),
             sources: self.sizes.sources.max(options.sizes.sources),
             ..self.sizes
         };
@@ -121,6 +124,7 @@ impl Dataplane {
         pinned::make_room(&maps, &layout)?;
         self.ebpf = load(&maps, options, &wanted)?;
         self.flows = Flows::of(&mut self.ebpf)?;
+        self.fullnat = Fullnat::of(&mut self.ebpf)?;
         self.sizes = wanted;
         self.options = options.clone();
         if self.logger.is_some() {
@@ -146,6 +150,7 @@ impl Dataplane {
                 "flows_unconfirmed",
             ),
             (map::SOURCES, found.sources, wanted.sources, "sources"),
+            (map::PORT_SLOTS, found.port_slots(), wanted.port_slots(), "source_addresses"),
         ];
         match tables.into_iter().find(|(_, found, wanted, _)| *found > 1 && wanted > found) {
             Some((name, found, wanted, limit)) => {
@@ -188,16 +193,24 @@ pub(super) fn load_copy(recipe: &Recipe, variant: &Variant<'_>) -> Result<Ebpf, 
     let Recipe { maps, options, sizes } = recipe;
     let quiet = Options { log_level: 0, ..options.clone() };
     let mut ebpf = load_object(maps, &quiet, sizes, variant)?;
-    load_program(&mut ebpf, program::BALANCER, &options.run_dir)?;
+    load_balancer(&mut ebpf, &quiet, variant.mode)?;
     Ok(ebpf)
+}
+
+/// The balancer of an object, and what it goes on to.
+fn load_balancer(ebpf: &mut Ebpf, options: &Options, mode: u32) -> Result<(), LoadError> {
+    if options.fullnat {
+        load_program(ebpf, program::FULLNAT, &options.run_dir)?;
+        super::fullnat::let_in(ebpf, mode)?;
+    }
+    load_program(ebpf, program::BALANCER, &options.run_dir)
 }
 
 /// Object and programs.
 fn load(maps: &Path, options: &Options, sizes: &Sizes) -> Result<Ebpf, LoadError> {
     let mut ebpf = load_object(maps, options, sizes, &PLAIN)?;
-    for name in [program::BALANCER, program::CLOCK] {
-        load_program(&mut ebpf, name, &options.run_dir)?;
-    }
+    load_balancer(&mut ebpf, options, PLAIN.mode)?;
+    load_program(&mut ebpf, program::CLOCK, &options.run_dir)?;
     Ok(ebpf)
 }
 
@@ -218,7 +231,9 @@ fn load_object(
     let limit_openings = flag(options.limit_openings);
     let (observe, track, vlan) = (flag(options.observe), flag(options.track), flag(options.vlan));
     let level = options.log_level;
-    let (have_gue, quic) = (flag(options.have_gue), flag(options.quic));
+    let have_gue = flag(options.have_gue);
+    let mut beside = if options.quic { service_flag::QUIC } else { 0 };
+    beside |= if options.fullnat { service_flag::FULLNAT } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::HASH_KEYS, &options.hash_keys, true)
@@ -231,7 +246,7 @@ fn load_object(
         .override_global(global::TRACK, &track, true)
         .override_global(global::PORTS, &options.ports, true)
         .override_global(global::HAVE_GUE, &have_gue, true)
-        .override_global(global::QUIC, &quic, true)
+        .override_global(global::BESIDE, &beside, true)
         .override_global(global::VLAN, &vlan, true)
         .override_global(global::MODE, &variant.mode, true)
         .override_global("AYA_LOG_LEVEL", &level, false);

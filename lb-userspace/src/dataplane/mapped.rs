@@ -15,8 +15,8 @@ use std::{
 use aya::{Pod, maps::MapData};
 use lb_common::abi::{
     BackendLoad, BackendRow, CaptureRule, CookieKeys, FewTables, ListenRow, NextHopRow,
-    ObservedCounters, OpeningRules, OpeningState, Policy, PortList, ReplyRow, ServiceBucket,
-    ServiceLoad, ServiceRow, Slot, Trace,
+    ObservedCounters, OpeningRules, OpeningState, Policy, PortList, PortSlot, ReplyRow,
+    ServiceBucket, ServiceLoad, ServiceRow, Slot, SourcePool, Trace,
 };
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -158,6 +158,14 @@ impl Row for Trace {
     const LAST: usize = offset_of!(Trace, verdict) / 8;
 }
 
+impl Row for SourcePool {
+    const LAST: usize = 0;
+}
+
+impl Row for PortSlot {
+    const LAST: usize = offset_of!(PortSlot, state) / 8;
+}
+
 impl Row for Slot {
     const LAST: usize = 0;
 }
@@ -224,6 +232,11 @@ impl<T: Row> Table<T> {
                 place.store(stored, Ordering::Release);
             }
         }
+    }
+
+    /// One word of all entries in a row.
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.words.word(index).load(Ordering::Acquire)
     }
 
     /// Writes one 8-byte word of an entry.

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use lb_common::{abi::REASONS, hash::HashKeys};
+use lb_common::{
+    abi::{PORTS_PER_ADDRESS, REASONS},
+    hash::HashKeys,
+};
 
 use super::LoadError;
 
@@ -29,6 +32,8 @@ pub struct Sizes {
     pub flows_unconfirmed: u32,
     /// Clients that services remember; 1 while none does.
     pub sources: u32,
+    /// Addresses that full nat may send from; 0 while no service does it.
+    pub source_addresses: u32,
     /// `allow` prefixes.
     pub allow_prefixes: u32,
     /// `deny` prefixes.
@@ -36,6 +41,11 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    /// Ports of all of these addresses; a map has at least one entry.
+    pub(super) fn port_slots(&self) -> u32 {
+        self.source_addresses.saturating_mul(PORTS_PER_ADDRESS).max(1)
+    }
+
     /// Fails with what no map can have.
     pub(super) fn check(&self) -> Result<(), LoadError> {
         let all = [
@@ -97,6 +107,8 @@ pub struct Options {
     pub track: bool,
     /// Some service is QUIC's.
     pub quic: bool,
+    /// Some service does full nat.
+    pub fullnat: bool,
     /// 1 if some service has several ports, 2 if some has a prefix of VIPs.
     pub ports: u32,
     /// Some service uses gue.

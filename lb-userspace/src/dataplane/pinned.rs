@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use aya::maps::MapInfo;
-use lb_common::abi::map;
+use lb_common::abi::{self, map};
 
 use super::{
     LoadError, Options, Sizes, attach, bpffs::PinDirectory, layout, prefix_lists::GENERATIONS,
@@ -48,6 +48,7 @@ pub(super) fn examine(
             map::FLOWS => sizes.flows = entries,
             map::FLOWS_NEW => sizes.flows_unconfirmed = entries,
             map::SOURCES => sizes.sources = entries,
+            map::PORT_SLOTS => sizes.source_addresses = entries / abi::PORTS_PER_ADDRESS,
             _ => {}
         }
     }

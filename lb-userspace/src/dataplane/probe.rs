@@ -53,9 +53,10 @@ pub struct Attempt {
 }
 
 /// The kinds of maps lb's program has (linux/bpf.h): name, number, size of key and value, entries, flags, first kernel.
-const MAPS: [(&str, u32, u32, u32, u32, u32, &str); 7] = [
+const MAPS: [(&str, u32, u32, u32, u32, u32, &str); 8] = [
     ("array, mapped", 2, 4, 8, 512, MMAPABLE, "5.5"),
     ("hash", 1, 16, 16, 16, 0, "3.19"),
+    ("program array", 3, 4, 4, 4, 0, "4.2"),
     ("per-CPU array", 6, 4, 8, 16, 0, "4.6"),
     ("LRU hash", 9, 16, 16, 16, 0, "4.10"),
     ("LPM trie", 11, 8, 4, 16, NO_PREALLOC, "4.11"),

@@ -285,7 +285,7 @@ impl Room {
                 listen.ports()
             ));
         }
-        if service.forward != Forward::Nat && listen.has_one_port() && port != listen.port {
+        if !service.forward.sees_replies() && listen.has_one_port() && port != listen.port {
             return Some(format!(
                 "port {port} of {address} is not the service's {}, and only nat changes ports: use `forward: nat`",
                 listen.port

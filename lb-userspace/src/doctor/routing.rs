@@ -120,7 +120,7 @@ fn arp(
 
 /// What cannot be seen from the balancer.
 fn backends_elsewhere(config: &Config) -> Option<Finding> {
-    let direct = config.services.iter().find(|service| service.forward != Forward::Nat)?;
+    let direct = config.services.iter().find(|service| !service.forward.sees_replies())?;
     Some(Finding::bad(
         Severity::Note,
         GROUP,

@@ -56,7 +56,15 @@ pub const fn of(reason: Reason) -> &'static str {
         R::EncapFailed => {
             "The driver leaves no headroom for the outer header: use `xdp_mode: generic` on this NIC."
         }
-        R::BadSlot => "A fault of lb: please report it with `lb status --json` and the log.",
+        R::NoFlow => {
+            "Connections from before a restart of the host, of another node, or idle for longer than `timeouts.tcp`: clients connect anew. Without end: a scan."
+        }
+        R::NoPort | R::PortReclaimed => {
+            "More flows than `source_pool` has ports: add addresses to it, or shorten the services' `timeouts`."
+        }
+        R::NoProgram | R::BadSlot => {
+            "A fault of lb: please report it with `lb status --json` and the log."
+        }
         R::LoopSourceMac => "A switch sends lb's own frames back: look for a loop in layer 2.",
         R::BadTunnel => "Name every balancer's outer source with `lb decap --from`.",
         R::EgressFailed => "Name the NIC towards the backends under `interfaces`.",

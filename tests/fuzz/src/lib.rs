@@ -231,7 +231,7 @@ fn answer_as<F: Family>(frame: &[u8]) {
     let quote = &frame[NETWORK..NETWORK + usize::from(quoted)];
     let summed = sum_of_frame(frame, NETWORK, usize::from(quoted)).expect("it is within the frame");
     assert_eq!(summed.checksum(), u16::from_ne_bytes(checksum(&[quote]).to_be_bytes()));
-    for error in [Error::TimeExceeded, Error::TooBig(1_400), Error::PortUnreachable] {
+    for error in [Error::TIME_EXCEEDED, Error::too_big(1_400), Error::PORT_UNREACHABLE] {
         let from = packet.flow.destination;
         let front = icmp::error_headers(&ethernet, &header, &from, error, summed, quoted);
         let mut bytes = vec![0; size_of_val(&front)];

@@ -163,6 +163,7 @@ pub fn expected_frame(world: &World, packet: &Packet, service: u32, number: usiz
             let source: IpAddr = backend.source.expect("a tunnel has an outer source");
             packet.tunnelled(source, backend.address).bytes()
         }
+        Forward::FullNat => panic!("that depends on the port it was given"),
         Forward::Gue => {
             let source: IpAddr = backend.source.expect("a tunnel has an outer source");
             packet.in_gue(source, backend.address, backend.port).bytes()

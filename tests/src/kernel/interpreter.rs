@@ -36,6 +36,8 @@ pub struct Cost {
 /// The balancer's instructions, ready to be run.
 pub struct Interpreter {
     code: Vec<bpf_insn>,
+    /// Full nat, which it goes on to.
+    next: Vec<bpf_insn>,
     maps: Maps,
 }
 
@@ -53,15 +55,18 @@ impl Interpreter {
             .filter_map(|(name, map)| Some((name.as_str(), maps.number(name)? as i32, map)));
         object.relocate_maps(numbered, &sections)?;
         object.relocate_calls(&sections)?;
-        let program = object.programs.get(program::BALANCER).context("no program `balancer`")?;
-        let function =
-            object.functions.remove(&program.function_key()).context("the program has no code")?;
-        Ok(Self { code: function.instructions, maps })
+        let mut code = |name: &str| {
+            let program =
+                object.programs.get(name).with_context(|| format!("no program `{name}`"))?;
+            let function = object.functions.remove(&program.function_key());
+            anyhow::Ok(function.context("the program has no code")?.instructions)
+        };
+        Ok(Self { code: code(program::BALANCER)?, next: code(program::FULLNAT)?, maps })
     }
 
     /// Runs one frame.
     pub fn run(&self, frame: &[u8]) -> Result<(Outcome, Cost)> {
-        let mut machine = Machine::new(&self.code, &self.maps, frame);
+        let mut machine = Machine::new(&self.code, &self.next, &self.maps, frame);
         let action =
             machine.run().with_context(|| format!("at instruction {}", machine.counter()))?;
         Ok((Outcome { action, frame: machine.frame() }, machine.into_cost()))

@@ -11,10 +11,10 @@ use lb_common::{
     abi::{
         Address, BackendId, BackendLoad, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
         NeighbourKey, NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin,
-        Policy, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
+        Policy, PortSlot, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
         SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceLoad, ServiceRow, Slot,
-        SourceKey, address_value, backend_flag, key_kind, map, nexthop_flag, policy_flag, protocol,
-        service_flag,
+        SourceKey, SourcePool, address_value, backend_flag, key_kind, map, nexthop_flag,
+        policy_flag, protocol, service_flag,
     },
     be::{Be16, Be32},
 };
@@ -74,6 +74,10 @@ pub struct World {
     pub prefixes: Vec<(IpAddr, u32)>,
     /// What services without a port listen on; lists and prefixes follow ([`World::listening`]).
     pub listens: Vec<(u32, Listen)>,
+    /// Addresses that full nat sends from, and whether they are this host's, too.
+    pub pool: Vec<(IpAddr, bool)>,
+    /// First and last port of new flows from there.
+    pub pool_ports: (u16, u16),
 }
 
 /// Ports of an address or a prefix, the best match first.
@@ -347,6 +351,20 @@ impl Written {
         for host in &world.hosts {
             put(&mut table, *host, 0, 0, key_kind::ADDRESS, address_value::HOST);
         }
+        let mut pool = SourcePool {
+            first_port: world.pool_ports.0,
+            last_port: world.pool_ports.1,
+            ..SourcePool::default()
+        };
+        for (number, (address, is_local)) in world.pool.iter().enumerate() {
+            let value = address_value::of_pool(number as u32, *is_local);
+            put(&mut table, *address, 0, 0, key_kind::ADDRESS, value);
+            let family = usize::from(address.is_ipv6());
+            pool.addresses[number] = (*address).into();
+            pool.order[family][pool.counts[family] as usize] = number as u8;
+            pool.counts[family] += 1;
+        }
+        array(ebpf, map::SOURCE_POOL).set(0, pool, 0)?;
         for (list, number) in world.lists.iter().zip(1..) {
             written.list(ebpf, &mut table, list, number)?;
         }
@@ -398,6 +416,7 @@ impl Written {
             protocol: service.protocol,
             forward: service.forward as u8,
             idle_seconds: 900,
+            closed_seconds: 120,
             prefix: service.prefix,
             ..ServiceRow::default()
         };
@@ -485,7 +504,13 @@ impl Written {
     }
 
     /// Removes what was written, and all pins.
-    pub fn erase(&mut self, ebpf: &mut Ebpf) -> Result<()> {
+    pub fn erase(&mut self, ebpf: &mut Ebpf, world: &World) -> Result<()> {
+        for address in 0..world.pool.len() as u32 {
+            for port in world.pool_ports.0..=world.pool_ports.1 {
+                let index = PortSlot::index(address, port);
+                array(ebpf, map::PORT_SLOTS).set(index, PortSlot::default(), 0)?;
+            }
+        }
         let buckets = array::<ServiceBucket>(ebpf, map::SERVICE_TABLE).len();
         for index in 0..buckets {
             array(ebpf, map::SERVICE_TABLE).set(index, ServiceBucket::default(), 0)?;
@@ -509,6 +534,7 @@ impl Written {
         clear(&mut hash_map::<NeighbourKey, NeighbourRow>(ebpf, map::NEIGHBOURS))?;
         clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
+        clear(&mut hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::FLOWS_NEW))?;

@@ -102,7 +102,7 @@ fn place(subject: &Subject<'_>, index: usize, findings: &mut Findings<'_>) {
     }
     several_ports(subject, index, findings);
     let name = matches!(backend.origin, Origin::Name(_)) && listen.has_one_port();
-    if name && subject.service.forward != Forward::Nat && backend.port != listen.port {
+    if name && !subject.service.forward.sees_replies() && backend.port != listen.port {
         let path = format!("{}.address", path());
         findings.error(
             &path,
@@ -193,7 +193,11 @@ fn address(
     let forward = subject.written.forward;
     if forward != spec::Forward::Tunnel && !listen.has_family_of(address) {
         let path = path();
-        let name = if forward == spec::Forward::Nat { "nat" } else { "dsr" };
+        let name = match forward {
+            spec::Forward::Nat => "nat",
+            spec::Forward::Fullnat => "fullnat",
+            spec::Forward::Dsr | spec::Forward::Tunnel => "dsr",
+        };
         findings.error(
             &path,
             format!(
@@ -205,7 +209,7 @@ fn address(
             "use addresses of one family, or `forward: tunnel`",
         );
     }
-    if subject.service.forward != Forward::Nat && listen.has_one_port() && port != listen.port {
+    if !subject.service.forward.sees_replies() && listen.has_one_port() && port != listen.port {
         let path = path();
         findings.error(
             &path,

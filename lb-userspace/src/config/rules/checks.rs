@@ -7,7 +7,7 @@ use super::{
     addresses::{family, refuse},
 };
 use crate::config::{
-    model::{Check, CheckKind, DnsTransport, Forward, Protocol, Via},
+    model::{Check, CheckKind, DnsTransport, Protocol, Via},
     spec,
     value::Period,
 };
@@ -121,7 +121,7 @@ fn via(subject: &Subject<'_>, check: &Check, findings: &mut Findings<'_>) {
         return;
     }
     let path = subject.path("check.via");
-    if subject.service.forward == Forward::Nat {
+    if subject.service.forward.sees_replies() {
         findings.error(
             &path,
             format!("{path} has no effect with forward: nat"),

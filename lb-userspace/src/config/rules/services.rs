@@ -111,7 +111,10 @@ fn connections(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         findings.error(
             &path,
             format!("{path} needs forward: nat and protocol: tcp"),
-            "remove it: in dsr and tunnel lb does not see when a connection ends",
+            match service.forward {
+                model::Forward::FullNat => "remove it: fullnat counts them without",
+                _ => "remove it: in dsr and tunnel lb does not see when a connection ends",
+            },
         );
     }
 }
@@ -130,9 +133,10 @@ fn observe(subject: &Subject<'_>, findings: &mut Findings<'_>) {
         let message = format!("{path} asks the backend by its check, and the service has none");
         let help = match service.forward {
             model::Forward::Nat => "add `check:` to the service, or write `on_error: mark_down`",
-            model::Forward::Dsr | model::Forward::Ipip | model::Forward::Gue { .. } => {
-                "add `check:` to the service"
-            }
+            model::Forward::Dsr
+            | model::Forward::Ipip
+            | model::Forward::Gue { .. }
+            | model::Forward::FullNat => "add `check:` to the service",
         };
         findings.error(&path, message, help);
     }
@@ -181,12 +185,12 @@ fn encapsulation(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             format!("services[{}] has forward: tunnel, but does not say which", subject.index),
             "add `encap: ipip`, or `encap: gue`",
         ),
-        (Forward::Nat | Forward::Dsr, Some(_)) => findings.error(
+        (Forward::Nat | Forward::Dsr | Forward::Fullnat, Some(_)) => findings.error(
             &path,
             format!("{path} has no effect without forward: tunnel"),
             "remove it, or write `forward: tunnel`",
         ),
-        (Forward::Tunnel, Some(_)) | (Forward::Nat | Forward::Dsr, None) => {}
+        (Forward::Tunnel, Some(_)) | (Forward::Nat | Forward::Dsr | Forward::Fullnat, None) => {}
     }
     let port = subject.path("gue_port");
     if subject.written.gue_port.is_some() && !subject.service.forward.is_gue() {

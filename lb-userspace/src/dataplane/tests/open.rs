@@ -87,6 +87,7 @@ fn a_restart_adopts_everything() {
             flows: 20,
             flows_unconfirmed: 21,
             sources: 22,
+            source_addresses: 0,
             allow_prefixes: 1,
             deny_prefixes: 1,
         };

@@ -67,7 +67,9 @@ impl Way {
                 }
             },
             // The configuration's rules keep this from happening.
-            Forward::Nat => return Err(Trouble::Ours("nat has no VIP on backends".to_owned())),
+            Forward::Nat | Forward::FullNat => {
+                return Err(Trouble::Ours("nat has no VIP on backends".to_owned()));
+            }
         };
         Ok(Self { vip, source, wire })
     }

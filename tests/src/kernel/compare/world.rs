@@ -57,6 +57,7 @@ fn service(world: &World, index: usize) -> Service {
             Forward::Nat => Mode::Nat,
             Forward::Dsr => Mode::Dsr,
             Forward::Ipip => Mode::Tunnel,
+            Forward::FullNat => panic!("the model knows nothing of ports that are given away"),
             Forward::Gue => panic!("the model has no GUE"),
         },
         backends: (first..).zip(&service.backends).map(|(id, row)| backend(id, row)).collect(),

@@ -30,6 +30,8 @@ struct Call {
 /// A program that runs.
 pub struct Machine<'a> {
     code: &'a [bpf_insn],
+    /// What a tail call goes on to.
+    next: &'a [bpf_insn],
     maps: &'a Maps,
     memory: Memory,
     registers: [u64; 11],
@@ -46,7 +48,7 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// At the first instruction, with a frame to look at.
-    pub fn new(code: &'a [bpf_insn], maps: &'a Maps, frame: &[u8]) -> Self {
+    pub fn new(code: &'a [bpf_insn], next: &'a [bpf_insn], maps: &'a Maps, frame: &[u8]) -> Self {
         let mut memory = Memory::default();
         let context = memory.add(vec![0; 24]);
         let room = [&[0; HEADROOM], frame, &[0; TAILROOM]].concat();
@@ -59,6 +61,7 @@ impl<'a> Machine<'a> {
         let (values, cost) = (BTreeMap::new(), Cost::default());
         Self {
             code,
+            next,
             maps,
             memory,
             registers,
@@ -261,6 +264,14 @@ impl<'a> Machine<'a> {
             5 => self.helper("ktime_get_ns", NOW),
             7 => self.helper("get_prandom_u32", 0x5eed_5eed),
             8 => self.helper("get_smp_processor_id", 0),
+            // The index is not looked at: there is one program to go on to.
+            12 => {
+                ensure!(self.calls.is_empty(), "a tail call from within a function");
+                (self.code, self.counter) = (self.next, 0);
+                self.helper("tail_call", 0);
+                self.registers[1] = first;
+                return Ok(());
+            }
             44 => self.move_head(second as i32)?,
             51 => self.redirect(first, second, third)?,
             65 => self.move_tail(second as i32)?,

@@ -136,7 +136,7 @@ fn overhead(forward: Forward, backend_is_v4: bool) -> u32 {
         (Forward::Ipip, false) => 40,
         (Forward::Gue, true) => 32,
         (Forward::Gue, false) => 52,
-        (Forward::Nat | Forward::Dsr, _) => 0,
+        (Forward::Nat | Forward::Dsr | Forward::FullNat, _) => 0,
     }
 }
 
