@@ -92,6 +92,11 @@ pub fn run() -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
+/// The death of a node of a pair of lb and of one of IPVS in a booted kernel; some two minutes.
+pub fn compare_with_ipvs() -> Result<()> {
     let start = Instant::now();
     for cost in beside_ipvs(&workspace::cargo_target().join("debug"))? {
         println!("  {}", cost_text(&cost));

@@ -43,13 +43,17 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
     Ok(stages.report())
 }
 
-/// Runs the packet tests in booted kernels, and nothing else.
+/// Runs the packet tests in booted kernels and the comparison with IPVS there, which is too long for the run of everything.
 pub fn run_in_kernels() -> Result<ExitCode> {
     host::require("building what the kernels run")?;
     let mut stages = Stages::default();
     let tools = stages.required("setup", setup::run_for_tests)?;
     stages.required("eBPF programs", || ebpf::build(&tools))?;
     stages.optional("booted kernels", kernels::run);
+    stages.optional("beside IPVS", || {
+        command::run(workspace::cargo().arg("build").args(HOST_CRATES))?;
+        kernels::compare_with_ipvs()
+    });
     Ok(stages.report())
 }
 
