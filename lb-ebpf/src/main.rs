@@ -18,8 +18,10 @@ use lb_ebpf::{
     vlan,
 };
 
-/// The balancer: XDP hands it every frame of the NICs it is attached to.
+/// The balancer: XDP hands it every frame of the NICs it is attached to. Within the function that the macro makes, so that the tail call
+/// stands at the top.
 #[xdp]
+#[inline(always)]
 pub fn balancer(context: XdpContext) -> u32 {
     // SAFETY: the program's own argument; each step below makes its frame when the one before is done with its own.
     let context = unsafe { Context::new(context.ctx) };
@@ -33,6 +35,7 @@ pub fn balancer(context: XdpContext) -> u32 {
 
 /// Full nat: what [`balancer`] goes on to, and what comes after it there.
 #[xdp]
+#[inline(always)]
 pub fn fullnat(context: XdpContext) -> u32 {
     // SAFETY: as for `balancer`.
     let context = unsafe { Context::new(context.ctx) };
