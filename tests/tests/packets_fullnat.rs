@@ -312,12 +312,12 @@ fn f50_exhausted_ports_are_told_and_come_back() {
             let fin = answer(kernel.world(), 1, 1, port, FIN);
             returns(&mut kernel, &fin, 1, client_port);
             closed.insert(port);
-            grow_old(&mut kernel, is_v4, port, 119);
+            grow_old(&mut kernel, is_v4, port, 90);
         }
         let (_, delta) = kernel.count(&tcp(is_v4, 1_200, flag::SYN).bytes());
         assert_eq!(delta.total(Reason::NoPort), 1, "two minutes are not over: {delta:?}");
         for port in &closed {
-            grow_old(&mut kernel, is_v4, *port, 2);
+            grow_old(&mut kernel, is_v4, *port, 31);
         }
         let mut again = HashSet::new();
         for client_port in 1_200..1_250 {
@@ -381,7 +381,7 @@ fn idle_flows_end_when_their_time_is_over_and_not_before() {
         let mut kernel = enter(true);
         let port = opened(&mut kernel, true, 40_001);
         prepare(&mut kernel, port);
-        grow_old(&mut kernel, true, port, seconds - 2);
+        grow_old(&mut kernel, true, port, seconds - 20);
         let late = answer(kernel.world(), 1, 1, port, flag::ACK);
         returns(&mut kernel, &late, 1, 40_001);
         grow_old(&mut kernel, true, port, seconds + 1);
@@ -390,7 +390,7 @@ fn idle_flows_end_when_their_time_is_over_and_not_before() {
     }
     let mut kernel = enter(true);
     let port = forwards(&mut kernel, &tcp(true, 40_001, flag::SYN), 1, 1);
-    grow_old(&mut kernel, true, port, 239);
+    grow_old(&mut kernel, true, port, 220);
     assert_eq!(forwards(&mut kernel, &tcp(true, 40_001, flag::SYN), 1, 1), port, "half open");
     grow_old(&mut kernel, true, port, 241);
     let (_, delta) = kernel.count(&tcp(true, 40_001, flag::ACK).bytes());
@@ -398,9 +398,9 @@ fn idle_flows_end_when_their_time_is_over_and_not_before() {
     // UDP: a client's packets keep it, and so do the backend's.
     let port = forwards(&mut kernel, &udp(true, 40_001), 2, 1);
     for _ in 0..3 {
-        grow_old(&mut kernel, true, port, 899);
+        grow_old(&mut kernel, true, port, 880);
         assert_eq!(forwards(&mut kernel, &udp(true, 40_001), 2, 1), port);
-        grow_old(&mut kernel, true, port, 899);
+        grow_old(&mut kernel, true, port, 880);
         let reply = answer(kernel.world(), 2, 1, port, 0);
         returns(&mut kernel, &reply, 2, 40_001);
     }
