@@ -453,7 +453,8 @@ fn two_nodes_of_one_name_say_so_until_one_has_another() {
         let status = node.daemon.wait("the name is taken", MINUTE, |s| s.name_conflict.is_some());
         let words = "is called lb-a, as this one is";
         assert!(status.warnings.iter().any(|one| one.contains(words)), "{status:#?}");
-        assert_eq!(told(node), 1, "{:#?}", node.daemon.events());
+        // The event comes with the daemon's next look around.
+        node.daemon.wait("the event is there, once", MINUTE, |_| told(node) == 1);
         let doctor = node.daemon.lb(&["doctor"]).unwrap();
         let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
         assert!(doctor.contains(words), "{doctor}");
