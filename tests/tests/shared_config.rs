@@ -171,7 +171,10 @@ fn all_nodes_or_none_whatever_becomes_of_etcd() {
         let words = "another node reports to etcd as lb-1: on the host ";
         assert!(status.warnings.iter().any(|warning| warning.contains(words)), "{status:#?}");
         assert!(shared(&status).namesake.contains(words), "{status:#?}");
-        assert!(node.events().iter().any(|event| event.kind == "node_name"));
+        // The event comes with the daemon's next look around.
+        node.wait("the event is there", MINUTE, |_| {
+            node.events().iter().any(|event| event.kind == "node_name")
+        });
     }
     assert_eq!(nodes[1].status().name_conflict, None);
     nodes[2].stop().unwrap();
