@@ -52,6 +52,19 @@ impl Sample {
         Self::new(is_v6, 17, transport, Some(6))
     }
 
+    /// One of each shape that has ports, with the same payload.
+    pub(crate) fn every_shape(payload: &[u8]) -> Vec<Self> {
+        let mut with_options = Self::tcp(false, 0x18, payload);
+        with_options.options = vec![7, 7, 4, 0, 0, 0, 0, 0];
+        vec![
+            Self::tcp(false, 0x18, payload),
+            Self::udp(false, payload),
+            with_options,
+            Self::tcp(true, 0x18, payload),
+            Self::udp(true, payload),
+        ]
+    }
+
     pub(crate) fn echo(is_v6: bool, payload: &[u8]) -> Self {
         let mut transport = vec![if is_v6 { 128 } else { 8 }, 0, 0, 0, 0x12, 0x34, 0, 7];
         transport.extend_from_slice(payload);

@@ -11,19 +11,6 @@ fn translate_frame<F: Family>(frame: &mut [u8], end: End, to: &str, port: u16) {
     translate::<F>(frame, &packet, end, &address(to), port).expect("it is long enough");
 }
 
-/// Every shape of packet with a payload of its own.
-fn samples(payload: &[u8]) -> Vec<Sample> {
-    let mut with_options = Sample::tcp(false, 0x18, payload);
-    with_options.options = vec![7, 7, 4, 0, 0, 0, 0, 0];
-    vec![
-        Sample::tcp(false, 0x18, payload),
-        Sample::udp(false, payload),
-        with_options,
-        Sample::tcp(true, 0x18, payload),
-        Sample::udp(true, payload),
-    ]
-}
-
 fn translated(sample: &Sample, end: End) -> Vec<u8> {
     let mut frame = sample.frame();
     match (sample.is_v6(), sample.options.is_empty()) {
@@ -36,7 +23,7 @@ fn translated(sample: &Sample, end: End) -> Vec<u8> {
 
 #[test]
 fn only_what_has_to_change_changes() {
-    for mut sample in samples(b"some payload") {
+    for mut sample in Sample::every_shape(b"some payload") {
         for end in [End::Source, End::Destination] {
             let got = translated(&sample, end);
             let to = if sample.is_v6() { "fd00::99" } else { "10.255.0.99" };
@@ -70,7 +57,7 @@ fn only_what_has_to_change_changes() {
 fn every_checksum_is_brought_along() {
     for value in 0..=0xffffu16 {
         // Two bytes of payload make the checksum take every value.
-        for sample in samples(&value.to_be_bytes()) {
+        for sample in Sample::every_shape(&value.to_be_bytes()) {
             assert_valid(&translated(&sample, End::Destination));
         }
     }
@@ -97,7 +84,7 @@ fn udp_checksums_of_zero() {
 
 #[test]
 fn a_wrong_checksum_is_not_repaired() {
-    for sample in samples(b"payload") {
+    for sample in Sample::every_shape(b"payload") {
         let mut broken = sample.clone();
         let mut frame = sample.frame();
         let at = frame.len() - 1;
@@ -142,7 +129,7 @@ fn translate_error_frame<F: Family>(frame: &mut [u8], end: End, to: &str) {
 
 #[test]
 fn an_error_is_translated_with_what_it_quotes() {
-    for quoted in samples(b"some payload") {
+    for quoted in Sample::every_shape(b"some payload") {
         let (is_v6, options) = (quoted.is_v6(), quoted.options.len());
         let (to, router) =
             if is_v6 { ("fd00::99", "2001:db8:e::1") } else { ("10.255.0.99", "203.0.113.1") };

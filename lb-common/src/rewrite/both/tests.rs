@@ -10,18 +10,6 @@ fn ends(is_v6: bool) -> (&'static str, &'static str) {
     if is_v6 { ("fd00::1:1", "fd00::99") } else { ("10.255.0.1", "10.255.0.99") }
 }
 
-fn samples(payload: &[u8]) -> Vec<Sample> {
-    let mut with_options = Sample::tcp(false, 0x18, payload);
-    with_options.options = vec![7, 7, 4, 0, 0, 0, 0, 0];
-    vec![
-        Sample::tcp(false, 0x18, payload),
-        Sample::udp(false, payload),
-        with_options,
-        Sample::tcp(true, 0x18, payload),
-        Sample::udp(true, payload),
-    ]
-}
-
 /// The sample as it is to come out.
 fn replaced(sample: &Sample) -> Sample {
     let mut expected = sample.clone();
@@ -60,7 +48,7 @@ fn translated(sample: &Sample) -> Vec<u8> {
 #[test]
 fn every_checksum_is_brought_along() {
     for value in 0..=0xffffu16 {
-        for sample in samples(&value.to_be_bytes()) {
+        for sample in Sample::every_shape(&value.to_be_bytes()) {
             let frame = translated(&sample);
             assert_valid(&frame);
             if value % 257 == 0 {
@@ -99,7 +87,7 @@ fn translate_error_as<F: Family>(frame: &mut [u8], ends: &Ends<'_>) {
 #[test]
 fn an_error_is_translated_with_what_it_quotes() {
     for value in (0..=0xffffu16).step_by(97) {
-        for quoted in samples(&value.to_be_bytes()) {
+        for quoted in Sample::every_shape(&value.to_be_bytes()) {
             let (is_v6, options) = (quoted.is_v6(), quoted.options.len());
             let router = if is_v6 { "2001:db8:e::1" } else { "203.0.113.1" };
             let shortest = if is_v6 { 48 } else { 28 + options };
