@@ -732,17 +732,21 @@ impl Node {
                 }
                 let (before, said) = (backend.healthy(), backend.says());
                 let known = std::mem::replace(&mut backend.checked, true);
+                backend.waits |= !known && service.starting_until.is_some();
                 backend.health = Some(event.health.clone());
                 // Even a state that nobody waits for: who is found DOWN now may start slowly later.
                 let step = backend.look(now);
-                if step
-                    || backend.healthy() != before
-                    || backend.says() != said
-                    || service.starting_until.is_some()
-                {
-                    backend.unsaved = true;
+                let changed = step || backend.healthy() != before || backend.says() != said;
+                backend.unsaved |= changed;
+                let due = match service.starting_until {
+                    // The last first answer: the others have waited for it.
+                    Some(_) => service.backends.iter().all(|backend| backend.checked),
+                    None => changed,
+                };
+                if due {
                     self.dirty.insert(service.id);
                 }
+                let backend = &mut service.backends[number];
                 self.peers.changed(service.id);
                 if !known {
                     backend.unsaved = true;
@@ -769,6 +773,7 @@ impl Node {
                     continue;
                 }
                 service.starting_until = None;
+                service.backends.iter_mut().for_each(|backend| backend.waits = false);
             }
             let began = Instant::now();
             if let Err(error) = self.reconcile(index) {

@@ -209,6 +209,7 @@ impl Node {
                 passive: Default::default(),
                 pins: 0,
                 slots: 0,
+                waits: false,
                 unsaved: false,
                 voted: None,
             };

@@ -313,6 +313,7 @@ fn new_backend(id: BackendId, spec: &Arc<model::Backend>) -> Backend {
         passive: Default::default(),
         pins: 0,
         slots: 0,
+        waits: false,
         unsaved: false,
         voted: None,
     }

@@ -205,6 +205,8 @@ pub struct Backend {
     pub checked: bool,
     /// What the probe says; `None` = no answer yet, or no probe.
     pub health: Option<Health>,
+    /// Its probe's first answer came while its service still waits for those of others, and does not count before them.
+    pub waits: bool,
     /// What its agent says.
     pub agent: AgentHealth,
     /// Its way back after it was DOWN.
@@ -234,6 +236,14 @@ impl Backend {
         match &self.health {
             Some(health) => health.up,
             None => self.checked || self.spec.timing.init_state == model::InitState::Up,
+        }
+    }
+
+    /// [`Self::healthy`] for the ring: an answer that waits does not count.
+    pub fn counts_as_healthy(&self) -> bool {
+        match self.waits {
+            true => self.spec.timing.init_state == model::InitState::Up,
+            false => self.healthy(),
         }
     }
 

@@ -14,7 +14,7 @@ impl Backend {
             weight: self.weight(),
             admin: self.admin,
             removed: self.removed,
-            healthy: self.voted.unwrap_or_else(|| self.healthy()),
+            healthy: self.voted.unwrap_or_else(|| self.counts_as_healthy()),
             agent: self.says(),
             ejected: self.passive.is_ejected(),
             ramp: self.ramp,
