@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::milliseconds;
+use super::values::milliseconds;
 use crate::config::value::Prefix;
 
 /// What a section says of it.

@@ -16,7 +16,7 @@ pub(super) struct Bind {
 impl Bind {
     /// All of a line.
     pub(super) fn all(line: usize, addresses: &str, parameters: &[&str]) -> Vec<Self> {
-        let mss = super::after(parameters, "mss").and_then(|mss| mss.parse().ok());
+        let mss = super::values::after(parameters, "mss").and_then(|mss| mss.parse().ok());
         let mss = mss.filter(|mss| (536..=9_000).contains(mss));
         let bind = |text: &str| Self { line, text: text.to_owned(), mss };
         addresses.split(',').map(bind).collect()

@@ -54,6 +54,7 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     ways::prepare(&through)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;
+    ways::prepare(&past)?;
     let ways = Way::THROUGH.map(|way| (way, &through)).into_iter();
     let ways = ways.chain(Way::PAST.map(|way| (way, &past)));
     let mut all: Vec<(Way, &Lab, Measured)> =
