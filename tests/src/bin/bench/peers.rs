@@ -50,7 +50,7 @@ struct Measured {
 
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
-    let (rounds, requests, seconds) = if quick { (3, 3_000, 2) } else { (10, 20_000, 10) };
+    let (rounds, requests, seconds) = if quick { (8, 3_000, 1) } else { (10, 20_000, 10) };
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     ways::prepare(&through)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;
