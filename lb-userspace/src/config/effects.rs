@@ -104,6 +104,7 @@ const ROWS: &[Row] = &[
     ),
     ("source_pool.addresses", &[], Differs("[10.0.0.100]", "[10.0.0.101]")),
     ("source_pool.ports", POOL, Differs("2000-3000", "2000-3001")),
+    ("outer_source", &[], Differs("[10.0.8.0/24]", "[10.0.8.0/25]")),
     ("limits", &[], Differs("{}", "{services: 5}")),
     ("limits.source_addresses", &[], Differs("5", "6")),
     ("limits.services", &[], Differs("5", "6")),

@@ -56,6 +56,7 @@ pub fn config(file: &spec::File) -> Config {
         dashboard: file.dashboard.as_ref().map(dashboard),
         cluster: file.cluster.as_ref().map(cluster),
         source_pool: file.source_pool.as_ref().map(source_pool),
+        outer_source: file.outer_source.iter().map(|prefix| prefix.0).collect(),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,

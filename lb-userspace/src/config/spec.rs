@@ -57,6 +57,15 @@ pub struct File {
     pub cluster: Option<Cluster>,
     /// What services with `forward: fullnat` send from: addresses that are lb's alone, and that the backends' answers come back to.
     pub source_pool: Option<SourcePool>,
+    /// What services with `encap: ipip` send from, one prefix for backends of each family: the last bits of the outer source (of IPv6
+    /// at most 32) tell flows apart, so that NICs and routers spread what is sent to one backend over their queues and paths. Better
+    /// none of a link's own: addresses that are nobody's. Route the prefix to this host, which has to take it for its own (`ip route
+    /// add local 10.0.8.0/24 dev lo`), or nobody reads what routers say about the tunnel; backends take it in (`lb decap --from`; with
+    /// a tunnel device, `rp_filter` of 0 or 2 or a route back). Without it the outer source is this node's address towards the backend.
+    /// GUE spreads by its source port and needs none.
+    #[serde(default)]
+    #[schemars(example = ["10.0.8.0/24", "fd00:8::/64"], length(max = 2))]
+    pub outer_source: Vec<Prefix>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,

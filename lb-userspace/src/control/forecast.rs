@@ -100,6 +100,9 @@ impl Node {
         if vlan != config.vlan {
             lines.push(format!("vlan: {vlan} -> {}", config.vlan));
         }
+        if self.outer_source != config.outer_source {
+            lines.push(outer_source_change(&self.outer_source, &config.outer_source));
+        }
         lines
     }
 

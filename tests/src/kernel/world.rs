@@ -151,6 +151,8 @@ pub struct Backend {
     pub flags: u32,
     /// Outer source of tunnels.
     pub source: Option<IpAddr>,
+    /// Bits at its end that tell flows apart.
+    pub source_bits: u32,
     /// Its weight where that decides about a choice.
     pub weight: u64,
 }
@@ -259,6 +261,7 @@ impl Backend {
             mtu: 1500,
             flags: backend_flag::RESOLVED,
             source: Some(source),
+            source_bits: 0,
             weight: 100,
         }
     }
@@ -607,7 +610,7 @@ fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
         src_mac: NIC,
         mtu: backend.mtu,
         ifindex: backend.ifindex,
-        flags: backend.flags,
+        flags: backend.flags | backend.source_bits << 8,
         service: id,
         outer_sum,
     }

@@ -90,7 +90,7 @@ impl Sandbox {
             quic: false,
             fullnat: false,
             ports: 0,
-            have_gue: false,
+            entropy: 0,
             vlan: false,
             have_v6: true,
             log_level: 0,
