@@ -216,7 +216,7 @@ pub mod global {
     /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
     pub const VLAN: &str = "VLAN";
     /// `u32`: flags of services whose packets have ways of their own ([`super::service_flag::QUIC`],
-    /// [`super::service_flag::FULLNAT`]), if any service has them.
+    /// [`super::service_flag::FULLNAT`], [`super::service_flag::TOA`]), if any service has them.
     pub const BESIDE: &str = "BESIDE";
     /// `u32`: 1 if any service has more than one port, 2 if any has a prefix of VIPs.
     pub const PORTS: &str = "PORTS";

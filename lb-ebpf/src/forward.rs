@@ -3,7 +3,7 @@
 
 use lb_common::{
     abi::{
-        Address, BackendId, BackendRow, FlowKey, Forward, FragmentRow, Reason, ServiceRow, entropy,
+        Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, entropy,
         service_flag,
     },
     be::Be16,
@@ -106,16 +106,6 @@ enum Rewrite<'a> {
     Quote(&'a Quote),
 }
 
-/// How a way of [`send_as`] encapsulates.
-mod tunnel {
-    /// Not at all, or IP in IP from one address.
-    pub const PLAIN: u8 = 0;
-    /// GUE.
-    pub const GUE: u8 = 1;
-    /// IP in IP from a prefix.
-    pub const SPREAD: u8 = 2;
-}
-
 /// Where tunnels that tell flows apart begin to differ from the others is here, and not where the headers are written: what all would
 /// share is kept across the calls that those make, which costs every packet some twenty instructions.
 #[inline(always)]
@@ -128,23 +118,22 @@ fn send<F: Family>(
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
     let entropy = config::ENTROPY.load();
-    if entropy != 0 {
-        if forward == Forward::Gue as u8 {
-            return send_as::<F, { tunnel::GUE }>(
-                frame, packet, rewrite, service, forward, backend,
-            );
-        }
-        if entropy & entropy::SOURCE_ADDRESS != 0 && forward == Forward::Ipip as u8 {
-            return send_as::<F, { tunnel::SPREAD }>(
-                frame, packet, rewrite, service, forward, backend,
-            );
-        }
+    let tells_apart = forward == Forward::Gue as u8
+        || entropy & entropy::SOURCE_ADDRESS != 0 && forward == Forward::Ipip as u8;
+    if entropy != 0 && tells_apart {
+        return send_as::<F, true>(frame, packet, rewrite, service, forward, backend);
     }
-    send_as::<F, { tunnel::PLAIN }>(frame, packet, rewrite, service, forward, backend)
+    send_as::<F, false>(frame, packet, rewrite, service, forward, backend)
+}
+
+/// Whether a tunnel that tells flows apart does so by its outer source, and not by GUE's port.
+#[inline(always)]
+fn is_spread(forward: u8) -> bool {
+    config::ENTROPY.load() & entropy::SOURCE_ADDRESS != 0 && forward == Forward::Ipip as u8
 }
 
 #[inline(always)]
-fn send_as<F: Family, const TUNNEL: u8>(
+fn send_as<F: Family, const TELLS_APART: bool>(
     frame: XdpFrame,
     packet: &Packet,
     rewrite: Rewrite<'_>,
@@ -164,7 +153,7 @@ fn send_as<F: Family, const TUNNEL: u8>(
     }
     let is_tunnel = forward >= Forward::Ipip as u8;
     let mut overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
-    if TUNNEL == tunnel::GUE {
+    if TELLS_APART && !is_spread(forward) {
         overhead += gue::OVERHEAD;
     }
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
@@ -172,8 +161,8 @@ fn send_as<F: Family, const TUNNEL: u8>(
         trace::chosen(backend);
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
-    let frame = if TUNNEL != tunnel::PLAIN {
-        flow_tunnel::<F, TUNNEL>(frame, packet, rewrite, backend, &hop)
+    let frame = if TELLS_APART {
+        flow_tunnel::<F>(frame, packet, rewrite, forward, backend, &hop)
             .ok_or_else(|| drop(Reason::EncapFailed))?
     } else if is_tunnel {
         ip_tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
@@ -223,10 +212,11 @@ fn direct<F: Family>(
 
 /// A tunnel that tells flows apart.
 #[inline(always)]
-fn flow_tunnel<F: Family, const TUNNEL: u8>(
+fn flow_tunnel<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
     rewrite: Rewrite<'_>,
+    forward: u8,
     backend: BackendId,
     hop: &Hop,
 ) -> Option<XdpFrame> {
@@ -237,16 +227,15 @@ fn flow_tunnel<F: Family, const TUNNEL: u8>(
         // The flow that an error is about.
         Rewrite::Quote(_) => gue::entropy(&packet.flow) as u64,
         Rewrite::FirstFragment if F::HAS_EXTENSIONS => {
-            let (source, destination) = (packet.flow.source, packet.flow.destination);
-            gue::entropy(&FlowKey { source, destination, ..FlowKey::default() }) as u64
+            gue::entropy_of_source(&packet.flow.source) as u64
         }
         _ if F::HAS_EXTENSIONS => gue::entropy(&packet.flow) as u64,
         // Of the packet: a flow that is kept for it costs every packet of every service.
         Rewrite::Flow | Rewrite::FirstFragment | Rewrite::Address => udp::OWN_ENTROPY,
     };
-    let done = match TUNNEL {
-        tunnel::SPREAD => spread::wrap::<F>(context, backend.0, entropy),
-        _ => udp::wrap::<F>(context, backend.0, entropy),
+    let done = match is_spread(forward) {
+        true => spread::wrap::<F>(context, backend.0, entropy),
+        false => udp::wrap::<F>(context, backend.0, entropy),
     };
     if done == 0 { None } else { Some(context.frame()) }
 }

@@ -1,12 +1,13 @@
 //! IP in IP from the addresses of a prefix, by which receivers tell flows apart. The rules are [`lb_common::encap::spread`].
 
 use lb_common::{
-    abi::{BackendId, FlowKey},
+    abi::BackendId,
     encap,
     frame::{Ethernet, Frame, Pair},
     gue,
     ip::IpHeader,
     parse::{self, Family, NETWORK},
+    vlan,
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
@@ -14,7 +15,6 @@ use crate::{
     gue::OWN_ENTROPY,
     maps,
     packet::{Context, XdpFrame},
-    vlan,
 };
 
 /// Puts a frame that has its MAC addresses already, and one less on the hop limit, into a backend's tunnel; 0 if there is no
@@ -50,9 +50,7 @@ fn own_entropy<F: Family>(frame: &XdpFrame) -> Option<u32> {
     {
         return Some(gue::entropy(&outline.flow));
     }
-    let header = frame.view::<F::Header>(NETWORK)?;
-    let (source, destination) = (header.source(), header.destination());
-    Some(gue::entropy(&FlowKey { source, destination, ..FlowKey::default() }))
+    Some(gue::entropy_of_source(&frame.view::<F::Header>(NETWORK)?.source()))
 }
 
 #[inline(always)]

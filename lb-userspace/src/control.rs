@@ -953,6 +953,7 @@ fn dataplane_options(
         track,
         quic: quic::wanted(config),
         fullnat,
+        toa: config.services.iter().any(|service| service.toa),
         ports: ports::wanted(config),
         entropy: network::entropy(config),
         vlan: config.vlan,

@@ -593,6 +593,7 @@ impl Dataplane {
             && (loaded.track || !options.track)
             && (loaded.quic || !options.quic)
             && (loaded.fullnat || !options.fullnat)
+            && (loaded.toa || !options.toa)
             && options.entropy & !loaded.entropy == 0
             && loaded.ports >= options.ports
             && loaded.vlan == options.vlan

@@ -92,6 +92,8 @@ pub struct Options {
     pub quic: bool,
     /// Addresses that full nat may have; 0 = no service does it.
     pub fullnat: u32,
+    /// Services that do may tell servers the clients' addresses.
+    pub toa: bool,
     /// Services may have several ports (1), and prefixes of VIPs (2).
     pub ports: u32,
     /// Entries of `SERVICES`.
@@ -117,6 +119,7 @@ impl Default for Options {
             outer_source: false,
             quic: false,
             fullnat: 0,
+            toa: false,
             ports: 0,
             services: 64,
             service_buckets: 512,
@@ -193,6 +196,7 @@ impl Kernel {
         entropy |= if options.outer_source { entropy::SOURCE_ADDRESS } else { 0 };
         let mut beside = if options.quic { service_flag::QUIC } else { 0 };
         beside |= if options.fullnat > 0 { service_flag::FULLNAT } else { 0 };
+        beside |= if options.toa { service_flag::TOA } else { 0 };
         let slots = (options.fullnat * PORTS_PER_ADDRESS).max(1);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)

@@ -310,6 +310,7 @@ fn with_all_features_the_program_keeps_its_distance_from_the_verifiers_limit() {
         outer_source: true,
         quic: true,
         fullnat: 1,
+        toa: true,
         single_nic: false,
         ..Options::default()
     };

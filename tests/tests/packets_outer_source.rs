@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::MutexGuard};
 use lb_common::abi::{Forward, Reason, service_flag};
 use lb_tests::kernel::{
     Kernel, Options, World, action,
-    bytes::{IP, is_v4, patched, patched_v4},
+    bytes::{IP, is_v4, patched, patched_v4, pieces},
     case::{Case, Expected, check},
     packet::{Packet, Transport, flag},
     world::{GUE_MODES, MODES, NIC, Service, ip},
@@ -158,29 +158,6 @@ fn errors_about_a_flow_have_its_address() {
     }
 }
 
-/// Fragments of one datagram, the first of them with its ports: offset, whether more follow, payload bytes.
-fn fragments(datagram: &Packet) -> Vec<Vec<u8>> {
-    let frame = datagram.bytes();
-    if is_v4(&frame) {
-        let piece = |offset: usize, length: usize, more: bool| {
-            let field = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
-            let piece = [&frame[..34], &frame[34 + offset..34 + offset + length]].concat();
-            let piece = patched_v4(&piece, 2, &(20 + length as u16).to_be_bytes());
-            patched_v4(&patched_v4(&piece, 4, &[7, 7]), 6, &field.to_be_bytes())
-        };
-        let rest = frame.len() - 34 - 64;
-        return vec![piece(0, 32, true), piece(32, 32, true), piece(64, rest, false)];
-    }
-    let piece = |offset: usize, length: usize, more: bool| {
-        let field = offset as u16 | u16::from(more);
-        let header = [&[17, 0][..], &field.to_be_bytes(), &[0, 0, 7, 7]].concat();
-        let piece = [&frame[..54], &header, &frame[54 + offset..54 + offset + length]].concat();
-        patched(&patched(&piece, IP + 4, &(8 + length as u16).to_be_bytes()), IP + 6, &[44])
-    };
-    let rest = frame.len() - 54 - 64;
-    vec![piece(0, 32, true), piece(32, 32, true), piece(64, rest, false)]
-}
-
 #[test]
 fn all_fragments_of_a_datagram_have_one_address() {
     for (options, gue) in [
@@ -198,11 +175,11 @@ fn all_fragments_of_a_datagram_have_one_address() {
             let (forward, bits) = if gue { (Forward::Gue, 0) } else { (Forward::Ipip, 8) };
             let world = world(forward, vip_is_v4, backends_are_v4, bits);
             kernel.enter(world.clone());
-            let datagram = udp(vip_is_v4, 40_001).filled(200);
+            let datagram = udp(vip_is_v4, 40_001).filled(200).ip(|ip| ip.dont_fragment = false);
             // By the addresses, which each of them has.
             let mut spread = datagram.clone();
             spread.transport = Transport::Other(17);
-            for (number, frame) in fragments(&datagram).into_iter().enumerate() {
+            for (number, frame) in pieces(&datagram.bytes(), 0x707, 64).into_iter().enumerate() {
                 let (outcome, delta) = kernel.count(&frame);
                 assert_eq!(outcome.action, action::TX, "{mode}, fragment {number}: {delta:?}");
                 if gue {

@@ -161,6 +161,8 @@ pub mod service_flag {
     pub const CLAMP_MSS: u32 = 1 << 20;
     /// Both ends of its flows are translated ([`crate::fullnat`]).
     pub const FULLNAT: u32 = 1 << 21;
+    /// Servers are told the clients' addresses ([`crate::toa`]).
+    pub const TOA: u32 = 1 << 22;
     /// Every flow is remembered, and its backend chosen by the service's [`super::Policy`] ([`crate::track`]).
     pub const TRACK: u32 = 1 << 24;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
@@ -185,6 +187,7 @@ pub mod service_flag {
             QUIC,
             CLAMP_MSS,
             FULLNAT,
+            TOA,
             TRACK,
         ];
         let (mut seen, mut index) = (0, 0);

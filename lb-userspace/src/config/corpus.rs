@@ -274,9 +274,9 @@ const CASES: &[Case] = &[
     Case(&[(1, "source_pool: {addresses: [10.0.1.0/24]}"), (5, "    forward: fullnat")], &[
         "1:15: source_pool.addresses are more than 64 addresses: write fewer, ...",
     ]),
-    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    fragments: all")], &[
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    track: always")], &[
         "6:14: services[0].balance does not go with forward: fullnat: every flow is remembered...",
-        "7:16: services[0].fragments does not go with forward: fullnat: ...",
+        "7:12: services[0].track does not go with forward: fullnat: ...",
     ]),
     // Words.
     Case(&[(5, "    forward: snat")], &[

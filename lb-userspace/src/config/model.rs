@@ -199,6 +199,8 @@ pub struct Service {
     pub syn_flood: Option<SynFlood>,
     /// The greatest MSS that handshakes may offer, bytes; TCP only.
     pub mss_clamp: Option<u16>,
+    /// `toa:`; TCP and full nat only.
+    pub toa: bool,
     /// Formats of connection ids; QUIC only.
     pub quic_lb: Option<QuicLb>,
     /// What happens to flows of a backend that goes DOWN.

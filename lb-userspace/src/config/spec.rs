@@ -397,6 +397,12 @@ pub struct Service {
     /// clients what does not fit a tunnel.)
     #[schemars(range(min = 536, max = 9_000), example = 1_360)]
     pub mss_clamp: Option<u16>,
+    /// Tell servers the clients' addresses (`forward: fullnat` and TCP only): a TCP option, in what a client sends until the server has
+    /// sent data, which a kernel module named `toa` on the backends reads; without one, it is passed over. Kind 254 and 8 bytes
+    /// with an IPv4 address, kind 253 and 20 bytes with an IPv6 address; SYN-ACKs offer segments smaller by as much, so that
+    /// there is room. Options of these kinds that a client sends are made unreadable.
+    #[serde(default)]
+    pub toa: bool,
     /// Routing by connection ids (QUIC only; draft-ietf-quic-load-balancers, unencrypted): each backend puts its `server_id` into the
     /// connection ids that it gives out, and lb sends each packet that has one where it says. So a connection stays with its
     /// backend when the client's address or port changes, and through every change of backends. What has no such id follows

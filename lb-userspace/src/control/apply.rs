@@ -587,6 +587,7 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     }
     if service.spec.forward == model::Forward::FullNat {
         flags |= service_flag::FULLNAT;
+        flags |= if service.spec.toa { service_flag::TOA } else { 0 };
     }
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {

@@ -7,7 +7,7 @@ use lb_common::abi::BackendId;
 use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
-    reload::{ReloadError, roles, same},
+    reload::{ReloadError, outer_source_change, roles, same},
     state::Admin,
 };
 use crate::{

@@ -233,6 +233,7 @@ fn load_object(
     let level = options.log_level;
     let mut beside = if options.quic { service_flag::QUIC } else { 0 };
     beside |= if options.fullnat { service_flag::FULLNAT } else { 0 };
+    beside |= if options.toa { service_flag::TOA } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::HASH_KEYS, &options.hash_keys, true)

@@ -89,6 +89,7 @@ impl Sandbox {
             track: false,
             quic: false,
             fullnat: false,
+            toa: false,
             ports: 0,
             entropy: 0,
             vlan: false,
