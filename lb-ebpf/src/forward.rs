@@ -2,10 +2,7 @@
 //! tunnel's room in front.
 
 use lb_common::{
-    abi::{
-        Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, entropy,
-        service_flag,
-    },
+    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, service_flag},
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
@@ -117,19 +114,10 @@ fn send<F: Family>(
     forward: u8,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    let entropy = config::ENTROPY.load();
-    let tells_apart = forward == Forward::Gue as u8
-        || entropy & entropy::SOURCE_ADDRESS != 0 && forward == Forward::Ipip as u8;
-    if entropy != 0 && tells_apart {
+    if config::ENTROPY.load() != 0 && forward == Forward::Gue as u8 {
         return send_as::<F, true>(frame, packet, rewrite, service, forward, backend);
     }
     send_as::<F, false>(frame, packet, rewrite, service, forward, backend)
-}
-
-/// Whether a tunnel that tells flows apart does so by its outer source, and not by GUE's port.
-#[inline(always)]
-fn is_spread(forward: u8) -> bool {
-    config::ENTROPY.load() & entropy::SOURCE_ADDRESS != 0 && forward == Forward::Ipip as u8
 }
 
 #[inline(always)]
@@ -153,7 +141,7 @@ fn send_as<F: Family, const TELLS_APART: bool>(
     }
     let is_tunnel = forward >= Forward::Ipip as u8;
     let mut overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
-    if TELLS_APART && !is_spread(forward) {
+    if TELLS_APART && !spread::is_its(row) {
         overhead += gue::OVERHEAD;
     }
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
@@ -162,7 +150,7 @@ fn send_as<F: Family, const TELLS_APART: bool>(
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
     let frame = if TELLS_APART {
-        flow_tunnel::<F>(frame, packet, rewrite, forward, backend, &hop)
+        flow_tunnel::<F>(frame, packet, rewrite, backend, &hop)
             .ok_or_else(|| drop(Reason::EncapFailed))?
     } else if is_tunnel {
         ip_tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
@@ -216,7 +204,6 @@ fn flow_tunnel<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
     rewrite: Rewrite<'_>,
-    forward: u8,
     backend: BackendId,
     hop: &Hop,
 ) -> Option<XdpFrame> {
@@ -233,9 +220,9 @@ fn flow_tunnel<F: Family>(
         // Of the packet: a flow that is kept for it costs every packet of every service.
         Rewrite::Flow | Rewrite::FirstFragment | Rewrite::Address => udp::OWN_ENTROPY,
     };
-    let done = match is_spread(forward) {
-        true => spread::wrap::<F>(context, backend.0, entropy),
-        false => udp::wrap::<F>(context, backend.0, entropy),
+    let done = match spread::wrap::<F>(context, backend.0, entropy) {
+        spread::NOT_ITS => udp::wrap::<F>(context, backend.0, entropy),
+        done => done,
     };
     if done == 0 { None } else { Some(context.frame()) }
 }

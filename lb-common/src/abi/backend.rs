@@ -25,6 +25,8 @@ pub mod backend_flag {
     pub const RESOLVED: u32 = 2;
     /// Gone from the file: it keeps its flows, and clients that were remembered go elsewhere with their next one.
     pub const REMOVED: u32 = 4;
+    /// The tunnel is IP in IP: where the service says [`super::Forward::Gue`], from an address of the flow's own.
+    pub const IPIP: u32 = 8;
     /// Bits 8..16: [`super::BackendRow::source_bits`].
     pub const SOURCE_BITS_SHIFT: u32 = 8;
 }

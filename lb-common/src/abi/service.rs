@@ -108,7 +108,8 @@ pub enum Forward {
     Dsr = 2,
     /// Encapsulated in IP (RFC 2003, RFC 2473) towards the backend, which answers the client directly.
     Ipip = 3,
-    /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly.
+    /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly; or, where the backend's row says
+    /// [`super::backend_flag::IPIP`], in IP from a prefix: the tunnels that tell flows apart.
     Gue = 4,
     /// Both ends rewritten: the source becomes an address of lb's own, which the backend answers, wherever it is.
     FullNat = 5,

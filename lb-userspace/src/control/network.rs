@@ -98,6 +98,9 @@ impl Node {
             row.source = prefix.map_or_else(own, |prefix| Address::from(prefix.network()));
             row.outer_sum = outer_sum(&row.source, &row.address);
             row.flags |= BackendRow::flags_of_source_bits(prefix.map_or(0, source_bits));
+            if service.spec.forward == model::Forward::Ipip {
+                row.flags |= backend_flag::IPIP;
+            }
         }
         if takes_flows_away(service, backend) {
             row.flags |= backend_flag::DOWN;
@@ -321,11 +324,15 @@ pub(super) fn entropy(config: &model::Config) -> u32 {
     if any(|forward| forward.is_gue()) {
         bits |= entropy::SOURCE_PORT;
     }
-    let is_spread = config.outer_source.iter().any(|prefix| source_bits(prefix) > 0);
-    if is_spread && any(|forward| *forward == model::Forward::Ipip) {
+    if is_spread(&config.outer_source) && any(|forward| *forward == model::Forward::Ipip) {
         bits |= entropy::SOURCE_ADDRESS;
     }
     bits
+}
+
+/// Whether any of what tunnels send from has more than one address.
+pub(super) fn is_spread(outer_source: &[IpNet]) -> bool {
+    outer_source.iter().any(|prefix| source_bits(prefix) > 0)
 }
 
 fn is_v4(prefix: &IpNet) -> bool {

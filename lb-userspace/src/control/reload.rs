@@ -207,6 +207,7 @@ impl Node {
         self.publish_ports()?;
         if sources {
             self.publish_rows(|_| true);
+            (0..self.services.len()).try_for_each(|index| self.publish_service(index))?;
         }
         self.publish_network();
         self.set_targets();

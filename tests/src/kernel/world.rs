@@ -417,7 +417,10 @@ impl Written {
             vip: service.vip.into(),
             port: Be16::from_host(service.port),
             protocol: service.protocol,
-            forward: service.forward as u8,
+            forward: match service.backends.iter().any(|backend| backend.source_bits > 0) {
+                true => Forward::Gue,
+                false => service.forward,
+            } as u8,
             idle_seconds: 900,
             closed_seconds: 120,
             prefix: service.prefix,
@@ -610,7 +613,9 @@ fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
         src_mac: NIC,
         mtu: backend.mtu,
         ifindex: backend.ifindex,
-        flags: backend.flags | backend.source_bits << 8,
+        flags: backend.flags
+            | backend.source_bits << 8
+            | if service.forward == Forward::Ipip { backend_flag::IPIP } else { 0 },
         service: id,
         outer_sum,
     }
