@@ -216,14 +216,22 @@ pub mod global {
     /// `u32`: 1 if tagged frames are balanced ([`crate::vlan`]).
     pub const VLAN: &str = "VLAN";
     /// `u32`: flags of services whose packets have ways of their own ([`super::service_flag::QUIC`],
-    /// [`super::service_flag::FULLNAT`]), if any service has them.
+    /// [`super::service_flag::FULLNAT`], [`super::service_flag::TOA`]), if any service has them.
     pub const BESIDE: &str = "BESIDE";
     /// `u32`: 1 if any service has more than one port, 2 if any has a prefix of VIPs.
     pub const PORTS: &str = "PORTS";
-    /// `u32`: 1 if any service uses gue.
-    pub const HAVE_GUE: &str = "HAVE_GUE";
+    /// `u32`: by what outer headers of tunnels tell flows apart, if any do: bits of [`super::entropy`].
+    pub const ENTROPY: &str = "ENTROPY";
     /// `u32`: one of [`super::mode`].
     pub const MODE: &str = "MODE";
+}
+
+/// Bits of [`global::ENTROPY`].
+pub mod entropy {
+    /// Some service uses gue.
+    pub const SOURCE_PORT: u32 = 1;
+    /// Some service's ipip sends from a prefix ([`super::BackendRow::source_bits`]).
+    pub const SOURCE_ADDRESS: u32 = 2;
 }
 
 #[cfg(feature = "user")]

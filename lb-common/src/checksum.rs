@@ -88,6 +88,7 @@ impl Sum {
     }
 
     /// The sum in 32 bits, for [`Sum::begun`]. Exact below 2^32 times 2^32 minus one; the carry goes around.
+    #[inline(always)]
     pub const fn unfolded(self) -> u32 {
         let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         ((sum & 0xffff_ffff) + (sum >> 32)) as u32

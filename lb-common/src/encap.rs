@@ -4,6 +4,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     abi::{Address, protocol},
+    be::Be32,
     checksum::Sum,
     frame::Wire,
     ip::{IpHeader, compose_v4, constant_sum_v4},
@@ -22,6 +23,12 @@ pub const fn outer_sum(source: &Address, destination: &Address) -> u32 {
         return 0;
     }
     constant_sum_v4(source, destination, protocol::IPIP).unfolded()
+}
+
+/// An [`outer_sum`] with another IPv4 source than it was made for.
+#[inline(always)]
+pub const fn sum_of_source(outer_sum: u32, old: &Address, new: &Address) -> u32 {
+    Sum::begun(outer_sum).change(old.words[3].raw(), new.words[3].raw()).unfolded()
 }
 
 /// The outer header of a packet of `length` bytes, from an outer sum made by [`outer_sum`].
@@ -50,6 +57,17 @@ pub fn outer_v6(
     length: u16,
 ) -> Ipv6Hdr {
     Ipv6Hdr::compose(source, destination, inner_protocol(inner_is_v6), traffic_class, length)
+}
+
+/// The outer source of a flow's packets, of a prefix that begins with `first` and leaves the last `bits` bits (0..=32): receivers spread
+/// IP in IP over their queues, and routers over their paths, by the outer addresses alone. `entropy` is [`crate::gue::entropy`],
+/// whose first bits are the best.
+#[inline(always)]
+pub const fn spread(first: &Address, bits: u32, entropy: u32) -> Address {
+    let [a, b, c, d] = first.words;
+    let host = ((entropy as u64) << (bits & 63) >> 32) as u32;
+    let network = d.to_host() as u64 >> (bits & 63) << (bits & 63);
+    Address::v6([a, b, c, Be32::from_host(network as u32 | host)])
 }
 
 const fn inner_protocol(inner_is_v6: bool) -> u8 {
@@ -100,6 +118,46 @@ mod tests {
                     assert_eq!(bytes[12..], [10, 0, 0, 1, 10, 255, 254, 253]);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn sources_are_of_their_prefix_and_differ() {
+        for (first, length) in
+            [("10.1.2.0", 24), ("10.1.2.4", 30), ("10.1.2.3", 32), ("10.0.0.0", 8)]
+        {
+            let base = address(first);
+            let bits = 32 - length;
+            let mut seen = std::collections::BTreeSet::new();
+            for step in 0..1024u32 {
+                let source = spread(&base, bits, step.wrapping_mul(0x9E37_79B1));
+                assert!(source.is_v4());
+                let mask = ((1u64 << bits) - 1) as u32;
+                let (host, base) = (source.words[3].to_host(), base.words[3].to_host());
+                assert_eq!(host & !mask, base & !mask, "{first}/{length}");
+                seen.insert(host);
+            }
+            let most = (1usize << bits.min(10)).min(1024);
+            assert!(seen.len() > most * 9 / 10, "{first}/{length}: {} of {most}", seen.len());
+        }
+        let base = address("fd00:1:2:3::");
+        assert_eq!(spread(&base, 32, 0x1234_5678), address("fd00:1:2:3::1234:5678"));
+        assert_eq!(spread(&address("fd00::f0"), 4, 0xa000_0000), address("fd00::fa"));
+        assert_eq!(spread(&address("fd00::f7"), 0, u32::MAX), address("fd00::f7"));
+    }
+
+    #[test]
+    fn outer_headers_of_a_prefix_are_valid() {
+        let (first, destination) = (address("10.9.0.0"), address("10.255.254.253"));
+        let constant = outer_sum(&first, &destination);
+        for step in 0..=0xffffu32 {
+            let source = spread(&first, 16, step << 16);
+            let sum = sum_of_source(constant, &first, &source);
+            let outer = outer_v4(&source, &destination, step & 1 != 0, 0, 1400, sum);
+            let mut bytes = [0u8; 20];
+            *crate::frame::Frame::view_mut(bytes.as_mut_slice(), 0).expect("20") = outer;
+            assert_eq!(plain(&[&bytes]), 0, "{step}");
+            assert_eq!(bytes[12..16], [10, 9, (step >> 8) as u8, step as u8]);
         }
     }
 

@@ -21,7 +21,7 @@ pub const WRITING_SECONDS: u64 = 10;
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// What a slot's word says: bits 0..8 flags, 8..16 the IP protocol, 32..64 the generation, which changes with each flow, so that
+/// What a slot's word says: bits 0..8 flags, 8..16 the IP protocol, bit 16 a flag, 32..64 the generation, which changes with each flow, so that
 /// nobody takes one flow's packets for the next one's.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub mod state_flag {
     pub const RESET: u64 = 32;
     /// A packet is writing the slot.
     pub const WRITING: u64 = 64;
+    /// TCP: the backend has sent data, so it has seen the client's part of the handshake. Noted where [`crate::toa`] is in use.
+    pub const SERVER_SPOKE: u64 = 1 << 16;
 }
 
 use state_flag::{ANSWERED, CLIENT_FIN, ESTABLISHED, RESET, SERVER_FIN, USED, WRITING};
@@ -72,6 +74,12 @@ impl State {
     #[inline(always)]
     pub const fn given_up(self) -> Self {
         Self(self.0 >> 32 << 32)
+    }
+
+    /// The last bits of the generation.
+    #[inline(always)]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> 32) as u16
     }
 
     /// The IP protocol.
@@ -145,6 +153,12 @@ impl State {
             }
         }
         Self(word)
+    }
+
+    /// After a backend's segment with data.
+    #[inline(always)]
+    pub const fn after_data(self) -> Self {
+        Self(self.0 | state_flag::SERVER_SPOKE)
     }
 
     /// Idle time after which the port may have another flow, seconds. `idle` and `closed` are the slot's own.

@@ -34,6 +34,13 @@ pub const fn entropy(flow: &FlowKey) -> u32 {
     folded.wrapping_mul(0x9E37_79B1)
 }
 
+/// The same of what has no ports.
+#[inline(always)]
+pub const fn entropy_of_source(source: &Address) -> u32 {
+    let [a, b, c, d] = source.words;
+    (a.raw() ^ b.raw() ^ c.raw() ^ d.raw()).wrapping_mul(0x9E37_79B1)
+}
+
 /// The source port: one of the 16,384 dynamic ones (RFC 6335).
 #[inline(always)]
 const fn source_port(entropy: u32) -> Be16 {
@@ -235,6 +242,14 @@ mod tests {
         }
         // Of 4,096 thrown into 16,384, 3,600 are met by chance.
         assert!(seen.len() > 3_500, "{} ports", seen.len());
+    }
+
+    #[test]
+    fn what_has_no_ports_is_a_flow_without() {
+        for source in ["192.0.2.1", "2001:db8::1"].map(address) {
+            let flow = FlowKey { source, ..FlowKey::default() };
+            assert_eq!(entropy_of_source(&source), entropy(&flow));
+        }
     }
 
     #[test]

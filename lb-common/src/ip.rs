@@ -56,6 +56,8 @@ pub trait IpHeader: Wire {
     fn set_hop_limit(&mut self, hop_limit: u8);
     /// Replaces the two ECN bits (RFC 3168 5).
     fn set_ecn(&mut self, ecn: u8);
+    /// Makes the packet say that it is so many bytes longer.
+    fn grow(&mut self, bytes: u16);
     /// Exchanges source and destination.
     fn swap_addresses(&mut self);
     /// Replaces the source by an address of the same version.
@@ -161,6 +163,14 @@ impl IpHeader for Ipv4Hdr {
         self.tos = (self.tos & !3) | (ecn & 3);
         let new = u16::from_ne_bytes([self.vihl, self.tos]);
         self.update_checksum(Sum::default().change_word(old, new));
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: u16) {
+        let old = be16(self.tot_len);
+        let new = Be16::from_host(old.to_host().wrapping_add(bytes));
+        self.tot_len = new.raw().to_ne_bytes();
+        self.update_checksum(Sum::default().change_word(old.raw(), new.raw()));
     }
 
     #[inline(always)]
@@ -326,6 +336,12 @@ impl IpHeader for Ipv6Hdr {
     #[inline(always)]
     fn set_ecn(&mut self, ecn: u8) {
         self.vcf[1] = (self.vcf[1] & !0x30) | ((ecn & 3) << 4);
+    }
+
+    #[inline(always)]
+    fn grow(&mut self, bytes: u16) {
+        let length = be16(self.payload_len).to_host().wrapping_add(bytes);
+        self.payload_len = Be16::from_host(length).raw().to_ne_bytes();
     }
 
     #[inline(always)]

@@ -35,6 +35,7 @@ pub mod siphash;
 pub mod source_rate;
 pub mod syn_flood;
 pub mod tcp_reset;
+pub mod toa;
 pub mod track;
 pub mod vlan;
 pub mod way_back;

@@ -10,7 +10,7 @@ use crate::{
 pub const MOST_OPTIONS: u32 = 16;
 
 const END: u8 = 0;
-const NO_OPERATION: u8 = 1;
+pub(crate) const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 
 /// A place in a walk over the options, in one word: bits 0..8 the offset of an option in the frame, above them whether to go on.
@@ -62,7 +62,7 @@ pub fn step(frame: &(impl Frame + ?Sized), place: Place, end: u32) -> Place {
 }
 
 #[inline(always)]
-const fn next(offset: u32, end: u32) -> Place {
+pub(crate) const fn next(offset: u32, end: u32) -> Place {
     if offset < end && offset < 0x100 { Place::at(offset) } else { Place::NONE }
 }
 
@@ -94,6 +94,25 @@ pub fn clamp(
     let tcp = frame.view_mut::<Tcp>(transport)?;
     tcp.checksum = update(u16::from_ne_bytes(tcp.checksum), change).to_ne_bytes();
     Some(true)
+}
+
+/// No stack sends smaller segments than this (RFC 791: 576 bytes less the headers).
+const LEAST: u16 = 536;
+
+/// Makes the option at `at` say `by` bytes less, as [`clamp`] does; never less than any path can carry.
+#[inline(always)]
+pub fn lower(
+    frame: &mut (impl Frame + ?Sized),
+    transport: usize,
+    at: usize,
+    by: u16,
+) -> Option<bool> {
+    let [_, _, high, low] = *frame.view::<[u8; 4]>(at)?;
+    let size = u16::from_be_bytes([high, low]);
+    if size <= LEAST + by {
+        return Some(false);
+    }
+    clamp(frame, transport, at, size - by)
 }
 
 #[inline(always)]

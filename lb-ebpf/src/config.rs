@@ -45,9 +45,9 @@ pub static TRACK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static BESIDE: Global<u32> = Global::new(0);
 
-/// 1 if any service uses gue.
+/// Bits of [`lb_common::abi::entropy`], if outer headers of any tunnel tell flows apart.
 #[unsafe(no_mangle)]
-pub static HAVE_GUE: Global<u32> = Global::new(0);
+pub static ENTROPY: Global<u32> = Global::new(0);
 
 /// 1 if any service has more than one port, 2 if any has a prefix of VIPs.
 #[unsafe(no_mangle)]

@@ -19,7 +19,7 @@ use crate::{
     nexthop::{self, Hop},
     observe::{self, Way},
     packet::XdpFrame,
-    trace,
+    spread, trace,
     verdict::{Answer, Verdict},
     way_back,
 };
@@ -61,7 +61,7 @@ pub fn first_fragment<F: Family>(
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
+    send::<F>(frame, packet, Rewrite::FirstFragment, service.id, service.forward, backend)
         .map_err(Verdict::unanswered)
 }
 
@@ -95,14 +95,16 @@ pub fn error<F: Family>(
 enum Rewrite<'a> {
     /// Address and port.
     Flow,
+    /// The same in a first fragment, whose tunnel is the one of those behind it, which have no ports.
+    FirstFragment,
     /// The address, in a packet without a transport header.
     Address,
     /// The address, and the flow in the packet that an ICMP error quotes.
     Quote(&'a Quote),
 }
 
-/// Where GUE begins to differ from the others is here, and not where the headers are written: what both would share is kept across the
-/// calls that GUE makes, which costs every packet some twenty instructions.
+/// Where tunnels that tell flows apart begin to differ from the others is here, and not where the headers are written: what all would
+/// share is kept across the calls that those make, which costs every packet some twenty instructions.
 #[inline(always)]
 fn send<F: Family>(
     frame: XdpFrame,
@@ -112,14 +114,14 @@ fn send<F: Family>(
     forward: u8,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    if config::HAVE_GUE.load() != 0 && forward == Forward::Gue as u8 {
+    if config::ENTROPY.load() != 0 && forward == Forward::Gue as u8 {
         return send_as::<F, true>(frame, packet, rewrite, service, forward, backend);
     }
     send_as::<F, false>(frame, packet, rewrite, service, forward, backend)
 }
 
 #[inline(always)]
-fn send_as<F: Family, const IS_GUE: bool>(
+fn send_as<F: Family, const TELLS_APART: bool>(
     frame: XdpFrame,
     packet: &Packet,
     rewrite: Rewrite<'_>,
@@ -139,7 +141,7 @@ fn send_as<F: Family, const IS_GUE: bool>(
     }
     let is_tunnel = forward >= Forward::Ipip as u8;
     let mut overhead = if is_tunnel { encap::overhead(!row.address.is_v4()) } else { 0 };
-    if IS_GUE {
+    if TELLS_APART && !spread::is_its(row) {
         overhead += gue::OVERHEAD;
     }
     if hop.mtu != 0 && packet.length as u32 + overhead as u32 > hop.mtu as u32 {
@@ -147,11 +149,11 @@ fn send_as<F: Family, const IS_GUE: bool>(
         trace::chosen(backend);
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, service));
     }
-    let frame = if IS_GUE {
-        udp_tunnel::<F>(frame, packet, rewrite, backend, &hop)
+    let frame = if TELLS_APART {
+        flow_tunnel::<F>(frame, packet, rewrite, backend, &hop)
             .ok_or_else(|| drop(Reason::EncapFailed))?
     } else if is_tunnel {
-        tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
+        ip_tunnel::<F>(frame, packet, row, &hop).ok_or_else(|| drop(Reason::EncapFailed))?
     } else {
         let port = row.port;
         let to = (forward == Forward::Nat as u8).then_some((&row.address, port));
@@ -172,7 +174,7 @@ fn direct<F: Family>(
     hop: &Hop,
 ) -> Option<XdpFrame> {
     match (to, rewrite) {
-        (Some((address, port)), Rewrite::Flow) => {
+        (Some((address, port)), Rewrite::Flow | Rewrite::FirstFragment) => {
             let from = frame.view::<Ethernet>(0)?.source;
             if packet.is_opening() {
                 handshake::began(&frame, packet);
@@ -196,9 +198,9 @@ fn direct<F: Family>(
     Some(frame)
 }
 
-/// GUE.
+/// A tunnel that tells flows apart.
 #[inline(always)]
-fn udp_tunnel<F: Family>(
+fn flow_tunnel<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
     rewrite: Rewrite<'_>,
@@ -211,19 +213,23 @@ fn udp_tunnel<F: Family>(
     let entropy = match rewrite {
         // The flow that an error is about.
         Rewrite::Quote(_) => gue::entropy(&packet.flow) as u64,
+        Rewrite::FirstFragment if F::HAS_EXTENSIONS => {
+            gue::entropy_of_source(&packet.flow.source) as u64
+        }
         _ if F::HAS_EXTENSIONS => gue::entropy(&packet.flow) as u64,
         // Of the packet: a flow that is kept for it costs every packet of every service.
-        Rewrite::Flow | Rewrite::Address => udp::OWN_ENTROPY,
+        Rewrite::Flow | Rewrite::FirstFragment | Rewrite::Address => udp::OWN_ENTROPY,
     };
-    if udp::wrap::<F>(context, backend.0, entropy) == 0 {
-        return None;
-    }
-    Some(context.frame())
+    let done = match spread::wrap::<F>(context, backend.0, entropy) {
+        spread::NOT_ITS => udp::wrap::<F>(context, backend.0, entropy),
+        done => done,
+    };
+    if done == 0 { None } else { Some(context.frame()) }
 }
 
 /// IP in IP.
 #[inline(always)]
-fn tunnel<F: Family>(
+fn ip_tunnel<F: Family>(
     mut frame: XdpFrame,
     packet: &Packet,
     row: &BackendRow,

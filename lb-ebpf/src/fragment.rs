@@ -33,22 +33,28 @@ pub fn packet<F: Family>(context: Context, verdict: Verdict) -> Verdict {
 
 #[inline(never)]
 fn to_backend<F: Family>(context: Context) -> Verdict {
-    let deliver = |frame: XdpFrame| {
-        let nobody = |reason| Verdict::drop(reason, 0);
-        let fragment = fragment::read::<F>(&frame).map_err(nobody)?;
-        if fragment.offset == 0 {
-            return first::<F>(frame, &fragment);
-        }
-        let row = remembered(&fragment)
-            .ok_or_else(|| of_nobody(&fragment.key.destination, Reason::FragmentMiss))?;
-        let packet = packet_of::<F>(&frame, &fragment)
-            .ok_or(Verdict::drop(Reason::L3Truncated, row.service))?;
-        check_hop_limit(&packet, row.service)?;
-        forward::later_fragment::<F>(frame, &packet, &row)
-    };
-    match deliver(context.frame()) {
+    match deliver::<F>(context.frame()) {
         Ok(verdict) | Err(verdict) => verdict,
     }
+}
+
+// No closure: the compiler would make a function of it, whose stack comes on top.
+#[inline(always)]
+fn deliver<F: Family>(frame: XdpFrame) -> Result<Verdict, Verdict> {
+    let nobody = |reason| Verdict::drop(reason, 0);
+    let fragment = fragment::read::<F>(&frame).map_err(nobody)?;
+    if fragment.offset == 0 {
+        return first::<F>(frame, &fragment);
+    }
+    let row = recall(&fragment)
+        .ok_or_else(|| of_nobody(&fragment.key.destination, Reason::FragmentMiss))?;
+    if fullnat::configured() && row.forward == Forward::FullNat as u16 {
+        return Err(Verdict::fullnat());
+    }
+    let packet =
+        packet_of::<F>(&frame, &fragment).ok_or(Verdict::drop(Reason::L3Truncated, row.service))?;
+    check_hop_limit(&packet, row.service)?;
+    forward::later_fragment::<F>(frame, &packet, &row)
 }
 
 #[inline(always)]
@@ -58,16 +64,17 @@ fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Ver
     let service = service::find_any(&frame, &flow)
         .ok_or_else(|| of_nobody(&flow.destination, Reason::FragmentDropped))?;
     let drop = |reason| Verdict::drop(reason, service.id);
-    // Full nat has no way for fragments.
-    let is_fullnat = fullnat::configured() && service.flags & service_flag::FULLNAT != 0;
-    if is_fullnat || fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
+    if fragment.more && service.flags & service_flag::FRAGMENTS == 0 {
         return Err(drop(Reason::FragmentDropped));
+    }
+    if fullnat::configured() && service.flags & service_flag::FULLNAT != 0 {
+        return Err(Verdict::fullnat());
     }
     let mut packet = packet_of::<F>(&frame, fragment).ok_or(drop(Reason::L3Truncated))?;
     packet.flow = flow;
     admit(&packet, service)?;
     let backend = select::whereabouts::<F>(&flow, service)?;
-    if fragment.more && !remember(fragment, backend, service.id, service.forward as u32) {
+    if fragment.more && !remember(fragment, &entry(backend, service.id, service.forward)) {
         return Err(drop(Reason::FragmentDropped));
     }
     forward::first_fragment::<F>(frame, &packet, service, backend)
@@ -84,7 +91,7 @@ fn of_nobody(vip: &Address, reason: Reason) -> Verdict {
 
 /// As [`crate::admit`], but nothing is answered: a fragment is no whole packet to be quoted.
 #[inline(always)]
-fn admit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
+pub fn admit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
     let drop = |reason| Err(Verdict::drop(reason, service.id));
     let flow = &packet.flow;
     if parse::is_martian(&flow.source, &flow.destination) {
@@ -98,13 +105,15 @@ fn admit(packet: &Packet, service: &ServiceRow) -> Result<(), Verdict> {
     check_hop_limit(packet, service.id)
 }
 
+/// One more hop is left.
 #[inline(always)]
-fn check_hop_limit(packet: &Packet, service: u32) -> Result<(), Verdict> {
+pub fn check_hop_limit(packet: &Packet, service: u32) -> Result<(), Verdict> {
     if packet.hop_limit <= 1 { Err(Verdict::drop(Reason::Ttl, service)) } else { Ok(()) }
 }
 
+/// A fragment as a packet whose flow has no ports.
 #[inline(always)]
-fn packet_of<F: Family>(frame: &XdpFrame, fragment: &Fragment) -> Option<Packet> {
+pub fn packet_of<F: Family>(frame: &XdpFrame, fragment: &Fragment) -> Option<Packet> {
     let header = frame.view::<F::Header>(NETWORK)?;
     Some(Packet {
         flow: FlowKey {
@@ -128,14 +137,20 @@ fn now() -> u64 {
 }
 
 #[inline(always)]
-fn remember(fragment: &Fragment, backend: BackendId, service: u32, forward: u32) -> bool {
-    let row = FragmentRow { backend, service, forward, _pad: 0, seen: now() };
+fn entry(backend: BackendId, service: u32, forward: u8) -> FragmentRow {
+    FragmentRow { backend, service, forward: forward as u16, generation: 0, slot: 0, seen: 0 }
+}
+
+/// Remembers a first fragment as of now.
+#[inline(always)]
+pub fn remember(fragment: &Fragment, entry: &FragmentRow) -> bool {
+    let row = FragmentRow { seen: now(), ..*entry };
     maps::FRAGMENTS.insert(&fragment.key, &row, 0).is_ok()
 }
 
 /// What is known of a fragment's packet, if its backend is still that of the same service.
 #[inline(always)]
-fn remembered(fragment: &Fragment) -> Option<FragmentRow> {
+pub fn recall(fragment: &Fragment) -> Option<FragmentRow> {
     // SAFETY: the pointer is to a map's value, copied at once; an entry reused in between is another packet's of a full
     // table, and the receiver's checksum refuses the mixture.
     let row = maps::FRAGMENTS.get_ptr(&fragment.key).map(|row| unsafe { *row })?;
@@ -166,7 +181,7 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
         packet.flow = fragment::flow::<F>(&frame, &fragment).map_err(|_| not_ours)?;
         BackendId(service::replying_backend(&packet.flow).ok_or(not_ours)?)
     } else {
-        remembered(&fragment).ok_or(not_ours)?.backend
+        recall(&fragment).ok_or(not_ours)?.backend
     };
     let reply = maps::REPLIES.get(backend.0).ok_or(not_ours)?;
     let service = maps::SERVICES.get(reply.row).ok_or(not_ours)?;
@@ -184,7 +199,7 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
     }
     if is_first {
         let remembers =
-            !fragment.more || remember(&fragment, backend, service.id, Forward::Nat as u32);
+            !fragment.more || remember(&fragment, &entry(backend, service.id, Forward::Nat as u8));
         if !remembers {
             return Err(drop(Reason::FragmentDropped));
         }

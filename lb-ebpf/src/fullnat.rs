@@ -2,13 +2,15 @@
 //! `forward: fullnat`, or to an address of the pool. (Within the balancer it would take the verifier beyond its limit.)
 //!
 //! [`table`] knows who has which port, [`request`] sends a client's packet to its backend, [`reply`] the backend's to the
-//! client, and [`error`] what routers say about either.
+//! client, [`error`] what routers say about either, and [`fragment`] either in pieces.
 
 pub mod error;
+pub mod fragment;
 pub mod reply;
 pub mod request;
 pub mod slot;
 pub mod table;
+pub mod toa;
 
 use aya_ebpf::{bindings::xdp_md, maps::ProgramArray};
 use lb_common::{
@@ -97,6 +99,9 @@ ways! {
 #[inline(always)]
 fn either_way<F: Family>(context: Context) -> Verdict {
     if parse::outline::<F>(&context.frame()).is_none() {
+        if fragment::is_one::<F>(context) {
+            return fragment::packet::<F>(context);
+        }
         return error::packet::<F>(context);
     }
     match service_of::<F>(context) {

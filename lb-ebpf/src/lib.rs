@@ -41,6 +41,7 @@ pub mod sample;
 pub mod scratch;
 pub mod select;
 pub mod service;
+pub mod spread;
 pub mod sum;
 pub mod trace;
 pub mod track;

@@ -67,6 +67,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use lb_common::{
     abi::{BackendId, DroppedSample, NeighbourWanted, ObservedFailure},
     hash::HashKeys,
@@ -178,6 +179,8 @@ struct Node {
     saved: persist::Persistence,
     config: Option<Config>,
     xdp_mode: XdpMode,
+    /// What tunnels of ipip send from.
+    outer_source: Vec<IpNet>,
     config_error: Option<String>,
     /// What was in force when.
     revisions: revisions::Store,
@@ -577,6 +580,7 @@ impl Node {
             saved: persist::Persistence::default(),
             config: None,
             xdp_mode: config.xdp_mode,
+            outer_source: config.outer_source.clone(),
             config_error: None,
             revisions,
             history_problem: None,
@@ -949,8 +953,9 @@ fn dataplane_options(
         track,
         quic: quic::wanted(config),
         fullnat,
+        toa: config.services.iter().any(|service| service.toa),
         ports: ports::wanted(config),
-        have_gue: config.services.iter().any(|service| service.forward.is_gue()),
+        entropy: network::entropy(config),
         vlan: config.vlan,
         have_v6: true,
         log_level: options.packet_log,

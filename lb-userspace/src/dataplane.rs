@@ -593,7 +593,8 @@ impl Dataplane {
             && (loaded.track || !options.track)
             && (loaded.quic || !options.quic)
             && (loaded.fullnat || !options.fullnat)
-            && (loaded.have_gue || !options.have_gue)
+            && (loaded.toa || !options.toa)
+            && options.entropy & !loaded.entropy == 0
             && loaded.ports >= options.ports
             && loaded.vlan == options.vlan
             && (self.sizes.sources > 1 || options.sizes.sources == 1)

@@ -32,7 +32,7 @@ use aya::{
 use lb_common::{
     abi::{
         BackendLoad, Clock, FlowKey, PORTS_PER_ADDRESS, Pin, PortSlot, ServiceLoad, Slot,
-        SourcePool, global, map, mode, program, service_flag,
+        SourcePool, entropy, global, map, mode, program, service_flag,
     },
     hash::{HashKeys, expand_seed},
 };
@@ -86,10 +86,14 @@ pub struct Options {
     pub vlan: bool,
     /// Services may use gue.
     pub gue: bool,
+    /// Tunnels of ipip may send from a prefix.
+    pub outer_source: bool,
     /// Services may be QUIC's.
     pub quic: bool,
     /// Addresses that full nat may have; 0 = no service does it.
     pub fullnat: u32,
+    /// Services that do may tell servers the clients' addresses.
+    pub toa: bool,
     /// Services may have several ports (1), and prefixes of VIPs (2).
     pub ports: u32,
     /// Entries of `SERVICES`.
@@ -112,8 +116,10 @@ impl Default for Options {
             connections: 1 << 16,
             vlan: false,
             gue: false,
+            outer_source: false,
             quic: false,
             fullnat: 0,
+            toa: false,
             ports: 0,
             services: 64,
             service_buckets: 512,
@@ -185,9 +191,12 @@ impl Kernel {
         let (mask, single) = (options.service_buckets - 1, u32::from(options.single_nic));
         let limit_openings = u32::from(options.limit_openings);
         let (observe, track) = (u32::from(options.observe), u32::from(options.flows > 0));
-        let (vlan, gue) = (u32::from(options.vlan), u32::from(options.gue));
+        let vlan = u32::from(options.vlan);
+        let mut entropy = if options.gue { entropy::SOURCE_PORT } else { 0 };
+        entropy |= if options.outer_source { entropy::SOURCE_ADDRESS } else { 0 };
         let mut beside = if options.quic { service_flag::QUIC } else { 0 };
         beside |= if options.fullnat > 0 { service_flag::FULLNAT } else { 0 };
+        beside |= if options.toa { service_flag::TOA } else { 0 };
         let slots = (options.fullnat * PORTS_PER_ADDRESS).max(1);
         loader
             .override_global(global::HASH_KEYS, &keys[..], true)
@@ -197,7 +206,7 @@ impl Kernel {
             .override_global(global::OBSERVE, &observe, true)
             .override_global(global::TRACK, &track, true)
             .override_global(global::HAVE_V6, &1u32, true)
-            .override_global(global::HAVE_GUE, &gue, true)
+            .override_global(global::ENTROPY, &entropy, true)
             .override_global(global::BESIDE, &beside, true)
             .override_global(global::PORTS, &options.ports, true)
             .override_global(global::VLAN, &vlan, true)

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
     thread,
     time::Duration,
@@ -290,4 +290,62 @@ fn a_configuration_without_a_pool_is_refused_with_its_remedy() {
     assert!(!output.status.success() && text.contains("source_pool"), "{text}");
     let tally = requests(&lab.client, SocketAddr::new(VIP4, FRONT), 50, 5);
     assert_eq!((tally.ok(), tally.failures()), (50, 0), "the last one stays in force: {tally:?}");
+}
+
+/// A server of datagrams that sends them back, in fragments as they came.
+fn echo_datagrams(machine: &Machine, address: IpAddr) {
+    machine.run(move || {
+        let socket = UdpSocket::bind(SocketAddr::new(address, 9_000)).unwrap();
+        thread::spawn(move || {
+            let mut datagram = vec![0; 65_536];
+            while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+                // An answer that cannot be sent is the client's to miss.
+                let _ = socket.send_to(&datagram[..length], from);
+            }
+        });
+    });
+}
+
+#[test]
+fn datagrams_in_fragments_come_and_go() {
+    const LENGTH: usize = 8_192;
+    const DATAGRAMS: usize = 20;
+    let lab = lab();
+    let mut yaml = POOL.to_owned() + "services:\n";
+    for (name, vip, address) in [("four", VIP4, backend4(1)), ("six", VIP6, backend6(1))] {
+        echo_datagrams(&lab.backends[0], address);
+        let address = SocketAddr::new(address, 9_000);
+        yaml += &format!(
+            "  - name: {name}\n    listen: {{address: \"{vip}\", port: {FRONT}, protocol: udp}}\n    forward: fullnat\n    backends:\n      - {{name: web1, address: \"{address}\"}}\n"
+        );
+    }
+    // The client's link is narrower than those between lb and the backends.
+    lab.backends[0].sh("ip link set e0 mtu 1500").unwrap();
+    let daemon = started(&lab, &yaml);
+    for vip in [VIP4, VIP6] {
+        let answered = lab.client.run(move || {
+            let any: IpAddr = if vip.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+            let answered = |number: usize| {
+                let socket = UdpSocket::bind((any, 0)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                socket.connect((vip, FRONT)).unwrap();
+                let datagram: Vec<u8> = (0..LENGTH).map(|at| (at * 7 + number) as u8).collect();
+                let mut answer = vec![0; 65_536];
+                // Datagrams may be lost while neighbours are asked for.
+                (0..3).any(|_| {
+                    let sent = socket.send(&datagram).is_ok();
+                    sent && socket
+                        .recv(&mut answer)
+                        .is_ok_and(|length| answer[..length] == datagram)
+                })
+            };
+            (0..DATAGRAMS).filter(|number| answered(*number)).count()
+        });
+        assert_eq!(answered, DATAGRAMS, "{vip}: {:#?}\n{}", daemon.stats(), daemon.log_tail());
+    }
+    for service in &daemon.stats().services {
+        let fragments = 6 * DATAGRAMS as u64;
+        assert!(service.total.packets_in >= fragments, "{service:#?}");
+        assert!(service.total.packets_out >= fragments, "{service:#?}");
+    }
 }

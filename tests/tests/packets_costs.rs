@@ -140,7 +140,7 @@ fn fragment() -> Vec<u8> {
 }
 
 /// All ways: name and what they cost. Each is run in the kernel, too: both have to come to the same.
-fn measured(kernel: &mut Kernel, gue: &mut Kernel) -> BTreeMap<String, Path> {
+fn measured(kernel: &mut Kernel, gue: &mut Kernel, spread: &mut Kernel) -> BTreeMap<String, Path> {
     let mut paths = BTreeMap::new();
     for (mode, forward, vip_is_v4, backends_are_v4) in MODES {
         kernel.enter(world(forward, vip_is_v4, backends_are_v4));
@@ -177,6 +177,23 @@ fn measured(kernel: &mut Kernel, gue: &mut Kernel) -> BTreeMap<String, Path> {
             let name = format!("{mode}/{name}");
             let (outcome, cost) = interpreter.run(&packet.bytes()).unwrap();
             assert_eq!(outcome, gue.run(&packet.bytes()), "{name}");
+            paths.insert(name, cost.into());
+        }
+    }
+    for (mode, forward, vip_is_v4, backends_are_v4) in MODES {
+        if forward != Forward::Ipip {
+            continue;
+        }
+        let mut world = world(forward, vip_is_v4, backends_are_v4);
+        world.services.iter_mut().flat_map(|service| &mut service.backends).for_each(|backend| {
+            backend.source_bits = 8;
+        });
+        spread.enter(world);
+        let interpreter = Interpreter::new(spread).unwrap();
+        for (name, packet) in packets(spread.world(), forward, vip_is_v4) {
+            let name = format!("{mode}-spread/{name}");
+            let (outcome, cost) = interpreter.run(&packet.bytes()).unwrap();
+            assert_eq!(outcome, spread.run(&packet.bytes()), "{name}");
             paths.insert(name, cost.into());
         }
     }
@@ -238,7 +255,8 @@ fn no_way_costs_more_than_it_did() {
     let options = Options { single_nic: true, ..Options::default() };
     let mut kernel = Kernel::shared_with(options);
     let mut gue = Kernel::load(Options { gue: true, ..options }).unwrap();
-    let mut paths = measured(&mut kernel, &mut gue);
+    let mut spread = Kernel::load(Options { outer_source: true, ..options }).unwrap();
+    let mut paths = measured(&mut kernel, &mut gue, &mut spread);
     let mut fullnat = Kernel::load(Options { fullnat: 1, ..options }).unwrap();
     paths.extend(measured_fullnat(&mut fullnat));
     let info = kernel.balancer().info().unwrap();
@@ -289,8 +307,10 @@ fn with_all_features_the_program_keeps_its_distance_from_the_verifiers_limit() {
         flows: 16,
         vlan: true,
         gue: true,
+        outer_source: true,
         quic: true,
         fullnat: 1,
+        toa: true,
         single_nic: false,
         ..Options::default()
     };

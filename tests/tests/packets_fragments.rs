@@ -3,9 +3,9 @@
 use lb_common::abi::{Forward, Reason, service_flag};
 use lb_tests::kernel::{
     Delta, Kernel, World,
-    bytes::with_extension,
+    bytes::{fragment, pieces, with_extension},
     case::{Case, Expected, check},
-    packet::{Packet, Transport, checksum, flag},
+    packet::{Packet, Transport, flag},
     world::{CLIENT, NIC, Route, Service, ip},
 };
 
@@ -64,40 +64,9 @@ fn request(world: &World, service: u32, id: u16) -> Packet {
     packet.filled(1300).ip(|ip| (ip.label, ip.dont_fragment) = (u32::from(id), false))
 }
 
-/// One fragment of a frame: `length` bytes of the packet's data from `offset` on.
-fn fragment(frame: &[u8], id: u16, offset: usize, length: usize, more: bool) -> Vec<u8> {
-    if frame[12] == 0x08 {
-        let mut bytes = frame[..34].to_vec();
-        bytes.extend(&frame[34 + offset..34 + offset + length]);
-        bytes[16..18].copy_from_slice(&(20 + length as u16).to_be_bytes());
-        let field = (offset / 8) as u16 | if more { 0x2000 } else { 0 };
-        bytes[20..22].copy_from_slice(&field.to_be_bytes());
-        bytes[24..26].fill(0);
-        let sum = checksum(&bytes[14..34]).to_be_bytes();
-        bytes[24..26].copy_from_slice(&sum);
-        bytes
-    } else {
-        let mut bytes = frame[..54].to_vec();
-        bytes[18..20].copy_from_slice(&(8 + length as u16).to_be_bytes());
-        let protocol = std::mem::replace(&mut bytes[20], 44);
-        let [high, low] = (offset as u16 | u16::from(more)).to_be_bytes();
-        let [a, b] = id.to_be_bytes();
-        bytes.extend([protocol, 0, high, low, 0xf0, 0, a, b]);
-        bytes.extend(&frame[54 + offset..54 + offset + length]);
-        bytes
-    }
-}
-
 /// All fragments of a frame.
 fn fragments(frame: &[u8], id: u16) -> Vec<Vec<u8>> {
-    let data = frame.len() - if frame[12] == 0x08 { 34 } else { 54 };
-    (0..data)
-        .step_by(PIECE)
-        .map(|offset| {
-            let length = PIECE.min(data - offset);
-            fragment(frame, id, offset, length, offset + length < data)
-        })
-        .collect()
+    pieces(frame, id, PIECE)
 }
 
 /// The fragments of a request as they reach the backend.

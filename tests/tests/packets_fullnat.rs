@@ -646,20 +646,6 @@ fn tags_are_kept_on_the_way_and_back() {
 }
 
 #[test]
-fn fragments_are_dropped_and_counted() {
-    let mut kernel = enter(true);
-    forwards(&mut kernel, &udp(true, 40_001), 2, 1);
-    let mut frame = udp(true, 40_001).filled(512).bytes();
-    frame[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
-    frame[24..26].fill(0);
-    let sum = lb_tests::kernel::packet::checksum(&frame[14..34]);
-    frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    let (outcome, delta) = kernel.count(&frame);
-    assert_eq!(outcome.action, action::DROP);
-    assert_eq!(delta, Delta::reason(2, Reason::FragmentDropped));
-}
-
-#[test]
 fn clients_are_let_in_as_in_every_mode() {
     let mut kernel = enter(true);
     let mut closed = world(true);

@@ -85,7 +85,7 @@ fn millions_of_packets_as_the_model_says() {
 type Test = (&'static str, &'static str);
 
 /// Reasons that no packet of this comparison can meet, why, and the test that reaches them.
-const OUTSIDE: [(&str, &str, Option<Test>); 20] = [
+const OUTSIDE: [(&str, &str, Option<Test>); 21] = [
     (
         "encap_failed",
         "a test run leaves room in front",
@@ -176,6 +176,11 @@ const OUTSIDE: [(&str, &str, Option<Test>); 20] = [
         "port_reclaimed",
         "full nat is not in the model",
         Some(("packets_fullnat", "handshakes_that_nobody_answers_give_way_but_not_at_once")),
+    ),
+    (
+        "toa_omitted",
+        "full nat is not in the model",
+        Some(("packets_toa", "what_does_not_fit_goes_without_and_is_counted")),
     ),
     ("bad_tunnel", "a name for `lb decap`; the balancer has no such drop", None),
     ("pinned", "a name for the controller's own count of pins", None),

@@ -25,6 +25,10 @@ pub mod backend_flag {
     pub const RESOLVED: u32 = 2;
     /// Gone from the file: it keeps its flows, and clients that were remembered go elsewhere with their next one.
     pub const REMOVED: u32 = 4;
+    /// The tunnel is IP in IP: where the service says [`super::Forward::Gue`], from an address of the flow's own.
+    pub const IPIP: u32 = 8;
+    /// Bits 8..16: [`super::BackendRow::source_bits`].
+    pub const SOURCE_BITS_SHIFT: u32 = 8;
 }
 
 /// One entry of `BACKENDS`, one cache line. Every field group changes by one aligned 8-byte store: each MAC address with
@@ -36,7 +40,8 @@ pub struct BackendRow {
     pub address: Address,
     /// The service's id (stable, not its row).
     pub service: u32,
-    /// The tunnel's outer source (an address of this node); zero in nat and dsr.
+    /// The tunnel's outer source (an address of this node, or the first one of a prefix: [`Self::source_bits`]); zero in nat and
+    /// dsr.
     pub source: Address,
     /// Unfolded one's-complement sum (RFC 1071, native byte order of raw 16-bit words) of the constant part of the
     /// tunnel's outer IPv4 header: everything but TOS, total length and checksum (which count as zero).
@@ -53,6 +58,19 @@ pub struct BackendRow {
     pub ifindex: u32,
     /// Bits of [`backend_flag`].
     pub flags: u32,
+}
+
+impl BackendRow {
+    /// Bits at the end of `source` that tell flows apart ([`crate::encap::spread`]), 0..=32.
+    #[inline(always)]
+    pub const fn source_bits(&self) -> u32 {
+        self.flags >> backend_flag::SOURCE_BITS_SHIFT & 0xff
+    }
+
+    /// [`Self::source_bits`] as they stand in `flags`.
+    pub const fn flags_of_source_bits(bits: u32) -> u32 {
+        (bits & 0xff) << backend_flag::SOURCE_BITS_SHIFT
+    }
 }
 
 const _: () = assert!(size_of::<BackendRow>() == 64);

@@ -27,9 +27,11 @@ pub struct FragmentRow {
     /// The service's id.
     pub service: u32,
     /// [`super::Forward`] as a number.
-    pub forward: u32,
-    /// Zero.
-    pub _pad: u32,
+    pub forward: u16,
+    /// Full nat: [`crate::fullnat::State::generation`] of the flow's slot.
+    pub generation: u16,
+    /// Full nat: the index of that slot.
+    pub slot: u32,
     /// When it came, nanoseconds of CLOCK_MONOTONIC.
     pub seen: u64,
 }

@@ -84,6 +84,7 @@ reasons! {
     Uncounted = 51, "uncounted", false, "Connections that could not be counted because the table was full.";
     SynChallenge = 52, "syn_challenge", false, "SYNs of unknown clients answered with a challenge while the SYN-flood stage is engaged.";
     PortReclaimed = 53, "port_reclaimed", false, "Flows of full nat that nobody had answered and that lost their port to a new one, as none was free.";
+    ToaOmitted = 54, "toa_omitted", false, "Packets of full nat that went without the client's address (`toa`): no room in the TCP header or in the link's MTU, or a packet with IP options or extension headers.";
     QuicUnknown = 56, "quic_cid_unknown", false, "QUIC packets whose connection id names no backend that can be used; they go where addresses and ports lead.";
     QuicFallback = 57, "quic_fallback", false, "Packets to a QUIC service that are too short or too strange to have a connection id; they go where addresses and ports lead.";
     FlowRefused = 58, "flow_refused", false, "Flows of a service that tracks all of them that could not be remembered, because the table or the service's part of it was full; they follow the ring.";

@@ -108,7 +108,8 @@ pub enum Forward {
     Dsr = 2,
     /// Encapsulated in IP (RFC 2003, RFC 2473) towards the backend, which answers the client directly.
     Ipip = 3,
-    /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly.
+    /// Encapsulated in UDP ([`crate::gue`]) towards the backend, which answers the client directly; or, where the backend's row says
+    /// [`super::backend_flag::IPIP`], in IP from a prefix: the tunnels that tell flows apart.
     Gue = 4,
     /// Both ends rewritten: the source becomes an address of lb's own, which the backend answers, wherever it is.
     FullNat = 5,
@@ -161,6 +162,8 @@ pub mod service_flag {
     pub const CLAMP_MSS: u32 = 1 << 20;
     /// Both ends of its flows are translated ([`crate::fullnat`]).
     pub const FULLNAT: u32 = 1 << 21;
+    /// Servers are told the clients' addresses ([`crate::toa`]).
+    pub const TOA: u32 = 1 << 22;
     /// Every flow is remembered, and its backend chosen by the service's [`super::Policy`] ([`crate::track`]).
     pub const TRACK: u32 = 1 << 24;
     /// The flags that change in place by one 4-byte store; the others come with a new row.
@@ -185,6 +188,7 @@ pub mod service_flag {
             QUIC,
             CLAMP_MSS,
             FULLNAT,
+            TOA,
             TRACK,
         ];
         let (mut seen, mut index) = (0, 0);

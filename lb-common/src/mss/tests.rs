@@ -99,3 +99,22 @@ proptest! {
         prop_assert_eq!((&one[..TRANSPORT + 16], &one[TRANSPORT + 18..TRANSPORT + 20]), (&head[..], &rest[..]));
     }
 }
+
+#[test]
+fn room_is_made_of_what_is_offered() {
+    for (offered, by, left) in [
+        (1_460, 8, 1_452),
+        (1_460, 20, 1_440),
+        (545, 8, 537),
+        (544, 8, 544),
+        (536, 20, 536),
+        (0, 8, 0),
+    ] {
+        let [high, low] = u16::to_be_bytes(offered);
+        let mut one = frame(&[2, 4, high, low]);
+        let _ = lower(one.as_mut_slice(), TRANSPORT, TRANSPORT + 20, by);
+        let offers = u16::from_be_bytes([one[TRANSPORT + 22], one[TRANSPORT + 23]]);
+        assert_eq!(offers, left, "{offered} less {by}");
+        assert_eq!(sum_of(&one[TRANSPORT..]).checksum(), 0);
+    }
+}

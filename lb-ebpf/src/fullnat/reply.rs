@@ -6,14 +6,14 @@ use lb_common::{
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     fullnat::State,
     ip::IpHeader,
-    parse::{self, Family},
+    parse::{self, Family, NETWORK, Packet},
     rewrite::{Ends, translate_both},
 };
 
 use super::{
     OfPool,
     slot::{Owner, Slot},
-    table,
+    table, toa,
 };
 use crate::{
     config, count, handshake, maps, mss,
@@ -132,12 +132,26 @@ fn note_handshake<F: Family>(context: Context) -> u32 {
         return 0;
     }
     handshake::answered(flow.owner.backend.0, be32(tcp.acknowledgement).to_host());
-    let clamps = service::find_any(&frame, &flow.owner.key(protocol::TCP))
-        .is_some_and(|service| service.flags & service_flag::CLAMP_MSS != 0);
-    if clamps {
+    let flags = service::find_any(&frame, &flow.owner.key(protocol::TCP))
+        .map_or(0, |service| service.flags);
+    if toa::configured() && flags & service_flag::TOA != 0 {
+        mss::lower(context, outline.transport, lb_common::toa::length(F::Header::IS_V6));
+    }
+    if flags & service_flag::CLAMP_MSS != 0 {
         mss::clamp(context, outline.transport, flow.owner.service);
     }
     1
+}
+
+/// Whether a TCP segment has any.
+#[inline(always)]
+fn has_data(frame: &XdpFrame, packet: &Packet) -> bool {
+    if packet.flow.protocol != protocol::TCP {
+        return false;
+    }
+    let Some(tcp) = frame.view::<Tcp>(packet.transport) else { return false };
+    let headers = (packet.transport - NETWORK) + (tcp.offset >> 4) as usize * 4;
+    packet.length as usize > headers
 }
 
 #[inline(never)]
@@ -160,7 +174,11 @@ fn send<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         return Err(Verdict::answer(Answer::TooBig, Reason::TooBig, mtu, flow.owner.service));
     }
     if let Some(slot) = Slot::at(flow.index) {
-        slot.note(flow.state, flow.state.after_server(packet.flags), table::now());
+        let mut after = flow.state.after_server(packet.flags);
+        if toa::configured() && has_data(&frame, &packet) {
+            after = after.after_data();
+        }
+        slot.note(flow.state, after, table::now());
     }
     let ends = Ends {
         source: &flow.owner.vip,

@@ -1,7 +1,7 @@
 //! From the client to the backend: three steps, each with a stack of its own.
 
 use lb_common::{
-    abi::{PortSlot, Reason, ServiceRow},
+    abi::{PortSlot, Reason, ServiceRow, service_flag},
     be::Be16,
     frame::{Ethernet, Frame},
     ip::IpHeader,
@@ -9,7 +9,10 @@ use lb_common::{
     rewrite::{Ends, translate_both},
 };
 
-use super::table::{self, Place};
+use super::{
+    table::{self, Place},
+    toa,
+};
 use crate::{
     admit, config, count, handshake, maps, nexthop,
     packet::{Context, XdpFrame},
@@ -32,6 +35,9 @@ pub fn packet<F: Family>(context: Context, service: &ServiceRow) -> Verdict {
             Reason::NoPort => Verdict::answer(Answer::Prohibited, Reason::NoPort, 0, service.id),
             reason => Verdict::drop(reason, service.id),
         };
+    }
+    if toa::configured() && service.flags & service_flag::TOA != 0 {
+        toa::tell::<F>(context, place.index(), place.backend().0, service.id);
     }
     forward::<F>(context, service, place)
 }

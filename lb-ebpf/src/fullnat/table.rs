@@ -7,6 +7,7 @@ use aya_ebpf::helpers::generated;
 use lb_common::{
     abi::{BackendId, FlowKey, PortSlot, Reason, ServiceRow, backend_flag, protocol},
     be::Be16,
+    fragment,
     frame::{Frame, Tcp, tcp_flag},
     fullnat::{PROBES, Probe, State},
     hash::flow_hash,
@@ -73,9 +74,30 @@ pub fn of_request<F: Family>(context: Context, service: &ServiceRow) -> Place {
         true => frame.view::<Tcp>(outline.transport).map_or(0, |tcp| tcp.flags),
         false => 0,
     };
-    let begins = !is_tcp || flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
+    place_of::<F>(&outline.flow, flags, service)
+}
+
+/// The same of a client's first fragment.
+#[inline(never)]
+pub fn of_first_fragment<F: Family>(context: Context, service: &ServiceRow) -> Place {
+    let frame = context.frame();
+    let Ok(fragment) = fragment::read::<F>(&frame) else { return Place::none(Reason::NoFlow) };
+    let Ok(flow) = fragment::flow::<F>(&frame, &fragment) else {
+        return Place::none(Reason::NoFlow);
+    };
+    let flags = match flow.protocol {
+        protocol::TCP => frame.view::<Tcp>(fragment.transport).map_or(0, |tcp| tcp.flags),
+        _ => 0,
+    };
+    place_of::<F>(&flow, flags, service)
+}
+
+#[inline(always)]
+fn place_of<F: Family>(flow: &FlowKey, flags: u8, service: &ServiceRow) -> Place {
+    let begins =
+        flow.protocol != protocol::TCP || flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN;
     let mut place = MaybeUninit::uninit();
-    let flow = pin::key(&mut place, &outline.flow);
+    let flow = pin::key(&mut place, flow);
     let now = now();
     let known = find(flow, now);
     if let Some(found) = known {

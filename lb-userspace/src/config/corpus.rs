@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
     ]),
     Case(&[(1, "colour: blue")], &[
         "1:1: unknown key `colour` at the top level: known here: interfaces, xdp_mode, vlan, socket_group, socket_level, metrics, \
-            dashboard, cluster, source_pool, limits, resolver, backend_defaults, services",
+            dashboard, cluster, source_pool, outer_source, limits, resolver, backend_defaults, services",
     ]),
     // The dashboard.
     Case(&[(1, "dashboard: 127.0.0.1")], &[
@@ -257,15 +257,26 @@ const CASES: &[Case] = &[
         "1:15: 10.0.0.100 is in source_pool.addresses twice: remove one of the two",
         "1:62: port 22 in source_pool.ports is a well-known one: begin with 1024 or more",
     ]),
+    Case(&[(1, "outer_source: [10.0.8.1/24]"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "1:16: `10.0.8.1/24` in outer_source[0] is not a network: it has bits behind its prefix length: write 10.0.8.0/24 or 10.0.8.1",
+    ]),
+    Case(&[(1, "outer_source: [10.0.8.0/24, 10.0.9.0/24]"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "1:29: 10.0.9.0/24 in outer_source[1] is the second IPv4 prefix: write one of each family: ...",
+    ]),
+    Case(&[(1, "outer_source: [0.0.0.0/0, \"fd00::/64\"]"), (5, "    forward: tunnel\n    encap: ipip")], &[
+        "1:16: 0.0.0.0/0 in outer_source[0] is unspecified: ...",
+        "1:16: 0.0.0.0/0 in outer_source[0] has the VIP of service `web` in it: write a prefix whose addresses are nobody's",
+        "1:16: 0.0.0.0/0 in outer_source[0] has a backend of service `web` in it, 10.0.0.11: write a prefix whose addresses are nobody's",
+    ]),
     Case(&[(1, "source_pool: {addresses: [10.0.1.0/29]}"), (5, "    forward: fullnat")], &[
         "1:1: 4 in limits.source_addresses is too small: source_pool has 8 addresses: write 16 or more, so that changes fit in too",
     ]),
     Case(&[(1, "source_pool: {addresses: [10.0.1.0/24]}"), (5, "    forward: fullnat")], &[
         "1:15: source_pool.addresses are more than 64 addresses: write fewer, ...",
     ]),
-    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    fragments: all")], &[
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    balance: rr\n    track: always")], &[
         "6:14: services[0].balance does not go with forward: fullnat: every flow is remembered...",
-        "7:16: services[0].fragments does not go with forward: fullnat: ...",
+        "7:12: services[0].track does not go with forward: fullnat: ...",
     ]),
     // Words.
     Case(&[(5, "    forward: snat")], &[

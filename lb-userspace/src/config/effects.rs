@@ -71,6 +71,8 @@ const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
 const POOL: &[(&str, &str)] = &[("source_pool.addresses", "[10.0.0.100]")];
+const FULLNAT: &[(&str, &str)] =
+    &[("source_pool.addresses", "[10.0.0.100]"), ("services[].forward", "fullnat")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
 const GUE: &[(&str, &str)] = &[("services[].forward", "tunnel"), ("services[].encap", "gue")];
 
@@ -104,6 +106,7 @@ const ROWS: &[Row] = &[
     ),
     ("source_pool.addresses", &[], Differs("[10.0.0.100]", "[10.0.0.101]")),
     ("source_pool.ports", POOL, Differs("2000-3000", "2000-3001")),
+    ("outer_source", &[], Differs("[10.0.8.0/24]", "[10.0.8.0/25]")),
     ("limits", &[], Differs("{}", "{services: 5}")),
     ("limits.source_addresses", &[], Differs("5", "6")),
     ("limits.services", &[], Differs("5", "6")),
@@ -188,6 +191,7 @@ const ROWS: &[Row] = &[
     ("services[].rate_limit.connections_per_source", &[], Differs("5/s", "6/s")),
     ("services[].rate_limit.connections_per_source_burst", SOURCE_RATE, Differs("5", "6")),
     ("services[].mss_clamp", &[], Differs("1360", "1400")),
+    ("services[].toa", FULLNAT, Differs("true", "false")),
     ("services[].quic_lb", QUIC, Differs("{server_id_length: 2}", "{server_id_length: 3}")),
     ("services[].quic_lb.server_id_length", QUIC, Needed("2")),
     ("services[].quic_lb.config_ids", QUIC_LB, Differs("[0]", "[0, 1]")),

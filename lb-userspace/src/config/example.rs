@@ -178,8 +178,9 @@ mod tests {
         let source = Source { path: "every-option.yaml".into(), text: text.clone() };
         let parsed = parse(&source).unwrap_or_else(|errors| panic!("{errors}"));
         for warning in &parsed.warnings {
-            // A service is tcp, udp or quic, and this one file has the keys of all.
-            let known = ["services[0].timeouts.udp", "services[0].quic_lb", "source_pool"];
+            // A service is tcp, udp or quic, its tunnel ipip or gue, and this one file has the keys of all.
+            let known =
+                ["services[0].timeouts.udp", "services[0].quic_lb", "source_pool", "outer_source"];
             assert!(known.contains(&warning.path.as_str()), "{warning:?}");
         }
 

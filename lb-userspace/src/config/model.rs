@@ -36,6 +36,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// What full nat sends from; `None` = no service does full nat.
     pub source_pool: Option<SourcePool>,
+    /// What tunnels of ipip send from, at most one prefix of each family; a family without one has the node's own address.
+    pub outer_source: Vec<IpNet>,
     /// Sizes fixed when the data plane is loaded.
     pub limits: Limits,
     /// How names of backends are resolved.
@@ -197,6 +199,8 @@ pub struct Service {
     pub syn_flood: Option<SynFlood>,
     /// The greatest MSS that handshakes may offer, bytes; TCP only.
     pub mss_clamp: Option<u16>,
+    /// `toa:`; TCP and full nat only.
+    pub toa: bool,
     /// Formats of connection ids; QUIC only.
     pub quic_lb: Option<QuicLb>,
     /// What happens to flows of a backend that goes DOWN.

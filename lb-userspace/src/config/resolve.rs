@@ -56,6 +56,7 @@ pub fn config(file: &spec::File) -> Config {
         dashboard: file.dashboard.as_ref().map(dashboard),
         cluster: file.cluster.as_ref().map(cluster),
         source_pool: file.source_pool.as_ref().map(source_pool),
+        outer_source: file.outer_source.iter().map(|prefix| prefix.0).collect(),
         limits: Limits {
             services: limits.services,
             backends: limits.backends,
@@ -190,6 +191,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         rate_limit: service.rate_limit.as_ref().map(rate_limit),
         syn_flood: service.syn_flood.as_ref().map(syn_flood),
         mss_clamp: service.mss_clamp,
+        toa: service.toa,
         quic_lb: service.quic_lb.as_ref().map(|format| QuicLb {
             server_id_length: format.server_id_length,
             config_ids: format.config_ids.clone(),

@@ -10,6 +10,7 @@ mod discovery;
 mod fullnat;
 mod limits;
 mod listen;
+mod outer_source;
 mod roles;
 mod services;
 mod timing;
@@ -78,7 +79,7 @@ pub use self::{addresses::refuse, discovery::listed};
 type Judge = fn(&Context<'_>, &mut Findings<'_>);
 
 /// All rules, in the order in which what they find about one place is told.
-const JUDGES: [Judge; 12] = [
+const JUDGES: [Judge; 13] = [
     services::judge,
     checks::judge,
     listen::judge,
@@ -91,6 +92,7 @@ const JUDGES: [Judge; 12] = [
     limits::judge,
     balance::judge,
     fullnat::judge,
+    outer_source::judge,
 ];
 
 /// From so many services on, each judge has a thread of its own.

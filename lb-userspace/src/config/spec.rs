@@ -57,6 +57,15 @@ pub struct File {
     pub cluster: Option<Cluster>,
     /// What services with `forward: fullnat` send from: addresses that are lb's alone, and that the backends' answers come back to.
     pub source_pool: Option<SourcePool>,
+    /// What services with `encap: ipip` send from, one prefix for backends of each family: the last bits of the outer source (of IPv6
+    /// at most 32) tell flows apart, so that NICs and routers spread what is sent to one backend over their queues and paths. Better
+    /// none of a link's own: addresses that are nobody's. Route the prefix to this host, which has to take it for its own (`ip route
+    /// add local 10.0.8.0/24 dev lo`), or nobody reads what routers say about the tunnel; backends take it in (`lb decap --from`; with
+    /// a tunnel device, `rp_filter` of 0 or 2 or a route back). Without it the outer source is this node's address towards the backend.
+    /// GUE spreads by its source port and needs none.
+    #[serde(default)]
+    #[schemars(example = ["10.0.8.0/24", "fd00:8::/64"], length(max = 2))]
+    pub outer_source: Vec<Prefix>,
     /// Sizes of tables. They are fixed when lb attaches: a change needs `lb detach` and a new start.
     #[serde(default)]
     pub limits: Limits,
@@ -388,6 +397,12 @@ pub struct Service {
     /// clients what does not fit a tunnel.)
     #[schemars(range(min = 536, max = 9_000), example = 1_360)]
     pub mss_clamp: Option<u16>,
+    /// Tell servers the clients' addresses (`forward: fullnat` and TCP only): a TCP option, in what a client sends until the server has
+    /// sent data, which a kernel module named `toa` on the backends reads; without one, it is passed over. Kind 254 and 8 bytes
+    /// with an IPv4 address, kind 253 and 20 bytes with an IPv6 address; SYN-ACKs offer segments smaller by as much, so that
+    /// there is room. Options of these kinds that a client sends are made unreadable.
+    #[serde(default)]
+    pub toa: bool,
     /// Routing by connection ids (QUIC only; draft-ietf-quic-load-balancers, unencrypted): each backend puts its `server_id` into the
     /// connection ids that it gives out, and lb sends each packet that has one where it says. So a connection stays with its
     /// backend when the client's address or port changes, and through every change of backends. What has no such id follows

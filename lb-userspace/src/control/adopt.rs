@@ -297,6 +297,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         rate_limit: None,
         syn_flood: None,
         mss_clamp: None,
+        toa: false,
         quic_lb: None,
         on_marked_down: model::OnMarkedDown::default(),
         window: Duration::from_secs(300),

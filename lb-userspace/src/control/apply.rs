@@ -280,11 +280,12 @@ impl Node {
         service.ring_digest.take();
     }
 
-    fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
+    pub(super) fn publish_service(&mut self, index: usize) -> Result<(), ApplyError> {
         let service = &self.services[index];
         // Before the row that says that there are any.
         self.dataplane.openings().set_rules(service.id, &super::openings::rules(&service.spec));
         let flags = service_flags(service);
+        let is_spread = super::network::is_spread(&self.outer_source);
         let wanted = ServiceRow {
             ring: service.ring.offset,
             slots: service.ring.slots,
@@ -298,7 +299,7 @@ impl Node {
             vip: Address::from(service.key.address),
             port: Be16::from_host(service.key.port),
             protocol: service.key.protocol,
-            forward: forward(service.spec.forward) as u8,
+            forward: forward(service.spec.forward, is_spread) as u8,
             idle_seconds: service.idle_seconds() as u16,
             closed_seconds: service.spec.timeouts.tcpfin.as_secs() as u16,
             prefix: service.by_source.unwrap_or_default(),
@@ -587,6 +588,7 @@ pub(super) fn service_flags(service: &Service) -> u32 {
     }
     if service.spec.forward == model::Forward::FullNat {
         flags |= service_flag::FULLNAT;
+        flags |= if service.spec.toa { service_flag::TOA } else { 0 };
     }
     if service.mode == Mode::Down {
         flags |= match service.spec.on_all_down {
@@ -706,8 +708,10 @@ pub(super) fn phase_mut(count: &mut PhaseCount, phase: Phase) -> &mut u32 {
     }
 }
 
-fn forward(forward: model::Forward) -> lb_common::abi::Forward {
+/// As the program has it: IP in IP from a prefix goes the way of the tunnels that tell flows apart.
+fn forward(forward: model::Forward, is_spread: bool) -> lb_common::abi::Forward {
     match forward {
+        model::Forward::Ipip if is_spread => lb_common::abi::Forward::Gue,
         model::Forward::Nat => lb_common::abi::Forward::Nat,
         model::Forward::Dsr => lb_common::abi::Forward::Dsr,
         model::Forward::Ipip => lb_common::abi::Forward::Ipip,

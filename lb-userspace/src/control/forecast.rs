@@ -7,7 +7,7 @@ use lb_common::abi::BackendId;
 use super::{
     Node,
     loaded::{Backend, ListenKey, Service},
-    reload::{ReloadError, roles, same},
+    reload::{ReloadError, outer_source_change, roles, same},
     state::Admin,
 };
 use crate::{
@@ -99,6 +99,9 @@ impl Node {
         let vlan = self.config.as_ref().is_some_and(|old| old.vlan);
         if vlan != config.vlan {
             lines.push(format!("vlan: {vlan} -> {}", config.vlan));
+        }
+        if self.outer_source != config.outer_source {
+            lines.push(outer_source_change(&self.outer_source, &config.outer_source));
         }
         lines
     }

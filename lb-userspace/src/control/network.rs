@@ -2,8 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use lb_common::{
-    abi::{Address, BackendRow, NextHopRow, backend_flag, nexthop_flag},
+    abi::{Address, BackendRow, NextHopRow, backend_flag, entropy, nexthop_flag},
     be::Be16,
     encap::outer_sum,
 };
@@ -54,7 +55,7 @@ impl Node {
         self.publish_routes();
     }
 
-    fn publish_rows(&mut self, concerns: impl Fn(&Backend) -> bool) {
+    pub(super) fn publish_rows(&mut self, concerns: impl Fn(&Backend) -> bool) {
         for service in 0..self.services.len() {
             for backend in 0..self.services[service].backends.len() {
                 if concerns(&self.services[service].backends[backend]) {
@@ -87,8 +88,19 @@ impl Node {
         });
         row.service = service.id;
         if service.spec.forward.is_tunnel() {
-            row.source = path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
+            let own = || path.as_ref().map_or(loaded.source, |path| Address::from(path.source));
+            let prefix = match service.spec.forward {
+                model::Forward::Ipip => {
+                    self.outer_source.iter().find(|prefix| is_v4(prefix) == row.address.is_v4())
+                }
+                _ => None,
+            };
+            row.source = prefix.map_or_else(own, |prefix| Address::from(prefix.network()));
             row.outer_sum = outer_sum(&row.source, &row.address);
+            row.flags |= BackendRow::flags_of_source_bits(prefix.map_or(0, source_bits));
+            if service.spec.forward == model::Forward::Ipip {
+                row.flags |= backend_flag::IPIP;
+            }
         }
         if takes_flows_away(service, backend) {
             row.flags |= backend_flag::DOWN;
@@ -301,6 +313,35 @@ impl Node {
         let via = if path.on_link { String::new() } else { format!(" via {}", path.next_hop) };
         format!("{name}{via} {}", mac_text(&row.dst_mac))
     }
+}
+
+/// Bits of the program's `ENTROPY`: how outer headers tell flows apart.
+pub(super) fn entropy(config: &model::Config) -> u32 {
+    let any = |wanted: fn(&model::Forward) -> bool| {
+        config.services.iter().any(|service| wanted(&service.forward))
+    };
+    let mut bits = 0;
+    if any(|forward| forward.is_gue()) {
+        bits |= entropy::SOURCE_PORT;
+    }
+    if is_spread(&config.outer_source) && any(|forward| *forward == model::Forward::Ipip) {
+        bits |= entropy::SOURCE_ADDRESS;
+    }
+    bits
+}
+
+/// Whether any of what tunnels send from has more than one address.
+pub(super) fn is_spread(outer_source: &[IpNet]) -> bool {
+    outer_source.iter().any(|prefix| source_bits(prefix) > 0)
+}
+
+fn is_v4(prefix: &IpNet) -> bool {
+    prefix.addr().is_ipv4()
+}
+
+/// Bits of the outer source that tell flows apart: those behind the prefix, of IPv6 at most the last word.
+fn source_bits(prefix: &IpNet) -> u32 {
+    u32::from(prefix.max_prefix_len() - prefix.prefix_len()).min(32)
 }
 
 /// Whether flows that are open have to leave a backend, in the service's mode.

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, thread, time::Instant};
 
+use ipnet::IpNet;
+
 use super::{
     Node, Place,
     apply::ApplyError,
@@ -166,6 +168,7 @@ impl Node {
         self.record_head();
         let mut changes = self.change_interfaces(&config);
         self.load_features(&config)?;
+        let sources = self.change_outer_source(&config, &mut changes);
         self.apply_pool(&config)?;
         let places: HashMap<ListenKey, usize> = config
             .services
@@ -202,6 +205,10 @@ impl Node {
         self.change_addresses(&mut changes);
         self.publish_addresses()?;
         self.publish_ports()?;
+        if sources {
+            self.publish_rows(|_| true);
+            (0..self.services.len()).try_for_each(|index| self.publish_service(index))?;
+        }
         self.publish_network();
         self.set_targets();
         self.remember_applied(&text, &changes, cause);
@@ -238,6 +245,16 @@ impl Node {
             changes.push(format!("vlan: {vlan} -> {}", config.vlan));
         }
         changes
+    }
+
+    /// Takes over what tunnels send from; whether that is something else than before.
+    fn change_outer_source(&mut self, config: &model::Config, changes: &mut Vec<String>) -> bool {
+        if self.outer_source == config.outer_source {
+            return false;
+        }
+        changes.push(outer_source_change(&self.outer_source, &config.outer_source));
+        self.outer_source.clone_from(&config.outer_source);
+        true
     }
 
     fn apply_service(
@@ -489,4 +506,12 @@ pub(super) fn identity(backend: &Backend) -> String {
 
 pub(super) fn same(known: &Backend, wanted: &model::Backend) -> bool {
     known.spec.address == wanted.address && known.spec.port == wanted.port
+}
+/// What tunnels send from, before and after.
+pub(super) fn outer_source_change(before: &[IpNet], after: &[IpNet]) -> String {
+    let text = |prefixes: &[IpNet]| match prefixes {
+        [] => "the node's own address".to_owned(),
+        some => some.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", "),
+    };
+    format!("outer_source: {} -> {}", text(before), text(after))
 }

@@ -231,9 +231,9 @@ fn load_object(
     let limit_openings = flag(options.limit_openings);
     let (observe, track, vlan) = (flag(options.observe), flag(options.track), flag(options.vlan));
     let level = options.log_level;
-    let have_gue = flag(options.have_gue);
     let mut beside = if options.quic { service_flag::QUIC } else { 0 };
     beside |= if options.fullnat { service_flag::FULLNAT } else { 0 };
+    beside |= if options.toa { service_flag::TOA } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
         .override_global(global::HASH_KEYS, &options.hash_keys, true)
@@ -245,7 +245,7 @@ fn load_object(
         .override_global(global::LIMIT_OPENINGS, &limit_openings, true)
         .override_global(global::TRACK, &track, true)
         .override_global(global::PORTS, &options.ports, true)
-        .override_global(global::HAVE_GUE, &have_gue, true)
+        .override_global(global::ENTROPY, &options.entropy, true)
         .override_global(global::BESIDE, &beside, true)
         .override_global(global::VLAN, &vlan, true)
         .override_global(global::MODE, &variant.mode, true)

@@ -109,10 +109,12 @@ pub struct Options {
     pub quic: bool,
     /// Some service does full nat.
     pub fullnat: bool,
+    /// Some service tells servers the clients' addresses.
+    pub toa: bool,
     /// 1 if some service has several ports, 2 if some has a prefix of VIPs.
     pub ports: u32,
-    /// Some service uses gue.
-    pub have_gue: bool,
+    /// Bits of [`lb_common::abi::entropy`]: how outer headers of tunnels tell flows apart.
+    pub entropy: u32,
     /// Tagged frames are balanced.
     pub vlan: bool,
     /// IPv6 is parsed.

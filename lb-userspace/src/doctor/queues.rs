@@ -140,7 +140,7 @@ fn tunnels(nic: &Nic) -> Option<Finding> {
         },
         "one CPU serves all that a balancer sends to this backend, unless the NIC looks into tunnels",
         advice(
-            "see `ethtool -S` for one queue that gets all; then use a NIC that hashes inner headers, more balancers or backends, or `forward: dsr`",
+            "see `ethtool -S` for one queue that gets all; then give lb an `outer_source` prefix or use `encap: gue`",
         ),
     ))
 }

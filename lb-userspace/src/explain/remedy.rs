@@ -62,6 +62,9 @@ pub const fn of(reason: Reason) -> &'static str {
         R::NoPort | R::PortReclaimed => {
             "More flows than `source_pool` has ports: add addresses to it, or shorten the services' `timeouts`."
         }
+        R::ToaOmitted => {
+            "Clients whose segments fill the link or whose options fill the header: servers have them with lb's address. Raise the MTU towards the backends."
+        }
         R::NoProgram | R::BadSlot => {
             "A fault of lb: please report it with `lb status --json` and the log."
         }

@@ -236,8 +236,10 @@ impl Reader {
         if self.service.is_some() && self.setting_of_check(line.number, &words) {
             return;
         }
+        if let ["lb_kind" | "lvs_method", "FNAT"] = words.as_slice() {
+            self.note(line.number, "`FNAT`: write `forward: fullnat`, and the local addresses (`laddr_group`) as `source_pool`; here it is nat, for which the servers' answers have to come back through lb");
+        }
         let Some(service) = &mut self.service else { return };
-        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
         let seconds =
             |text: &str| text.parse::<f64>().ok().map(|seconds| period((seconds * 1e3) as u64));
         match words.as_slice() {
@@ -403,6 +405,15 @@ virtual_server 192.0.2.10 53 {
     real_server 10.0.0.21 53 { weight 1 }
 }
 ";
+
+    #[test]
+    fn full_nat_is_named_and_not_taken_for_nat() {
+        let text =
+            "virtual_server 192.0.2.10 80 {\n lb_kind FNAT\n real_server 10.0.0.11 80 { }\n}\n";
+        let imported = import(text, &Choices::default());
+        let told = |note: &String| note.contains("forward: fullnat") && note.contains("2");
+        assert!(imported.notes.iter().any(told), "{:#?}", imported.notes);
+    }
 
     #[test]
     fn virtual_servers_become_services() {

@@ -160,7 +160,8 @@ pub fn expected_frame(world: &World, packet: &Packet, service: u32, number: usiz
         }
         Forward::Dsr => packet.bytes(),
         Forward::Ipip => {
-            let source: IpAddr = backend.source.expect("a tunnel has an outer source");
+            let first: IpAddr = backend.source.expect("a tunnel has an outer source");
+            let source = packet.source_of_flow(first, backend.source_bits);
             packet.tunnelled(source, backend.address).bytes()
         }
         Forward::FullNat => panic!("that depends on the port it was given"),

@@ -1,7 +1,10 @@
 //! Packets and the packets expected for them, built with etherparse: a builder that shares no code with lb, with
 //! checksums of its own.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use etherparse::{
     Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv4Options,
@@ -264,8 +267,25 @@ impl Packet {
         Self { transport: ports, payload, ..outer }
     }
 
-    /// A dynamic port by source address and ports (0 where there are none).
+    /// A dynamic port by source address and ports.
     fn port_of_flow(&self) -> u16 {
+        0xc000 | (self.entropy() >> 18) as u16
+    }
+
+    /// An address of the prefix that begins with `first` and leaves `bits` bits, by source address and ports.
+    pub fn source_of_flow(&self, first: IpAddr, bits: u32) -> IpAddr {
+        if bits == 0 {
+            return first;
+        }
+        let host = self.entropy() >> (32 - bits);
+        match first {
+            IpAddr::V4(first) => Ipv4Addr::from(u32::from(first) + host).into(),
+            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first) + u128::from(host)).into(),
+        }
+    }
+
+    /// What tells flows apart: source address and ports (0 where there are none), mixed.
+    fn entropy(&self) -> u32 {
         let octets = match self.ip.source {
             // As all of lb's addresses are: mapped.
             IpAddr::V4(source) => source.to_ipv6_mapped().octets(),
@@ -281,7 +301,7 @@ impl Packet {
         let folded = words
             .map(|word| u32::from_ne_bytes(word.try_into().expect("four bytes")))
             .fold(0, |sum, word| sum ^ word);
-        0xc000 | (folded.wrapping_mul(0x9E37_79B1) >> 18) as u16
+        folded.wrapping_mul(0x9E37_79B1)
     }
 
     /// The frame.

@@ -151,6 +151,8 @@ pub struct Backend {
     pub flags: u32,
     /// Outer source of tunnels.
     pub source: Option<IpAddr>,
+    /// Bits at its end that tell flows apart.
+    pub source_bits: u32,
     /// Its weight where that decides about a choice.
     pub weight: u64,
 }
@@ -259,6 +261,7 @@ impl Backend {
             mtu: 1500,
             flags: backend_flag::RESOLVED,
             source: Some(source),
+            source_bits: 0,
             weight: 100,
         }
     }
@@ -414,7 +417,10 @@ impl Written {
             vip: service.vip.into(),
             port: Be16::from_host(service.port),
             protocol: service.protocol,
-            forward: service.forward as u8,
+            forward: match service.backends.iter().any(|backend| backend.source_bits > 0) {
+                true => Forward::Gue,
+                false => service.forward,
+            } as u8,
             idle_seconds: 900,
             closed_seconds: 120,
             prefix: service.prefix,
@@ -607,7 +613,9 @@ fn backend_row(service: &Service, backend: &Backend, id: u32) -> BackendRow {
         src_mac: NIC,
         mtu: backend.mtu,
         ifindex: backend.ifindex,
-        flags: backend.flags,
+        flags: backend.flags
+            | backend.source_bits << 8
+            | if service.forward == Forward::Ipip { backend_flag::IPIP } else { 0 },
         service: id,
         outer_sum,
     }

@@ -8,7 +8,7 @@ use super::{
     Context, Findings, Subject,
     addresses::{self, family},
 };
-use crate::config::model::{Forward, Fragments, Protocol, SourcePool, Track};
+use crate::config::model::{Forward, Protocol, SourcePool, Track};
 
 /// The first port that a flow may have: those below are for services (RFC 6335).
 const FIRST: u16 = 1_024;
@@ -19,6 +19,9 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
     }
     let pool = context.config.source_pool.as_ref();
     let is_fullnat = |subject: &Subject<'_>| subject.service.forward == Forward::FullNat;
+    for subject in context.subjects().filter(|subject| subject.service.toa) {
+        client_address(&subject, findings);
+    }
     for subject in context.subjects().filter(is_fullnat) {
         source(&subject, pool, findings);
         company(&subject, findings);
@@ -32,6 +35,24 @@ pub fn judge(context: &Context<'_>, findings: &mut Findings<'_>) {
         );
     }
     own(context, pool, findings);
+}
+
+/// Servers are told a client's address where they do not see it, and where there is an option to tell it by.
+fn client_address(subject: &Subject<'_>, findings: &mut Findings<'_>) {
+    let path = subject.path("toa");
+    if subject.service.forward != Forward::FullNat {
+        findings.error(
+            &path,
+            format!("{path} has no effect without forward: fullnat"),
+            "remove it: in other modes servers see the clients' addresses",
+        );
+    } else if subject.service.listen.protocol != Protocol::Tcp {
+        findings.error(
+            &path,
+            format!("{path} needs protocol: tcp"),
+            "remove it: other protocols have no option for it",
+        );
+    }
 }
 
 /// Each service has somewhere to send from.
@@ -140,12 +161,6 @@ fn company(subject: &Subject<'_>, findings: &mut Findings<'_>) {
             service.observe.is_some(),
             "what clients meet is not observed there",
             "remove it: checks tell",
-        ),
-        (
-            "fragments",
-            service.fragments == Fragments::All,
-            "a flow's ports are not in its later fragments",
-            "remove it: fragments are dropped and counted",
         ),
     ];
     for (key, is_there, why, help) in keys {
