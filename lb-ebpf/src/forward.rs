@@ -2,7 +2,10 @@
 //! tunnel's room in front.
 
 use lb_common::{
-    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, service_flag},
+    abi::{
+        Address, BackendId, BackendRow, FlowKey, Forward, FragmentRow, Reason, ServiceRow,
+        service_flag,
+    },
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
@@ -61,7 +64,7 @@ pub fn first_fragment<F: Family>(
     service: &ServiceRow,
     backend: BackendId,
 ) -> Result<Verdict, Verdict> {
-    send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
+    send::<F>(frame, packet, Rewrite::First, service.id, service.forward, backend)
         .map_err(Verdict::unanswered)
 }
 
@@ -95,6 +98,8 @@ pub fn error<F: Family>(
 enum Rewrite<'a> {
     /// Address and port.
     Flow,
+    /// The same in a first fragment, which has what those that follow it have not.
+    First,
     /// The address, in a packet without a transport header.
     Address,
     /// The address, and the flow in the packet that an ICMP error quotes.
@@ -172,7 +177,7 @@ fn direct<F: Family>(
     hop: &Hop,
 ) -> Option<XdpFrame> {
     match (to, rewrite) {
-        (Some((address, port)), Rewrite::Flow) => {
+        (Some((address, port)), Rewrite::Flow | Rewrite::First) => {
             let from = frame.view::<Ethernet>(0)?.source;
             if packet.is_opening() {
                 handshake::began(&frame, packet);
@@ -211,9 +216,13 @@ fn udp_tunnel<F: Family>(
     let entropy = match rewrite {
         // The flow that an error is about.
         Rewrite::Quote(_) => gue::entropy(&packet.flow) as u64,
+        // All fragments of a packet the same way: those behind the first have no ports.
+        Rewrite::First if F::HAS_EXTENSIONS => {
+            gue::entropy(&FlowKey { source: packet.flow.source, ..FlowKey::default() }) as u64
+        }
         _ if F::HAS_EXTENSIONS => gue::entropy(&packet.flow) as u64,
         // Of the packet: a flow that is kept for it costs every packet of every service.
-        Rewrite::Flow | Rewrite::Address => udp::OWN_ENTROPY,
+        Rewrite::Flow | Rewrite::First | Rewrite::Address => udp::OWN_ENTROPY,
     };
     if udp::wrap::<F>(context, backend.0, entropy) == 0 {
         return None;
