@@ -17,8 +17,10 @@ const COSTS: &str = include_str!("packets_costs.json");
 /// More of a thousand than committed that are no fault: compilers differ.
 const TOLERANCE: i64 = 30;
 
-/// A feature as the controller turns it on, and its name in the document.
-const FEATURES: [(&str, fn(Options) -> Options); 9] = [
+/// A feature's name in the document, and how the controller turns it on.
+type Feature = (&'static str, fn(Options) -> Options);
+
+const FEATURES: [Feature; 9] = [
     ("several NICs", |options| Options { single_nic: false, ..options }),
     ("`observe`", |options| Options { observe: true, ..options }),
     ("`rate_limit`, `syn_flood`", |options| Options { limit_openings: true, ..options }),
