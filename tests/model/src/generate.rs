@@ -3,6 +3,7 @@
 
 mod build;
 mod damage;
+mod dress;
 mod flows;
 mod kinds;
 mod pool;
