@@ -4,7 +4,9 @@
 //! A flow is an address and port, here as everywhere, and several connections may share it. So the first packets of a connection
 //! stay where their flow is, and later ones go where their connection id says, wherever they come from.
 
-use crate::frame::Frame;
+use network_types::udp::UdpHdr;
+
+use crate::frame::{Frame, be16};
 
 /// Bytes of a server id at most: 20 of a connection id, without the first one and a nonce of four.
 pub const SERVER_ID: usize = 15;
@@ -18,6 +20,8 @@ pub const CONFIGS: u32 = 7;
 const LONG: u8 = 0x80;
 const VERSION_1: u32 = 1;
 const VERSION_2: u32 = 0x6b33_43cf;
+/// Bytes of the ids that lb looks for.
+const LONGEST_ID: usize = 20;
 /// From the first byte of a long header to the length of the connection id.
 const LENGTH: usize = 5;
 
@@ -29,7 +33,7 @@ pub struct Header {
     /// Where the connection id begins that the server has chosen, bytes from the start of the frame; 0 = there is none, or
     /// none that can be read.
     pub id: u16,
-    /// Bytes of it; of a short header, which does not say: as many as there may be.
+    /// Bytes of it that are in the datagram; of a short header, which does not say: as many as it may be.
     pub length: u8,
 }
 
@@ -37,13 +41,22 @@ impl Header {
     const NOTHING: Self = Self { opens: false, id: 0, length: 0 };
     const OPENS: Self = Self { opens: true, id: 0, length: 0 };
 
-    /// Of the datagram whose payload begins at `payload`.
+    /// Of the datagram whose UDP header is at `udp`. What follows it in the frame is no part of it: short frames are padded.
     #[inline(always)]
-    pub fn read(frame: &(impl Frame + ?Sized), payload: usize) -> Self {
+    pub fn read(frame: &(impl Frame + ?Sized), udp: usize) -> Self {
+        let payload = udp + UdpHdr::LEN;
+        let Some(header) = frame.view::<UdpHdr>(udp) else { return Self::NOTHING };
+        let room = (be16(header.len).to_host() as usize).saturating_sub(UdpHdr::LEN);
         let Some([first]) = frame.view::<[u8; 1]>(payload) else { return Self::NOTHING };
         let first = *first;
+        if room == 0 {
+            return Self::NOTHING;
+        }
         if first & LONG == 0 {
-            return Self { opens: false, id: payload as u16 + 1, length: 20 };
+            return Self::with_id(payload + 1, LONGEST_ID, room - 1);
+        }
+        if room < LENGTH + 1 {
+            return Self::NOTHING;
         }
         let Some([_, a, b, c, d, length]) = frame.view::<[u8; LENGTH + 1]>(payload) else {
             return Self::NOTHING;
@@ -60,7 +73,17 @@ impl Header {
         if kind <= ZERO_RTT {
             return Self::OPENS;
         }
-        Self { opens: false, id: (payload + LENGTH) as u16 + 1, length }
+        Self::with_id(payload + LENGTH + 1, length as usize, room - LENGTH - 1)
+    }
+
+    /// With an id of `length` bytes, of which not more than `room` are there.
+    #[inline(always)]
+    const fn with_id(at: usize, length: usize, room: usize) -> Self {
+        let length = if length < room { length } else { room };
+        if length == 0 {
+            return Self::NOTHING;
+        }
+        Self { opens: false, id: at as u16, length: length as u8 }
     }
 }
 

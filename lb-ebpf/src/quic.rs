@@ -10,7 +10,6 @@ use lb_common::{
     quic::{Header, SERVER_ID},
     select::Segment,
 };
-use network_types::udp::UdpHdr;
 
 use crate::{
     admit, config, count, forward,
@@ -88,26 +87,21 @@ fn balance<F: Family>(context: Context) -> Result<Verdict, Verdict> {
 /// The flags of a packet in the words of TCP: SYN if it may open a connection.
 #[inline(always)]
 pub fn flags(context: Context, packet: &Packet) -> u8 {
-    flags_of_datagram(context.pointer(), payload(packet)) as u8
+    flags_of_datagram(context.pointer(), packet.transport as u32) as u8
 }
 
 /// [`flags`] in the shape of a global function: what it returns is any number to the verifier, so that there are not as many ways on
 /// from here as there are kinds of packets.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn flags_of_datagram(context: *mut xdp_md, payload: u32) -> u32 {
+extern "C" fn flags_of_datagram(context: *mut xdp_md, udp: u32) -> u32 {
     // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
     let frame = unsafe { Context::new(context) }.frame();
-    let opens = Header::read(&frame, (payload & BEHIND_HEADERS) as usize).opens;
+    let opens = Header::read(&frame, (udp & BEHIND_HEADERS) as usize).opens;
     if opens { tcp_flag::SYN as u32 } else { 0 }
 }
 
-#[inline(always)]
-const fn payload(packet: &Packet) -> u32 {
-    (packet.transport + UdpHdr::LEN) as u32
-}
-
-/// No header ends behind this.
+/// No UDP header begins behind this.
 const BEHIND_HEADERS: u32 = 0xff;
 
 /// What a datagram says about its flow, in the words of TCP. All connections of a flow are one to it: the second one's first
@@ -125,13 +119,13 @@ pub fn named_backend(context: Context, packet: &Packet, service: u32) -> Backend
     if packet.flags & tcp_flag::SYN != 0 {
         return BackendId::NONE;
     }
-    BackendId(backend_of_connection_id(context.pointer(), payload(packet), service))
+    BackendId(backend_of_connection_id(context.pointer(), packet.transport as u32, service))
 }
 
 /// [`named_backend`] in the shape of a global function, which is verified once: plain numbers in and out.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn backend_of_connection_id(context: *mut xdp_md, payload: u32, service: u32) -> u32 {
+extern "C" fn backend_of_connection_id(context: *mut xdp_md, udp: u32, service: u32) -> u32 {
     const NOBODY: u32 = BackendId::NONE.0;
     // SAFETY: the program's own argument; the caller's frame is not in use during this call, and not moved.
     let frame = unsafe { Context::new(context) }.frame();
@@ -139,7 +133,7 @@ extern "C" fn backend_of_connection_id(context: *mut xdp_md, payload: u32, servi
     if formats.0 == 0 {
         return NOBODY;
     }
-    let header = Header::read(&frame, (payload & BEHIND_HEADERS) as usize);
+    let header = Header::read(&frame, (udp & BEHIND_HEADERS) as usize);
     if header.id == 0 {
         count::reason(Reason::QuicFallback, service);
         return NOBODY;

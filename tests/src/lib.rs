@@ -27,6 +27,7 @@ pub mod pulse;
 pub mod quickstart;
 pub mod recovery;
 pub mod scale_up;
+pub mod seccomp;
 pub mod server;
 pub mod soak;
 pub mod stand;

@@ -4,6 +4,7 @@
 use lb_common::abi::{BackendId, Forward, Phase, Reason, Slot, backend_flag, map};
 use lb_tests::kernel::{
     Delta, Kernel, World, action,
+    bytes::{IP, patched, with_extension},
     case::{Case, Expected, check},
     packet::{Packet, Transport, checksum, flag},
     world::{CLIENT, NIC, Route, Service, ip},
@@ -215,6 +216,71 @@ fn s02_bad_quotes_are_dropped_and_counted() {
         let last_hop = error(kind, code, &sound, 100).ip(|ip| ip.hop_limit = 1);
         cases.push(Case::drops(format!("{mode}: hops"), last_hop.bytes(), 1, Reason::Ttl));
         check(&mut kernel, &cases);
+    }
+}
+
+/// B87: ports are looked for behind a fragment header, but behind no other extension header of a quoted packet.
+#[test]
+fn what_is_behind_quoted_extension_headers_is_not_read() {
+    let mut kernel = Kernel::shared();
+    for (mode, world) in worlds().into_iter().filter(|(_, world)| !is_v4(world)) {
+        kernel.enter(world.clone());
+        let sound = answer(&world, 1);
+        let mut cases = Vec::new();
+        for (kind, code) in types(&world) {
+            for (what, header) in [("hop-by-hop", 0), ("routing", 43), ("destination", 60)] {
+                let quoted = with_extension(&sound.bytes(), header, &[1, 4, 0, 0, 0, 0]);
+                let frame = about(kind, code, &sound, &quoted[IP..IP + 100]).bytes();
+                let name = format!("{mode}: B87: {kind}/{code}, {what}");
+                cases.push(Case::drops(name, frame, 0, Reason::IcmpErrorBad));
+            }
+            // A later fragment has no ports.
+            let quoted = with_extension(&sound.bytes(), 44, &[0, 8, 0, 0, 0, 1]);
+            let frame = about(kind, code, &sound, &quoted[IP..IP + 100]).bytes();
+            let name = format!("{mode}: B87: {kind}/{code}, a later fragment");
+            cases.push(Case::drops(name, frame, 0, Reason::IcmpErrorBad));
+        }
+        check(&mut kernel, &cases);
+        // A first one has them.
+        let quoted = with_extension(&sound.bytes(), 44, &[0, 1, 0, 0, 0, 1]);
+        let first = about(2, 0, &sound, &quoted[IP..IP + 100]);
+        let (outcome, delta) = kernel.count(&first.bytes());
+        assert_eq!(outcome.action, action::TX, "{mode}: {outcome:?}");
+        let forwarded = Delta::request(world.first_backend(0) + 1, first.length(), false);
+        assert_eq!(delta, forwarded.and(1, Reason::IcmpErrorForwarded), "{mode}");
+    }
+}
+
+/// B73, RFC 5508 REQ-3 a): an error whose own checksum is wrong goes on, with its checksum wrong by as much.
+#[test]
+fn an_errors_own_checksum_stays_as_wrong_as_it_was() {
+    let mut kernel = Kernel::shared();
+    for (mode, world) in worlds() {
+        kernel.enter(world.clone());
+        let quoted = answer(&world, 1);
+        let (kind, code) = types(&world)[0];
+        let sound = error(kind, code, &quoted, 100).bytes();
+        let at = IP + if is_v4(&world) { 20 } else { 40 } + 2;
+        let right = kernel.run(&sound);
+        assert_eq!(right.action, action::TX, "{mode}: {right:?}");
+        // Where the message is in what leaves.
+        let there = right.frame.len() - sound.len() + at;
+        let number = |frame: &[u8], at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+        for wrong_by in [1, 0x8000, 0x1234, 0xfffe] {
+            // In one's complement; 0xffff would be right again.
+            let plus = |number: u16| {
+                let sum = u32::from(number) + wrong_by;
+                (sum % 0xffff) as u16
+            };
+            let sent = patched(&sound, at, &plus(number(&sound, at)).to_be_bytes());
+            let (outcome, delta) = kernel.count(&sent);
+            assert_eq!(outcome.action, action::TX, "{mode}: {outcome:?}");
+            assert_eq!(delta.forwarded(), 1, "{mode}: {delta:?}");
+            let expected = plus(number(&right.frame, there));
+            assert_eq!(number(&outcome.frame, there) % 0xffff, expected, "{mode}: {wrong_by:#x}");
+            let others = patched(&outcome.frame, there, &right.frame[there..there + 2]);
+            assert_eq!(others, right.frame, "{mode}: nothing else differs");
+        }
     }
 }
 

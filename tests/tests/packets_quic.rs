@@ -142,7 +142,6 @@ fn what_has_no_usable_id_follows_its_flow_and_is_counted() {
         ("an id that names no server", short(&id(7, SHORT[1]))),
         ("an id that ends before the server id does", short(&[0x0b, 0x0a])[..2].to_vec()),
         ("a Handshake packet with too short an id", long(0xe0, V1, &[0x0b, 0x0a])),
-        ("a Handshake packet without an id", long(0xe0, V1, &[])),
         ("a Handshake packet with an id of another config", long(0xe0, V1, &id(5, SHORT[1]))),
     ];
     for (what, payload) in unknown {
@@ -152,6 +151,7 @@ fn what_has_no_usable_id_follows_its_flow_and_is_counted() {
     }
     let strange = [
         ("no payload", vec![]),
+        ("a Handshake packet without an id", long(0xe0, V1, &[])),
         ("a long header of one byte", vec![0xe0]),
         ("a long header cut before its length", long(0xe0, V1, &id(0, SHORT[1]))[..5].to_vec()),
         ("a version negotiation", long(0xe0, 0, &id(0, SHORT[1]))),
@@ -162,6 +162,24 @@ fn what_has_no_usable_id_follows_its_flow_and_is_counted() {
         let length = datagram(true, &payload).length();
         let expected = Delta::request(1, length, false).and(1, Reason::QuicFallback);
         assert_eq!(verdict(&mut kernel, &payload), (action::TX, expected), "{what}");
+    }
+}
+
+/// Short frames are padded, and what they are padded with is no part of the datagram.
+#[test]
+fn padding_of_a_frame_is_not_read() {
+    let mut kernel = enter(Forward::Nat, true, true);
+    let named = short(&id(0, SHORT[1]));
+    for length in 0..named.len() {
+        let packet = datagram(true, &named[..length]);
+        let frame = [&packet.bytes()[..], &named[length..]].concat();
+        let (outcome, delta) = kernel.count(&frame);
+        let expected = match length {
+            0 | 1 => Delta::request(1, packet.length(), false).and(1, Reason::QuicFallback),
+            2 | 3 => Delta::request(1, packet.length(), false).and(1, Reason::QuicUnknown),
+            _ => Delta::request(2, packet.length(), false),
+        };
+        assert_eq!((outcome.action, delta), (action::TX, expected), "{length} bytes");
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod command;
 mod ebpf;
+mod fuzz;
 mod host;
 mod kernels;
 mod lab;
@@ -72,6 +73,16 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
+    /// Let libFuzzer look for frames that the pure functions of the packet path get wrong
+    #[command(after_long_help = fuzz::HELP)]
+    Fuzz {
+        /// Only these targets
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+        /// How long, each
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+    },
     /// Measure lb, its limit and its peers, and write docs/benchmarks.md; needs root and BPF
     Bench {
         /// Fewer rounds: less than ten minutes
@@ -128,6 +139,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Test { kernels: true, .. } => test::run_in_kernels(),
         Verb::Test { filter, kernels: false } => test::run(filter.as_deref()),
         Verb::Soak { runs, again, list } => soak::run(&runs, again, list),
+        Verb::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Verb::Bench { quick, json, only, compare } => {
             bench::run(quick, json, only.as_deref(), compare.as_deref())
         }

@@ -65,6 +65,9 @@ fn look_up<F: Family>(context: Context) -> Verdict {
     if !reply::find(address, sent.source_port, peer, sent.protocol, flow) {
         return nobodys;
     }
+    if parse::is_martian(&carrier.source, &carrier.destination) {
+        return Verdict::drop(Reason::Martian, flow.owner.service);
+    }
     match frame.view::<F::Header>(NETWORK) {
         Some(header) if header.hop_limit() > 1 => Verdict::fullnat(),
         _ => Verdict::drop(Reason::Ttl, flow.owner.service),

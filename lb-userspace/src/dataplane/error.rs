@@ -26,6 +26,11 @@ pub enum LoadError {
         /// The kernel's word.
         source: io::Error,
     },
+    /// The kernel has no links.
+    #[error(
+        "this kernel has no BPF links (for XDP since Linux 5.9), by which lb's program stays on its NICs without the daemon: use a kernel of 6.1 or later; `lb doctor` shows what else it lacks"
+    )]
+    NoLinks,
     /// No bpffs.
     #[error(
         "{} is not on a BPF file system, and without pins the service would end with the daemon{hint}: run `mount -t bpf bpf /sys/fs/bpf`",

@@ -286,7 +286,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str, run_dir: &Path) -> Result<(), LoadE
 }
 
 /// The last line of a verifier's log that is not a statistic.
-fn cause(log: &str) -> &str {
+pub(super) fn cause(log: &str) -> &str {
     const STATISTICS: [&str; 4] =
         ["processed ", "verification time ", "stack depth ", "max_states"];
     log.lines()

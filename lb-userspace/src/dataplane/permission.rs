@@ -18,7 +18,9 @@ pub fn check() -> Result<(), LoadError> {
     if !missing.is_empty() {
         return Err(LoadError::Capability { missing: listed(&missing) });
     }
-    syscall::is_available().map_err(|source| LoadError::Unavailable { source })
+    syscall::is_available().map_err(|source| LoadError::Unavailable { source })?;
+    // Without them a program is attached in another way, which would have to be undone on the NIC.
+    if syscall::has_links() { Ok(()) } else { Err(LoadError::NoLinks) }
 }
 
 /// What a process lacks of the capabilities that lb needs, by the text of its `/proc/PID/status`; `None` if that does not

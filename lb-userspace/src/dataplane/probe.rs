@@ -14,7 +14,7 @@ use aya::{
 use lb_common::abi::{global, program};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{error::chain, syscall};
+use super::{error::chain, load::cause, syscall};
 
 /// Creates a map.
 const MAP_CREATE: libc::c_int = 0;
@@ -110,8 +110,8 @@ fn load() -> Result<Ebpf, Outcome> {
     let refused = |error: &(dyn std::error::Error + 'static)| {
         let text = chain(error);
         match permission_is_missing(error) {
-            true => Outcome::NotAllowed(last_line(&text)),
-            false => Outcome::Refused(last_line(&text)),
+            true => Outcome::NotAllowed(cause(&text).to_owned()),
+            false => Outcome::Refused(cause(&text).to_owned()),
         }
     };
     let mut loader = EbpfLoader::new();
@@ -141,11 +141,6 @@ fn permission_is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// A verifier's log ends with what matters.
-fn last_line(text: &str) -> String {
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(text).trim().to_owned()
 }
 
 /// Attaches to the loopback of a network namespace that ends with the thread.
@@ -188,6 +183,5 @@ mod tests {
         assert!(matches!(Outcome::of_io(&error), Outcome::Refused(_)), "{error}");
         let denied = io::Error::from_raw_os_error(libc::EPERM);
         assert!(matches!(Outcome::of_io(&denied), Outcome::NotAllowed(_)));
-        assert_eq!(last_line("0: r1\nR1 invalid\n\n"), "R1 invalid");
     }
 }

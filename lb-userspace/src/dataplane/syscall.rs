@@ -15,6 +15,8 @@ use std::{
 const OBJ_GET: libc::c_int = 7;
 /// Describes an object.
 pub(super) const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+/// Makes a link of a program to what it is attached to.
+const LINK_CREATE: libc::c_int = 28;
 /// Reads many entries of a map.
 pub(super) const MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// Writes many entries of a map.
@@ -50,6 +52,23 @@ pub(super) fn is_available() -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Asks for a link of no program: `EBADF` where there are links, `EINVAL` where the kernel does not know the command.
+pub(super) fn has_links() -> bool {
+    #[repr(C)]
+    #[derive(Default)]
+    struct LinkAttributes {
+        program: i32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = LinkAttributes { program: -1, ..LinkAttributes::default() };
+    // SAFETY: the attributes are the first of those the command takes, and hold no addresses; it refuses the descriptor before it
+    // looks for a target.
+    let answer = unsafe { bpf(LINK_CREATE, &mut attributes) };
+    answer.err().and_then(|error| error.raw_os_error()) != Some(libc::EINVAL)
 }
 
 /// The system call. Errors are the kernel's.

@@ -9,7 +9,7 @@ use lb_common::{
     icmp::{self, Error, sum_of_frame},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet, V4, V4Options, V6, options},
-    quote as quotes,
+    quic as datagrams, quote as quotes,
     rewrite::{End, translate, translate_error},
     tcp_reset,
 };
@@ -202,6 +202,28 @@ fn fragment_as<F: Family>(frame: &[u8]) {
     }
 }
 
+/// A connection id lies within its datagram; what follows that in the frame changes nothing.
+pub fn quic(frame: &[u8]) {
+    by_family!(frame, quic_as);
+}
+
+fn quic_as<F: Family>(frame: &[u8]) {
+    let Some(outline) = parse::outline::<F>(frame) else { return };
+    if outline.flow.protocol != 17 || parse::examine_reply::<F>(frame, &outline).is_err() {
+        return;
+    }
+    let udp = outline.transport;
+    let end = udp + usize::from(u16::from_be_bytes([frame[udp + 4], frame[udp + 5]]));
+    let header = datagrams::Header::read(frame, udp);
+    let id = usize::from(header.id);
+    assert_eq!(id == 0, header.length == 0, "{header:?}");
+    assert!(id == 0 || id > udp + 8 && id + usize::from(header.length) <= end, "{header:?}");
+    assert!(!(header.opens && id != 0), "{header:?}");
+    let mut padded = frame[..end].to_vec();
+    padded.extend([0x5a; 64]);
+    assert_eq!(datagrams::Header::read(&padded[..], udp), header);
+}
+
 /// Whatever lb says itself has right checksums, and says how long it is.
 pub fn answer(frame: &[u8]) {
     by_family!(frame, answer_as);
@@ -261,10 +283,11 @@ fn outer(packet: &Packet, inner_is_v6: bool) {
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     ("parse", parse),
     ("rewrite", rewrite),
     ("quote", quote),
     ("fragment", fragment),
+    ("quic", quic),
     ("answer", answer),
 ];

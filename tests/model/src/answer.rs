@@ -46,6 +46,20 @@ pub fn too_big(about: &About<'_>, mtu: u16, limit: Limit) -> Outcome {
     error(about, [kind, code], mtu, why, limit, Some(reason::TOO_BIG_SENT))
 }
 
+/// There is no port for a new flow: administratively prohibited (RFC 5508 REQ-8).
+pub fn prohibited(about: &About<'_>, limit: Limit) -> Outcome {
+    let (kind, code) = if about.packet.is_v6 { (1, 1) } else { (3, 13) };
+    error(about, [kind, code], 0, (reason::NO_PORT, reason::NO_PORT), limit, None)
+}
+
+/// A TCP segment of no connection: a reset, which is never the answer to one.
+pub fn no_flow(packet: &Packet<'_>, flow: &Flow, service: u32) -> Outcome {
+    match reset(packet, flow) {
+        Some(frame) => Outcome::answered(frame, reason::NO_FLOW, service),
+        None => Outcome::dropped(reason::NO_FLOW, service),
+    }
+}
+
 /// Nobody serves the port: a reset (RFC 9293 3.10.7.1), which is never the answer to one, or port unreachable.
 pub fn refusal(packet: &Packet<'_>, flow: &Flow, service: u32, limit: Limit) -> Outcome {
     if flow.protocol == TCP {

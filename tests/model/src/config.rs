@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{address::is_within, bytes::Mac, hash, outcome::reason, transport::Flow};
+use crate::{
+    address::is_within, bytes::Mac, fullnat::Pool, outcome::reason, quic::ServerIds, slots::Slot,
+    transport::Flow,
+};
 
 /// Everything that is configured or resolved; built by [`Config::new`].
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Config {
     pub hosts: HashSet<IpAddr>,
     /// Ways to clients.
     pub routes: Vec<Route>,
+    /// What full nat sends from.
+    pub pool: Pool,
     services: Vec<Service>,
     by_end: HashMap<End, usize>,
     /// What is not an address with a port, and whose it is.
@@ -47,6 +52,10 @@ pub enum Mode {
     Dsr,
     /// IP in IP.
     Tunnel,
+    /// In UDP, by Generic UDP Encapsulation.
+    Gue,
+    /// Both ends rewritten; the source becomes a port of the pool.
+    FullNat,
 }
 
 /// What a service without a usable backend does.
@@ -77,12 +86,14 @@ pub struct Service {
     pub mode: Mode,
     /// Backends.
     pub backends: Vec<Backend>,
-    /// For each slot the index of its owner, or none.
-    pub ring: Vec<Option<usize>>,
+    /// Whose each slot is.
+    pub ring: Vec<Slot>,
     /// Keys of the hash by which slots are found.
     pub keys: [u64; 11],
     /// The slot is found by this much of a client's address (bits of IPv4, of IPv6), not by the flow.
     pub by_source: Option<(u32, u32)>,
+    /// It is QUIC's, and its connection ids may name backends.
+    pub quic: Option<ServerIds>,
     /// Packets in fragments are taken.
     pub fragments: bool,
     /// It refuses packets,
@@ -115,6 +126,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Port; 0 = packets keep theirs.
     pub port: u16,
+    /// Nothing is sent to it unless nobody else is left.
+    pub is_down: bool,
     /// Outer source of tunnels to it.
     pub tunnel_source: Option<IpAddr>,
     /// Next hop; none = nobody knows it.
@@ -183,6 +196,7 @@ impl Config {
             attached,
             hosts,
             routes,
+            pool: Pool::default(),
             services,
             by_end,
             wide,
@@ -310,16 +324,6 @@ impl Service {
             return Err(reason::NOT_ALLOWED);
         }
         Ok(())
-    }
-
-    /// The backend of a flow: the owner of its slot.
-    pub(crate) fn backend_of(&self, flow: &Flow) -> Option<&Backend> {
-        let hash = match self.by_source {
-            Some(prefix) => hash::of_client(&self.keys, flow.source, prefix),
-            None => hash::of_flow(&self.keys, flow),
-        };
-        let slot = (u64::from(hash) * self.ring.len() as u64) >> 32;
-        self.ring[slot as usize].map(|owner| &self.backends[owner])
     }
 
     /// Whether nobody may in, be it with an old flow: for packets that say nothing about a flow's age.

@@ -6,11 +6,14 @@ use std::net::IpAddr;
 use crate::{
     address::{is_mapped, is_martian},
     bytes::{carried_over, checksum, number16, pseudo_header, put16, sum},
-    config::Config,
+    config::{Config, Mode},
     forward::{self, Refused, set_ethernet},
+    fullnat,
     ip::{End, FRAGMENT, IP, Packet, TCP, UDP, address_at, change_header},
     local::{examine, nobodys},
     outcome::{Outcome, Traffic, reason},
+    slots,
+    state::State,
     transport::{Flow, Place, replace},
 };
 
@@ -20,17 +23,22 @@ pub struct Quote {
     /// In the direction in which the quoted packet went.
     pub flow: Flow,
     /// Offset of the ICMP header.
-    icmp: usize,
+    pub(crate) icmp: usize,
     /// Where the message ends.
-    end: usize,
+    pub(crate) end: usize,
     /// Offset of the quoted IP header.
-    network: usize,
+    pub(crate) network: usize,
     /// Offset of the quoted TCP or UDP header.
-    transport: usize,
+    pub(crate) transport: usize,
 }
 
 /// An error to a VIP.
-pub fn to_backend(config: &Config, packet: &Packet<'_>, length: usize) -> Outcome {
+pub fn to_backend(
+    config: &Config,
+    state: &mut State,
+    packet: &Packet<'_>,
+    length: usize,
+) -> Outcome {
     let vip = config.vip(packet.destination()).expect("only packets to VIPs come here");
     let quote = quoted(packet, length);
     let about = quote.and_then(|quote| {
@@ -58,8 +66,14 @@ pub fn to_backend(config: &Config, packet: &Packet<'_>, length: usize) -> Outcom
     if packet.hop_limit() <= 1 {
         return drop(reason::TTL);
     }
-    let Some(backend) = service.backend_of(&flow) else { return drop(reason::NO_BACKEND) };
-    match forward::packet(config, packet, forward::What::Error(&quote), service, backend) {
+    if service.mode == Mode::FullNat {
+        return fullnat::error_to_backend(config, state, packet, &quote, service);
+    }
+    let Some(backend) = slots::whereabouts(state, service, &flow) else {
+        return drop(reason::NO_BACKEND);
+    };
+    let backend = &service.backends[backend];
+    match forward::packet(config, state, packet, forward::What::Error(&quote), service, backend) {
         Ok(outcome) => outcome.and(service.id, reason::ICMP_ERROR_FORWARDED),
         Err(Refused::Dropped(reason)) => drop(reason),
         // Errors are never answered (R8).
@@ -101,7 +115,7 @@ pub fn to_client(config: &Config, packet: &Packet<'_>) -> Outcome {
 }
 
 /// Whether an endpoint is to hear of it: not source quench, redirects, and types nobody has defined (B74).
-fn concerns_endpoints(packet: &Packet<'_>) -> bool {
+pub fn concerns_endpoints(packet: &Packet<'_>) -> bool {
     let message_type = packet.frame[IP + packet.header_length()];
     match packet.is_v6 {
         false => matches!(message_type, 3 | 11 | 12),
@@ -111,7 +125,7 @@ fn concerns_endpoints(packet: &Packet<'_>) -> bool {
 
 /// The packet that an error of `length` bytes (the IP packet) quotes: the beginning of a TCP or UDP packet, sent from the
 /// address that the error has come to, with its ports.
-fn quoted(packet: &Packet<'_>, length: usize) -> Option<Quote> {
+pub fn quoted(packet: &Packet<'_>, length: usize) -> Option<Quote> {
     let frame = packet.frame;
     let (icmp, end) = (IP + packet.header_length(), IP + length);
     let network = icmp + 8;

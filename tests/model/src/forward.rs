@@ -6,8 +6,10 @@ use crate::{
     bytes::Mac,
     config::{Backend, Config, Mode, Service},
     error::{Quote, replace_quoted},
+    gue,
     ip::{End, IP, Packet, change_header, new_header},
-    outcome::{Action, Outcome, Traffic, reason},
+    outcome::{Action, Outcome, Traffic, part, reason},
+    state::State,
     transport::{self, Flow, Place},
 };
 
@@ -47,6 +49,7 @@ pub enum Refused {
 /// B19, B20).
 pub fn packet(
     config: &Config,
+    state: &mut State,
     packet: &Packet<'_>,
     what: What<'_>,
     service: &Service,
@@ -60,7 +63,9 @@ pub fn packet(
     let outer = match (service.mode, backend.address) {
         (Mode::Tunnel, IpAddr::V4(_)) => 20,
         (Mode::Tunnel, IpAddr::V6(_)) => 40,
-        _ => 0,
+        (Mode::Gue, IpAddr::V4(_)) => 20 + gue::OVERHEAD,
+        (Mode::Gue, IpAddr::V6(_)) => 40 + gue::OVERHEAD,
+        (Mode::Nat | Mode::Dsr | Mode::FullNat, _) => 0,
     };
     if hop.mtu != 0 && length + outer > usize::from(hop.mtu) {
         return Err(Refused::TooBig(hop.mtu.saturating_sub(outer as u16)));
@@ -71,13 +76,18 @@ pub fn packet(
         Mode::Nat => rewrite(&mut frame, packet, what, backend, length),
         Mode::Dsr => {}
         Mode::Tunnel => frame = wrapped(&frame, packet, backend, length),
+        Mode::Gue => frame = gue::wrapped(&frame, packet, what, backend, length),
+        Mode::FullNat => unreachable!("it goes ways of its own"),
     }
     let is_v6 = match service.mode {
-        Mode::Tunnel => backend.address.is_ipv6(),
-        _ => packet.is_v6,
+        Mode::Tunnel | Mode::Gue => backend.address.is_ipv6(),
+        Mode::Nat | Mode::Dsr | Mode::FullNat => packet.is_v6,
     };
     set_ethernet(&mut frame, hop.to, hop.from, is_v6);
     let action = leave(config, hop.nic).map_err(Refused::Dropped)?;
+    if service.mode == Mode::Gue {
+        state.met(part::GUE);
+    }
     let is_marked = matches!(what, What::Flow { is_opening: true, .. });
     let traffic = Traffic { bytes: length as u64, is_reply: false, is_marked };
     Ok(Outcome::sent(action, frame, backend.id, traffic))

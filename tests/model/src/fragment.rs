@@ -6,11 +6,13 @@ use std::{collections::HashMap, net::IpAddr};
 use crate::{
     address::{is_mapped, is_martian},
     bytes::{number16, number32},
-    config::{Backend, Config, Service},
+    config::{Backend, Config, Mode, Service},
     forward::{self, Refused, What, set_ethernet},
     ip::{End, IP, Packet, TCP, UDP, change_header},
     local::nobodys,
     outcome::{Outcome, Traffic, reason},
+    slots,
+    state::State,
     transport::{self, Flow, Place},
 };
 
@@ -47,28 +49,23 @@ struct Fragment {
 }
 
 /// A fragment to a VIP. It is not answered: it is no whole packet to be quoted (R8).
-pub fn to_backend(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> Outcome {
+pub fn to_backend(config: &Config, state: &mut State, packet: &Packet<'_>) -> Outcome {
     let fragment = match read(packet) {
         Ok(fragment) => fragment,
         Err(reason) => return Outcome::dropped(reason, 0),
     };
     let vip = config.vip(packet.destination()).expect("only packets to VIPs come here");
     if fragment.offset == 0 {
-        return first(config, memory, packet, &fragment);
+        return first(config, state, packet, &fragment);
     }
-    match memory.find(config, &fragment) {
+    match state.fragments.find(config, &fragment) {
         None => nobodys(packet, vip, reason::FRAGMENT_MISS),
         Some((service, _)) if packet.hop_limit() <= 1 => Outcome::dropped(reason::TTL, service.id),
-        Some((service, backend)) => send(config, packet, What::Later, service, backend),
+        Some((service, backend)) => send(config, state, packet, What::Later, service, backend),
     }
 }
 
-fn first(
-    config: &Config,
-    memory: &mut Memory,
-    packet: &Packet<'_>,
-    fragment: &Fragment,
-) -> Outcome {
+fn first(config: &Config, state: &mut State, packet: &Packet<'_>, fragment: &Fragment) -> Outcome {
     let vip = config.vip(packet.destination()).expect("only packets to VIPs come here");
     let flow = match flow(packet, fragment) {
         Ok(flow) => flow,
@@ -78,8 +75,8 @@ fn first(
         return nobodys(packet, vip, reason::FRAGMENT_DROPPED);
     };
     let drop = |reason| Outcome::dropped(reason, service.id);
-    // Neither more behind nor before it: a whole packet (RFC 6946).
-    if fragment.more && !service.fragments {
+    // Neither more behind nor before it: a whole packet (RFC 6946). Full nat has no way for either.
+    if service.mode == Mode::FullNat || fragment.more && !service.fragments {
         return drop(reason::FRAGMENT_DROPPED);
     }
     if is_martian(flow.source, flow.destination) {
@@ -94,30 +91,34 @@ fn first(
     if packet.hop_limit() <= 1 {
         return drop(reason::TTL);
     }
-    let Some(backend) = service.backend_of(&flow) else { return drop(reason::NO_BACKEND) };
+    let Some(backend) = slots::whereabouts(state, service, &flow) else {
+        return drop(reason::NO_BACKEND);
+    };
+    let backend = &service.backends[backend];
     if fragment.more {
-        memory.note(config, fragment, service, backend);
+        state.fragments.note(config, fragment, service, backend);
     }
-    send(config, packet, What::First { flow: &flow, at: fragment.data }, service, backend)
+    send(config, state, packet, What::First { flow: &flow, at: fragment.data }, service, backend)
 }
 
 fn send(
     config: &Config,
+    state: &mut State,
     packet: &Packet<'_>,
     what: What<'_>,
     service: &Service,
     backend: &Backend,
 ) -> Outcome {
-    forward::packet(config, packet, what, service, backend).unwrap_or_else(
-        |refused| match refused {
+    forward::packet(config, state, packet, what, service, backend).unwrap_or_else(|refused| {
+        match refused {
             Refused::Dropped(reason) => Outcome::dropped(reason, service.id),
             Refused::TooBig(_) => Outcome::dropped(reason::TOO_BIG, service.id),
-        },
-    )
+        }
+    })
 }
 
 /// A fragment to somebody else: his, unless it is a nat backend's.
-pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> Outcome {
+pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Outcome {
     let not_ours = || Outcome::passed(packet.frame, reason::PASSED);
     let Ok(fragment) = read(packet) else { return not_ours() };
     let is_first = fragment.offset == 0;
@@ -127,7 +128,7 @@ pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> O
             config.replying(flow.source, flow.source_port, flow.protocol)
         }
         (true, _) => None,
-        (false, _) => memory.find(config, &fragment),
+        (false, _) => state.fragments.find(config, &fragment),
     };
     let Some((service, backend)) = from else { return not_ours() };
     let drop = |reason| Outcome::dropped(reason, service.id);
@@ -146,7 +147,7 @@ pub fn to_client(config: &Config, memory: &mut Memory, packet: &Packet<'_>) -> O
     match first_flow {
         Some(flow) => {
             if fragment.more {
-                memory.note(config, &fragment, service, backend);
+                state.fragments.note(config, &fragment, service, backend);
             }
             let place = Place { at: fragment.data, end: IP + fragment.length, network: IP };
             let vip = (service.vip, service.port_or(flow.source_port));

@@ -3,12 +3,18 @@
 
 mod build;
 mod damage;
+mod dress;
+mod flows;
 mod kinds;
+mod pool;
+mod quic;
 mod random;
 mod shrink;
 
 pub use build::Draft;
 pub use damage::inflict as damage;
+pub use flows::Prepared;
+pub use pool::Translated;
 pub use random::Random;
 pub use shrink::shrink;
 
@@ -23,6 +29,7 @@ pub struct Generator<'a> {
     config: &'a Config,
     people: People,
     random: Random,
+    translated: Vec<Translated>,
 }
 
 /// Who sends packets, beside the backends.
@@ -41,12 +48,22 @@ pub struct People {
 impl<'a> Generator<'a> {
     /// The row that follows from a seed.
     pub fn new(config: &'a Config, people: People, seed: u64) -> Self {
-        Self { config, people, random: Random::new(seed) }
+        Self { config, people, random: Random::new(seed), translated: Vec::new() }
+    }
+
+    /// From now on, half the packets are of these flows of full nat.
+    pub fn learn(&mut self, translated: Vec<Translated>) {
+        self.translated = translated;
+    }
+
+    /// Pins of some of the flows whose packets come.
+    pub fn pins(&mut self) -> Vec<Prepared> {
+        flows::pins(self.config, &self.people.clients, &mut self.random)
     }
 
     /// The next frame: one in three is whole and sound, the others are damaged.
     pub fn next_frame(&mut self) -> Vec<u8> {
-        let mut frame = kinds::any(self.config, &self.people, &mut self.random);
+        let mut frame = kinds::any(self.config, &self.people, &self.translated, &mut self.random);
         if !self.random.one_in(3) {
             damage::inflict(&mut frame, &mut self.random);
         }

@@ -6,9 +6,9 @@
 //! the way of a packet from top to bottom; each step beside it is a module. Checksums are worked out over whole packets
 //! ([`bytes`]), never by a difference of words.
 //!
-//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: slots that change (pins),
-//! tracked flows, limits of openings, the SYN-flood stage, and the ways back that nat requests leave behind for replies
-//! without a next hop.
+//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: tracked flows, limits of
+//! openings, the SYN-flood stage, fragments of full nat, what time and full tables do to pins and to ports, and the ways back that
+//! nat requests leave behind for replies without a next hop.
 
 mod address;
 mod answer;
@@ -17,28 +17,34 @@ pub mod config;
 mod error;
 mod forward;
 mod fragment;
+pub mod fullnat;
 pub mod generate;
+mod gue;
 mod hash;
 mod ip;
 mod local;
 pub mod outcome;
+pub mod quic;
 mod reply;
-mod transport;
+pub mod slots;
+mod state;
+pub mod transport;
 mod vlan;
 
 pub use config::Config;
-pub use outcome::{Action, Counted, Outcome, reason};
+pub use outcome::{Action, Counted, Outcome, part, reason};
 
-use config::Service;
-use fragment::Memory;
+use config::{Mode, Service};
 use ip::Packet;
+use slots::Segment;
+use state::State;
 use transport::Flow;
 
 /// The model, and what it remembers from packet to packet.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
-    fragments: Memory,
+    state: State,
 }
 
 /// Whether the rate limit of ICMP errors has room for another one: the model has no clock.
@@ -56,7 +62,7 @@ type Ended = Outcome;
 impl Model {
     /// A model that has seen no packet yet.
     pub fn new(config: Config) -> Self {
-        Self { config, fragments: Memory::default() }
+        Self { config, state: State::default() }
     }
 
     /// Its world.
@@ -64,13 +70,47 @@ impl Model {
         &self.config
     }
 
-    /// Forgets all fragments.
+    /// Forgets all packets that it has seen.
     pub fn forget(&mut self) {
-        self.fragments = Memory::default();
+        self.state = State::default();
+    }
+
+    /// Pins, to be prepared.
+    pub fn pins(&mut self) -> &mut slots::Pins {
+        &mut self.state.pins
+    }
+
+    /// The flow of a packet that lb may give a port of its pool, and has to be asked for ([`Model::tell_port`]) before the packet
+    /// is judged.
+    pub fn flow_with_a_port(&self, frame: &[u8]) -> Option<Flow> {
+        let packet = Packet::new(frame, ip::version_of(frame)?).ok()?;
+        let flow = Flow::plain(&packet)?;
+        (self.config.service_of(&flow)?.mode == Mode::FullNat).then_some(flow)
+    }
+
+    /// The port that lb has for that flow, having seen the packet.
+    pub fn tell_port(&mut self, port: Option<fullnat::Port>) {
+        self.state.ports.told = port;
+    }
+
+    /// Flows of full nat that have a port, in a row that follows from them.
+    pub fn translated(&self) -> Vec<generate::Translated> {
+        self.state.ports.translated(&self.config)
+    }
+
+    /// Whether a frame is a part of a packet.
+    pub fn is_fragment(frame: &[u8]) -> bool {
+        let packet = ip::version_of(frame).and_then(|is_v6| Packet::new(frame, is_v6).ok());
+        packet.is_some_and(|packet| packet.is_fragment())
     }
 
     /// What becomes of a frame (at least 14 bytes).
     pub fn judge(&mut self, frame: &[u8], limit: Limit) -> Outcome {
+        let outcome = self.judge_any(frame, limit);
+        self.state.concluded(outcome)
+    }
+
+    fn judge_any(&mut self, frame: &[u8], limit: Limit) -> Outcome {
         match vlan::tags(frame).filter(|_| self.config.takes_tagged) {
             Some(tags) => {
                 let untagged = vlan::without(frame, &tags);
@@ -92,74 +132,96 @@ impl Model {
             Ok(packet) => packet,
             Err(reason) => return Outcome::dropped(reason, 0),
         };
+        let (config, state) = (&self.config, &mut self.state);
         if let Some(flow) = Flow::plain(&packet)
-            && let Some(service) = self.config.service_of(&flow)
+            && let Some(service) = config.service_of(&flow)
         {
-            return self.for_service(&packet, &flow, service, limit);
+            return for_service(config, state, &packet, &flow, service, limit);
         }
         if packet.is_v6 && address::is_mapped(packet.destination()) {
             return Outcome::dropped(reason::MARTIAN, 0);
         }
-        let vip = self.config.vip(packet.destination());
-        match vip {
-            Some(vip) => local::for_vip(&self.config, &mut self.fragments, &packet, vip),
-            None if self.config.hosts.contains(&packet.destination()) => {
-                Outcome::passed(frame, reason::PASSED)
-            }
-            None => reply::packet(&self.config, &mut self.fragments, &packet, limit),
+        let to = packet.destination();
+        if let Some(vip) = config.vip(to) {
+            return local::for_vip(config, state, &packet, vip);
         }
+        if let Some(address) = config.pool.find(to) {
+            return fullnat::to_pool(config, state, &packet, address, limit);
+        }
+        if config.hosts.contains(&to) {
+            return Outcome::passed(frame, reason::PASSED);
+        }
+        reply::packet(config, state, &packet, limit)
     }
+}
 
-    /// A whole TCP or UDP packet to a service.
-    fn for_service(
-        &self,
-        packet: &Packet<'_>,
-        flow: &Flow,
-        service: &Service,
-        limit: Limit,
-    ) -> Outcome {
-        match self.admit_and_forward(packet, flow, service, limit) {
-            Ok(outcome) | Err(outcome) => outcome,
-        }
+/// A whole TCP or UDP packet to a service.
+fn for_service(
+    config: &Config,
+    state: &mut State,
+    packet: &Packet<'_>,
+    flow: &Flow,
+    service: &Service,
+    limit: Limit,
+) -> Outcome {
+    match admit_and_forward(config, state, packet, flow, service, limit) {
+        Ok(outcome) | Err(outcome) => outcome,
     }
+}
 
-    fn admit_and_forward(
-        &self,
-        packet: &Packet<'_>,
-        flow: &Flow,
-        service: &Service,
-        limit: Limit,
-    ) -> Result<Outcome, Ended> {
-        let drop = |reason| Outcome::dropped(reason, service.id);
-        let sound = transport::examine(packet, flow).map_err(drop)?;
-        if address::is_martian(flow.source, flow.destination) {
-            return Err(drop(reason::MARTIAN));
-        }
-        if packet.has_source_route() {
-            return Err(drop(reason::SOURCE_ROUTE));
-        }
-        service.check_lists(flow.source).map_err(drop)?;
-        let is_met = !service.only_new || sound.is_opening;
-        if is_met && service.refuses == Some(config::Refusal::Reject) {
-            return Err(answer::refusal(packet, flow, service.id, limit));
-        }
-        if is_met && service.refuses == Some(config::Refusal::Drop) {
-            return Err(drop(reason::NO_BACKEND));
-        }
-        if packet.hop_limit() <= 1 {
-            let about = answer::About::request(packet, service.id);
-            return Err(answer::time_exceeded(&about, limit));
-        }
-        let backend = service.backend_of(flow).ok_or_else(|| drop(reason::NO_BACKEND))?;
-        let what = forward::What::Flow { flow, is_opening: sound.is_opening };
-        forward::packet(&self.config, packet, what, service, backend).map_err(|refused| {
-            match refused {
-                forward::Refused::Dropped(reason) => drop(reason),
-                forward::Refused::TooBig(mtu) => {
-                    let about = answer::About::request(packet, service.id);
-                    answer::too_big(&about, mtu, limit)
-                }
-            }
-        })
+fn admit_and_forward(
+    config: &Config,
+    state: &mut State,
+    packet: &Packet<'_>,
+    flow: &Flow,
+    service: &Service,
+    limit: Limit,
+) -> Result<Outcome, Ended> {
+    let drop = |reason| Outcome::dropped(reason, service.id);
+    let sound = transport::examine(packet, flow).map_err(drop)?;
+    let segment = match (&service.quic, sound.numbers) {
+        (Some(_), _) => quic::segment(packet),
+        (None, (sequence, _)) if sound.is_opening => Segment::Opening(sequence),
+        (None, (sequence, acknowledgement)) => Segment::Other(sequence, acknowledgement),
+    };
+    let is_opening = matches!(segment, Segment::Opening(_));
+    if address::is_martian(flow.source, flow.destination) {
+        return Err(drop(reason::MARTIAN));
     }
+    if packet.has_source_route() {
+        return Err(drop(reason::SOURCE_ROUTE));
+    }
+    service.check_lists(flow.source).map_err(drop)?;
+    let is_met = !service.only_new || is_opening;
+    if is_met && service.refuses == Some(config::Refusal::Reject) {
+        return Err(answer::refusal(packet, flow, service.id, limit));
+    }
+    if is_met && service.refuses == Some(config::Refusal::Drop) {
+        return Err(drop(reason::NO_BACKEND));
+    }
+    if packet.hop_limit() <= 1 {
+        let about = answer::About::request(packet, service.id);
+        return Err(answer::time_exceeded(&about, limit));
+    }
+    if service.mode == Mode::FullNat {
+        return fullnat::request(config, state, packet, (flow, &sound), service, limit);
+    }
+    let named = service.quic.as_ref();
+    let named = named.and_then(|ids| quic::named_backend(state, service, ids, packet));
+    let backend = match named {
+        Some(backend) => backend,
+        None => slots::backend_of(state, service, flow, segment)
+            .ok_or_else(|| drop(reason::NO_BACKEND))?,
+    };
+    let backend = &service.backends[backend];
+    let what = forward::What::Flow { flow, is_opening };
+    forward::packet(config, state, packet, what, service, backend).map_err(
+        |refused| match refused {
+            forward::Refused::Dropped(reason) => drop(reason),
+            forward::Refused::TooBig(mtu) => {
+                let about = answer::About::request(packet, service.id);
+                answer::too_big(&about, mtu, limit)
+            }
+        },
+    )
 }

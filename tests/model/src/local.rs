@@ -6,9 +6,10 @@ use crate::{
     config::{Config, Vip},
     error,
     forward::set_ethernet,
-    fragment::{self, Memory},
+    fragment,
     ip::{End, IP, Packet, TCP, UDP, change_header, mac_at},
     outcome::{Outcome, reason},
+    state::State,
 };
 
 /// The longest echo request that is answered: what a jumbo frame holds.
@@ -23,7 +24,7 @@ enum Kind {
 }
 
 /// Decides about a packet to a VIP.
-pub fn for_vip(config: &Config, memory: &mut Memory, packet: &Packet<'_>, vip: Vip) -> Outcome {
+pub fn for_vip(config: &Config, state: &mut State, packet: &Packet<'_>, vip: Vip) -> Outcome {
     let drop = |reason| Outcome::dropped(reason, 0);
     if packet.has_source_route() {
         return drop(reason::SOURCE_ROUTE);
@@ -33,10 +34,10 @@ pub fn for_vip(config: &Config, memory: &mut Memory, packet: &Packet<'_>, vip: V
         Err(reason) => return drop(reason),
     };
     if packet.is_fragment() {
-        return fragment::to_backend(config, memory, packet);
+        return fragment::to_backend(config, state, packet);
     }
     if packet.protocol() == packet.icmp() {
-        return icmp(config, packet, length);
+        return icmp(config, state, packet, length);
     }
     nobodys(packet, vip, reason::NO_SERVICE)
 }
@@ -71,10 +72,10 @@ pub fn examine(packet: &Packet<'_>) -> Result<usize, &'static str> {
     Ok(length)
 }
 
-fn icmp(config: &Config, packet: &Packet<'_>, length: usize) -> Outcome {
+fn icmp(config: &Config, state: &mut State, packet: &Packet<'_>, length: usize) -> Outcome {
     match kind(packet) {
         Kind::EchoRequest => echo(packet, length),
-        Kind::Error => error::to_backend(config, packet, length),
+        Kind::Error => error::to_backend(config, state, packet, length),
         // Echo replies, neighbour discovery...: the host's (B62, B85).
         Kind::Other => Outcome::passed(packet.frame, reason::NO_SERVICE_PASSED),
     }

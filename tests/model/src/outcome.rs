@@ -24,6 +24,8 @@ pub struct Outcome {
     pub counted: Counted,
     /// Whether the rate limit of ICMP errors was asked.
     pub asked_limit: bool,
+    /// Names of the parts of lb that the packet has met: see [`part`].
+    pub parts: Vec<&'static str>,
 }
 
 /// What one packet adds to the counters.
@@ -87,6 +89,69 @@ pub mod reason {
     pub const NO_SERVICE_PASSED: &str = "no_service_passed";
     pub const ICMP_LIMITED: &str = "icmp_limited";
     pub const ICMP_ERROR_FORWARDED: &str = "icmp_err_fwd";
+    pub const NO_FLOW: &str = "no_flow";
+    pub const NO_PORT: &str = "no_port";
+    pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
+    pub const QUIC_FALLBACK: &str = "quic_fallback";
+}
+
+/// Names of parts of lb whose share of a comparison's packets somebody wants to know.
+pub mod part {
+    /// A packet left in GUE.
+    pub const GUE: &str = "gue: encapsulated";
+    /// A whole datagram to a QUIC service.
+    pub const QUIC: &str = "quic: all datagrams";
+    /// It went where its connection id says.
+    pub const QUIC_NAMED: &str = "quic: its id names a backend";
+    /// It opens a connection.
+    pub const QUIC_OPENING: &str = "quic: opens a connection";
+    /// The slot of a packet's flow has changed.
+    pub const CHANGED: &str = "slots: all that have changed";
+    /// The same of an ICMP error or a fragment, for which pins are only read.
+    pub const CHANGED_READ: &str = "slots: looked up for an error or a fragment";
+    /// A flow got a pin.
+    pub const PINNED: &str = "slots: a pin is made";
+    /// Its pin became a confirmed one.
+    pub const CONFIRMED: &str = "slots: a pin is confirmed";
+    /// The packet went where a pin says.
+    pub const FOLLOWED: &str = "slots: a pin is followed";
+    /// It has none.
+    pub const UNPINNED: &str = "slots: without a pin";
+    /// A backend's SYN-ACK was noted in a pin.
+    pub const ANSWERED: &str = "slots: a SYN-ACK is noted";
+    /// Any packet of full nat's that is let in, or belongs to a flow.
+    pub const FULLNAT: &str = "fullnat: all packets";
+    /// A client's packet.
+    pub const FULLNAT_REQUEST: &str = "fullnat: requests";
+    /// A flow got a port.
+    pub const PORT_GIVEN: &str = "fullnat: a port is given";
+    /// A flow that is over begins again.
+    pub const PORT_KEPT: &str = "fullnat: a closed flow begins again";
+    /// A backend's packet to a client.
+    pub const FULLNAT_REPLY: &str = "fullnat: replies";
+    /// An ICMP error about full nat's packets.
+    pub const FULLNAT_ERROR: &str = "fullnat: errors";
+
+    /// All of them.
+    pub const ALL: [&str; 17] = [
+        GUE,
+        QUIC,
+        QUIC_NAMED,
+        QUIC_OPENING,
+        CHANGED,
+        CHANGED_READ,
+        PINNED,
+        CONFIRMED,
+        FOLLOWED,
+        UNPINNED,
+        ANSWERED,
+        FULLNAT,
+        FULLNAT_REQUEST,
+        PORT_GIVEN,
+        PORT_KEPT,
+        FULLNAT_REPLY,
+        FULLNAT_ERROR,
+    ];
 }
 
 impl Outcome {
@@ -124,7 +189,7 @@ impl Outcome {
     }
 
     fn of(action: Action, frame: Vec<u8>, counted: Counted) -> Self {
-        Self { action, frame, counted, asked_limit: false }
+        Self { action, frame, counted, asked_limit: false, parts: Vec::new() }
     }
 }
 

@@ -8,16 +8,18 @@ use crate::{
     config::Config,
     error,
     forward::{leave, set_ethernet},
-    fragment::{self, Memory},
+    fragment,
     ip::{End, IP, Packet, change_header},
     outcome::{Outcome, Traffic, reason},
+    slots,
+    state::State,
     transport::{self, Flow, Place},
 };
 
 /// Sends a reply to its client; passes what is none.
-pub fn packet(config: &Config, memory: &mut Memory, packet: &Packet<'_>, limit: Limit) -> Outcome {
+pub fn packet(config: &Config, state: &mut State, packet: &Packet<'_>, limit: Limit) -> Outcome {
     if packet.is_fragment() {
-        return fragment::to_client(config, memory, packet);
+        return fragment::to_client(config, state, packet);
     }
     if packet.protocol() == packet.icmp() {
         // Behind extension headers nobody looks for errors about what clients have sent.
@@ -41,6 +43,13 @@ pub fn packet(config: &Config, memory: &mut Memory, packet: &Packet<'_>, limit: 
     let about = About::reply(packet, service.id, service.vip);
     if packet.hop_limit() <= 1 {
         return answer::time_exceeded(&about, limit);
+    }
+    if sound.is_syn_ack {
+        let vip = (service.vip, service.port_or(flow.source_port));
+        let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
+        let number = service.backends.iter().position(|other| other.id == backend.id);
+        let number = number.expect("it is the service's");
+        slots::note_syn_ack(state, service, &client, number, sound.numbers);
     }
     let Some(hop) = config.hop_to(packet.destination()) else { return drop(reason::NO_NEXT_HOP) };
     let length = packet.length().expect("it was examined");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::{
     address,
-    bytes::{carried_over, number16, pseudo_header, put16, sum},
+    bytes::{carried_over, number16, number32, pseudo_header, put16, sum},
     ip::{End, IP, Packet, TCP, UDP, change_header},
     outcome::reason,
 };
@@ -30,12 +30,18 @@ pub struct Flow {
 }
 
 /// What a sound TCP or UDP header says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sound {
     /// SYN without ACK.
     pub is_opening: bool,
     /// RST.
     pub is_reset: bool,
+    /// FIN.
+    pub is_closing: bool,
+    /// SYN and ACK.
+    pub is_syn_ack: bool,
+    /// TCP's sequence and acknowledgement number.
+    pub numbers: (u32, u32),
 }
 
 impl Flow {
@@ -81,7 +87,7 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
     let length = packet.length()?;
     let at = IP + packet.header_length().min(length);
     let segment = &packet.frame[at..IP + length];
-    let mut sound = Sound { is_opening: false, is_reset: false };
+    let mut sound = Sound::default();
     if flow.protocol == TCP {
         if segment.len() < 20 {
             return Err(reason::L4_TRUNCATED);
@@ -97,6 +103,9 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
         }
         sound.is_opening = flags & SYN != 0 && flags & ACK == 0;
         sound.is_reset = flags & RST != 0;
+        sound.is_closing = flags & FIN != 0;
+        sound.is_syn_ack = flags & SYN != 0 && flags & ACK != 0;
+        sound.numbers = (number32(segment, 4), number32(segment, 8));
     } else {
         if segment.len() < 8 {
             return Err(reason::L4_TRUNCATED);

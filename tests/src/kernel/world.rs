@@ -10,13 +10,14 @@ use aya::{
 use lb_common::{
     abi::{
         Address, BackendId, BackendLoad, BackendRow, FewRoutes, FewTables, FlowKey, Forward,
-        NeighbourKey, NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Pin,
-        Policy, PortSlot, PrefixKey, Prefixes, Presence, RememberedSource, ReplyRow, RouteKey,
-        SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceLoad, ServiceRow, Slot,
-        SourceKey, SourcePool, address_value, backend_flag, key_kind, map, nexthop_flag,
+        NeighbourKey, NeighbourRow, NextHopRow, OpeningRules, OpeningState, PRESENCE_BITS, Phase,
+        Pin, Policy, PortSlot, PrefixKey, Prefixes, Presence, QuicId, RememberedSource, ReplyRow,
+        RouteKey, SERVICE_BUCKET_ENTRIES, ServiceBucket, ServiceEntry, ServiceLoad, ServiceRow,
+        Slot, SourceKey, SourcePool, address_value, backend_flag, key_kind, map, nexthop_flag,
         policy_flag, protocol, service_flag,
     },
     be::{Be16, Be32},
+    quic::{Formats, SERVER_ID},
 };
 use lb_userspace::config::model::{
     Listen,
@@ -114,6 +115,10 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Owner of each slot as an index into `backends`; empty = all in turn, 1,021 slots.
     pub ring: Vec<u32>,
+    /// What each slot goes through, and who had it before (an index into `backends`), over and over; empty = they are settled.
+    pub phases: Vec<(Phase, Option<u32>)>,
+    /// Server ids of QUIC: config, id, and the index of the backend that they name.
+    pub server_ids: Vec<(u8, Vec<u8>, u32)>,
     /// Bits of [`service_flag`]; ALLOW, DENY and INTERFACES follow from the fields below.
     pub flags: u32,
     /// Clients that may in; empty = all. (address, prefix length)
@@ -180,6 +185,8 @@ impl Service {
             forward,
             backends: backends.iter().enumerate().map(|(i, b)| Backend::new(b, i as u8)).collect(),
             ring: Vec::new(),
+            phases: Vec::new(),
+            server_ids: Vec::new(),
             flags: 0,
             allow: Vec::new(),
             deny: Vec::new(),
@@ -239,6 +246,16 @@ impl Service {
     pub fn each(mut self, change: impl Fn(&mut Backend)) -> Self {
         self.backends.iter_mut().for_each(change);
         self
+    }
+
+    /// A slot of its ring; ids of its backends begin with `first`.
+    fn slot(&self, index: u32, owner: BackendId, first: u32) -> Slot {
+        if self.phases.is_empty() {
+            return Slot::settled(owner);
+        }
+        let (phase, base) = self.phases[index as usize % self.phases.len()];
+        let base = base.map_or(BackendId::NONE, |base| BackendId(first + base));
+        Slot::new(owner, base, phase, 0)
     }
 
     /// Slots of its ring.
@@ -432,7 +449,7 @@ impl Written {
         for slot in 0..service.slots() {
             let owner = service.ring.get(slot as usize).copied().unwrap_or(slot % count.max(1));
             let owner = if count == 0 { BackendId::NONE } else { BackendId(first + owner) };
-            arena.set(ring.start + slot, Slot::settled(owner).0, 0)?;
+            arena.set(ring.start + slot, service.slot(slot, owner, first).0, 0)?;
         }
         for (number, backend) in service.backends.iter().enumerate() {
             let backend_id = first + number as u32;
@@ -443,6 +460,14 @@ impl Written {
                 array(ebpf, map::REPLIES).set(backend_id, reply, 0)?;
             }
         }
+        let mut formats = Formats::default();
+        for (config, server, backend) in &service.server_ids {
+            formats = formats.with(u32::from(*config), server.len() as u32);
+            let mut key = QuicId { service: id, config: *config, id: [0; SERVER_ID] };
+            key.id[..server.len()].copy_from_slice(server);
+            hash_map::<QuicId, u32>(ebpf, map::QUIC_IDS).insert(key, first + backend, 0)?;
+        }
+        array(ebpf, map::QUIC_FORMATS).set(id, formats, 0)?;
         array(ebpf, map::OPENING_RULES).set(id, service.openings, 0)?;
         array(ebpf, map::OPENING_STATES).set(id, OpeningState::default(), 0)?;
         for (name, prefixes, written) in [
@@ -539,6 +564,7 @@ impl Written {
         }
         clear(&mut hash_map::<NeighbourKey, NeighbourRow>(ebpf, map::NEIGHBOURS))?;
         clear(&mut hash_map::<u32, u32>(ebpf, map::INTERFACES))?;
+        clear(&mut hash_map::<QuicId, u32>(ebpf, map::QUIC_IDS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS))?;
         clear(&mut hash_map::<FlowKey, u32>(ebpf, map::PORT_FLOWS))?;
         clear(&mut hash_map::<FlowKey, Pin>(ebpf, map::PINS_NEW))?;

@@ -167,7 +167,7 @@ pub fn each_byte(frame: &[u8], compare: &mut impl FnMut(&[u8])) {
     }
 }
 
-/// Every first byte of a UDP payload, where QUIC says what kind of packet it is: today it must not matter.
+/// Every first byte of a UDP payload, where QUIC says what kind of packet it is: to a service that is not QUIC's it must not matter.
 pub fn each_quic_byte(compare: &mut impl FnMut(&[u8])) {
     for (client, vip) in ends(53) {
         for value in 0..=u8::MAX {

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    People, Random,
+    People, Random, Translated,
     build::{Draft, icmp, tcp, udp},
+    flows, pool, quic,
 };
 use crate::{
     Config,
@@ -14,8 +15,23 @@ use crate::{
 };
 
 /// A frame of any kind.
-pub fn any(config: &Config, people: &People, random: &mut Random) -> Vec<u8> {
-    let mut world = World { config, people, random };
+pub fn any(
+    config: &Config,
+    people: &People,
+    translated: &[Translated],
+    random: &mut Random,
+) -> Vec<u8> {
+    let mut world = World { config, people, random, in_hand: None };
+    if pool::wanted(translated, world.random) {
+        let draft = world.translated(translated);
+        return world.dressed(draft).frame();
+    }
+    // What is about flows is mostly in what clients send.
+    let is_of_flows = config.services().iter().any(|service| service.few_ports().is_some());
+    if is_of_flows && world.random.one_in(3) {
+        let draft = world.request();
+        return world.dressed(draft).frame();
+    }
     let draft = match world.random.below(16) {
         0..=4 => world.request(),
         5..=6 => world.reply(),
@@ -30,23 +46,33 @@ pub fn any(config: &Config, people: &People, random: &mut Random) -> Vec<u8> {
     world.dressed(draft).frame()
 }
 
-struct World<'a> {
+pub(super) struct World<'a> {
     config: &'a Config,
-    people: &'a People,
-    random: &'a mut Random,
+    pub(super) people: &'a People,
+    pub(super) random: &'a mut Random,
+    /// The service that the packet has to do with.
+    in_hand: Option<&'a Service>,
 }
 
 impl<'a> World<'a> {
     fn service(&mut self) -> &'a Service {
         let services = self.config.services();
-        &services[self.random.index(services.len())]
+        let service = &services[self.random.index(services.len())];
+        self.in_hand = Some(service);
+        service
     }
 
-    fn client(&mut self, like: IpAddr) -> IpAddr {
+    /// How many ports clients of the service in hand have, if they are few.
+    fn few_ports(&self) -> Option<u16> {
+        self.in_hand?.few_ports()
+    }
+
+    pub(super) fn client(&mut self, like: IpAddr) -> IpAddr {
         loop {
             let client = self.random.pick(&self.people.clients);
             if client.is_ipv4() == like.is_ipv4() {
-                return self.nearby(client);
+                let is_few = self.few_ports().is_some();
+                return if is_few { client } else { self.nearby(client) };
             }
         }
     }
@@ -77,6 +103,11 @@ impl<'a> World<'a> {
 
     /// Mostly short, sometimes around an MTU, sometimes longer.
     fn payload(&mut self) -> Vec<u8> {
+        if let Some(ids) = self.in_hand.and_then(|service| service.quic.as_ref())
+            && !self.random.one_in(8)
+        {
+            return quic::payload(ids, self.random);
+        }
         let length = match self.random.below(32) {
             0 => 1_380 + self.random.index(140),
             1 => self.random.index(3_000),
@@ -88,11 +119,22 @@ impl<'a> World<'a> {
 
     fn flags(&mut self) -> u8 {
         const FLAGS: [u8; 10] = [0x02, 0x10, 0x18, 0x11, 0x04, 0x14, 0x12, 0xc2, 0x02, 0x10];
-        self.random.pick(&FLAGS)
+        // Handshakes.
+        const OF_FEW: [u8; 8] = [0x02, 0x02, 0x12, 0x12, 0x10, 0x18, 0x11, 0x04];
+        if self.few_ports().is_some() {
+            self.random.pick(&OF_FEW)
+        } else {
+            self.random.pick(&FLAGS)
+        }
     }
 
     /// A segment or datagram of a flow.
-    fn transport(&mut self, protocol: u8, ends: (IpAddr, IpAddr), ports: (u16, u16)) -> Vec<u8> {
+    pub(super) fn transport(
+        &mut self,
+        protocol: u8,
+        ends: (IpAddr, IpAddr),
+        ports: (u16, u16),
+    ) -> Vec<u8> {
         let payload = self.payload();
         if protocol == UDP {
             let mut datagram = udp(ends, ports, &payload);
@@ -103,15 +145,21 @@ impl<'a> World<'a> {
         }
         let options: &[u8] = if self.random.one_in(2) { &[] } else { &[2, 4, 5, 0xb4, 1, 3, 3, 7] };
         let flags = self.flags();
-        let numbers = (self.random.number() as u32, self.random.number() as u32);
+        let numbers = match self.few_ports() {
+            Some(_) => (flows::number(self.random), flows::number(self.random)),
+            None => (self.random.number() as u32, self.random.number() as u32),
+        };
         tcp(ends, ports, flags, numbers, options, &payload)
     }
 
-    fn draft(&self, ends: (IpAddr, IpAddr), protocol: u8, body: Vec<u8>) -> Draft {
+    pub(super) fn draft(&self, ends: (IpAddr, IpAddr), protocol: u8, body: Vec<u8>) -> Draft {
         Draft::new((self.people.nic, self.people.neighbour), ends, protocol, body)
     }
 
     fn client_port(&mut self) -> u16 {
+        if let Some(ports) = self.few_ports() {
+            return flows::port(self.random, ports);
+        }
         if self.random.one_in(200) { 0 } else { 1_024 + self.random.below(60_000) as u16 }
     }
 
@@ -199,7 +247,12 @@ impl<'a> World<'a> {
     }
 
     /// An error about a packet, sent to its source: by a router, or by its destination.
-    fn error(&mut self, quoted: (IpAddr, IpAddr), ports: (u16, u16), protocol: u8) -> Draft {
+    pub(super) fn error(
+        &mut self,
+        quoted: (IpAddr, IpAddr),
+        ports: (u16, u16),
+        protocol: u8,
+    ) -> Draft {
         let body = self.transport(protocol, quoted, ports);
         let mut about = self.draft(quoted, protocol, body);
         if quoted.0.is_ipv4() && self.random.one_in(6) {
@@ -320,70 +373,5 @@ impl<'a> World<'a> {
             }
         }
         frame
-    }
-
-    /// With the rare but right.
-    fn dressed(&mut self, mut draft: Draft) -> Draft {
-        if self.random.one_in(8) {
-            draft.hop_limit = self.random.below(4) as u8;
-        }
-        if self.random.one_in(6) {
-            draft.class = self.random.number() as u8;
-        }
-        if self.random.one_in(8) {
-            let length = 1 + self.random.index(46);
-            draft.trailer = self.random.bytes(length);
-        }
-        if self.random.one_in(10) && draft.options.is_empty() {
-            self.with_options(&mut draft);
-        }
-        if self.random.one_in(40) {
-            draft.source = self.odd_source(draft.destination);
-        }
-        if self.random.one_in(60) {
-            draft.from = self.people.nic;
-        }
-        if self.random.one_in(60) {
-            draft.to = self.random.pick(&[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 9, 9, 9, 9, 9]]);
-        }
-        draft
-    }
-
-    fn with_options(&mut self, draft: &mut Draft) {
-        const HOP_BY_HOP: u8 = 0;
-        const ROUTING: u8 = 43;
-        const AUTHENTICATION: u8 = 51;
-        const DESTINATION: u8 = 60;
-        if draft.source.is_ipv4() {
-            let options: [&[u8]; 7] = [
-                &[1, 1, 1, 1],
-                &[7, 7, 4, 0, 0, 0, 0, 0],
-                &[68, 8, 5, 0, 0, 0, 0, 0],
-                &[1, 131, 7, 4, 10, 0, 0, 1],
-                &[137, 7, 4, 10, 0, 0, 1, 0],
-                &[0, 131, 7, 4],
-                &[7, 1, 131, 7],
-            ];
-            draft.options = self.random.pick(&options).to_vec();
-            return;
-        }
-        for _ in 0..=self.random.index(3) {
-            let kind = self.random.pick(&[HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION]);
-            let more = self.random.index(2) as u8;
-            let mut header = vec![draft.protocol, more, 1, 4, 0, 0, 0, 0];
-            header.resize(8 + usize::from(more) * 8, 0);
-            draft.options = [header, std::mem::take(&mut draft.options)].concat();
-            draft.protocol = kind;
-        }
-    }
-
-    fn odd_source(&mut self, destination: IpAddr) -> IpAddr {
-        let text = if destination.is_ipv4() {
-            ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255", "240.1.1.1", "0.0.0.0"]
-        } else {
-            ["::", "::1", "ff02::1", "fe80::1", "::ffff:192.0.2.33", "::ffff:10.1.0.1"]
-        };
-        let odd = self.random.pick(&text).parse().expect("an address");
-        if self.random.one_in(4) { destination } else { odd }
     }
 }

@@ -2,21 +2,25 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{Forward, backend_flag, service_flag};
+use lb_common::abi::{Forward, Phase, backend_flag, service_flag};
 use lb_model::{
     Config,
     config::{Backend, Hop, Listen, Mode, Refusal, Route, Service},
+    quic::ServerIds,
+    slots::{self, Slot},
 };
 
 use super::super::{INGRESS, World, hash_keys, world, world::NIC};
 
-/// The same world. It has no policies, and no pins.
+/// The same world. It has no policies.
 pub fn config_of(world: &World, attached: &[u32]) -> Config {
     let services = (0..world.services.len()).map(|index| service(world, index)).collect();
     let mut config = Config::new(INGRESS, services);
     config.attached.extend(attached);
     config.hosts.extend(&world.hosts);
     config.routes = world.routes.iter().map(route).collect();
+    config.pool.addresses.clone_from(&world.pool);
+    config.pool.ports = world.pool_ports;
     config
 }
 
@@ -57,14 +61,15 @@ fn service(world: &World, index: usize) -> Service {
             Forward::Nat => Mode::Nat,
             Forward::Dsr => Mode::Dsr,
             Forward::Ipip => Mode::Tunnel,
-            Forward::FullNat => panic!("the model knows nothing of ports that are given away"),
-            Forward::Gue => panic!("the model has no GUE"),
+            Forward::FullNat => Mode::FullNat,
+            Forward::Gue => Mode::Gue,
         },
         backends: (first..).zip(&service.backends).map(|(id, row)| backend(id, row)).collect(),
-        ring: (0..service.slots()).map(owner).collect(),
+        ring: (0..service.slots()).map(|index| slot(service, index, owner(index))).collect(),
         keys: hash_keys(),
         by_source: is(service_flag::BY_SOURCE)
             .then_some((u32::from(service.prefix.v4), u32::from(service.prefix.v6))),
+        quic: is(service_flag::QUIC).then(|| server_ids(service)),
         fragments: is(service_flag::FRAGMENTS),
         refuses,
         only_new: is(service_flag::NEW_ONLY),
@@ -74,12 +79,36 @@ fn service(world: &World, index: usize) -> Service {
     }
 }
 
+fn slot(service: &world::Service, index: u32, owner: Option<usize>) -> Slot {
+    if service.phases.is_empty() {
+        return Slot::settled(owner);
+    }
+    let (phase, base) = service.phases[index as usize % service.phases.len()];
+    let phase = match phase {
+        Phase::Settled => slots::Phase::Settled,
+        Phase::Window => slots::Phase::Window,
+        Phase::Harvest => slots::Phase::Harvest,
+        Phase::Pinned => slots::Phase::Pinned,
+    };
+    Slot { owner, base: base.map(|base| base as usize), phase }
+}
+
+fn server_ids(service: &world::Service) -> ServerIds {
+    let mut ids = ServerIds::default();
+    for (config, server, backend) in &service.server_ids {
+        ids.lengths.insert(*config, server.len());
+        ids.backends.insert((*config, server.clone()), *backend as usize);
+    }
+    ids
+}
+
 fn backend(id: u32, backend: &world::Backend) -> Backend {
     let hop = Hop { to: backend.mac, from: NIC, nic: backend.ifindex, mtu: backend.mtu };
     Backend {
         id,
         address: backend.address,
         port: backend.port,
+        is_down: backend.flags & backend_flag::DOWN != 0,
         tunnel_source: backend.source,
         hop: (backend.flags & backend_flag::RESOLVED != 0).then_some(hop),
     }
