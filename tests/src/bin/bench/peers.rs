@@ -40,8 +40,10 @@ const STUDENT: [f64; 12] =
 /// How much is asked in a round.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// Requests on new connections; three times as many go over kept ones.
+    /// Requests on new connections.
     requests: usize,
+    /// Requests on kept ones.
+    kept: usize,
     /// Requests a second of all workers together, where latency is measured.
     rate: u32,
     /// For how long.
@@ -66,7 +68,7 @@ struct Measured {
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let (rounds, requests, seconds) = if quick { (3, 3_000, 2) } else { (10, 20_000, 10) };
-    let pace = Pace { requests, rate: 400, time: Duration::from_secs(seconds) };
+    let pace = Pace { requests, kept: requests * 3, rate: 400, time: Duration::from_secs(seconds) };
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     ways::prepare(&through)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;
@@ -79,19 +81,15 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
             progress(&format!("{}: round {round} of {rounds}", way.name()));
             let running = Running::start(lab, *way).with_context(|| way.name())?;
             let one = one_round(lab, *way, pace);
-            let overload = overloaded(
-                lab,
-                target(*way),
-                OVERLOAD.0,
-                Duration::from_secs(seconds.min(4)),
-                OVERLOAD.1,
-            );
+            // The first round only warms up.
+            let overload = (round > 0).then(|| {
+                let time = Duration::from_secs(seconds.min(4));
+                overloaded(lab, target(*way), OVERLOAD.0, time, OVERLOAD.1)
+            });
             running.stop().with_context(|| way.name())?;
             let one = one.with_context(|| way.name())?;
+            let Some(overload) = overload else { continue };
             let (share, goodput) = overload.with_context(|| way.name())?;
-            if round == 0 {
-                continue;
-            }
             measured.add(&one);
             measured.overload[0].push(share * 100.0);
             measured.overload[1].push(goodput);
@@ -116,7 +114,7 @@ type Round = ([Outcome; 2], Outcome);
 fn one_round(lab: &Lab, way: Way, pace: Pace) -> Result<Round> {
     let target = target(way);
     let new = saturated(lab, target, Kind::New, WORKERS, pace.requests)?;
-    let kept = saturated(lab, target, Kind::Kept, WORKERS, pace.requests * 3)?;
+    let kept = saturated(lab, target, Kind::Kept, WORKERS, pace.kept)?;
     let latency = paced(lab, target, WORKERS, pace.rate, pace.time)?;
     Ok(([new, kept], latency))
 }

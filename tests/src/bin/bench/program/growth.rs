@@ -28,8 +28,7 @@ const SLOTS: [(u32, &str); 5] =
     [(1_021, "1021"), (4_093, "4093"), (16_381, "16381"), (65_537, "65537"), (655_373, "655373")];
 /// The most that a packet may cost with more services, as a multiple of what it costs with one: flat.
 const FLAT: f64 = 1.25;
-/// What it may cost more for each ten times as many backends, in floors: logarithmic. Slots, rows and counters of 10,000 backends are
-/// more than a CPU's caches hold.
+/// What it may cost more than with a tenth as many backends, in floors: logarithmic.
 const TENFOLD: f64 = 1.0;
 
 const SERVICES_ROWS: &str = "growth/services";
@@ -84,12 +83,14 @@ pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
     if wants(BACKENDS_ROWS) {
         of_backends.extend(OF_ONE.map(|(count, text)| (BACKENDS_ROWS, text, count, None)));
     }
+    // The whole form has them, and whoever asks for them.
+    let apart = !args.quick || args.only.is_some();
     let longest = SLOTS[SLOTS.len() - 1].0;
-    if wants(ONE_RING_ROWS) && !args.quick {
+    if wants(ONE_RING_ROWS) && apart {
         let rows = OF_ONE.map(|(count, text)| (ONE_RING_ROWS, text, count, Some(longest)));
         of_backends.extend(rows);
     }
-    if wants(SLOTS_ROWS) && !args.quick {
+    if wants(SLOTS_ROWS) && apart {
         of_backends.extend(SLOTS.map(|(slots, text)| (SLOTS_ROWS, text, 100, Some(slots))));
     }
     if !of_backends.is_empty() {
@@ -163,14 +164,16 @@ fn measure_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u3
 
 fn row(subject: &Subject, all: &[Subject]) -> Row {
     let Subject { kind, text, floors, differences, .. } = subject;
-    let first = all.iter().find(|other| other.kind == *kind && other.text == "1");
-    let first = first.map(|first| median(&first.differences));
+    let same = || all.iter().filter(|other| other.kind == *kind);
     let floor = median(floors);
-    let limit = match (*kind, first) {
-        _ if *text == "1" => None,
-        (SERVICES_ROWS, Some(first)) => Some(FLAT * first),
-        (BACKENDS_ROWS, Some(first)) => Some(first + (text.len() - 1) as f64 * TENFOLD * floor),
+    let limit = match *kind {
+        SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.differences)),
+        BACKENDS_ROWS => {
+            let fewer = same().take_while(|other| other.text != *text).last();
+            fewer.map(|fewer| median(&fewer.differences) + TENFOLD * floor)
+        }
         _ => None,
     };
+    let limit = limit.filter(|_| *text != "1");
     Row::new("growth", format!("{kind}/{text}"), "ns above floor", differences, limit).above(floor)
 }
