@@ -458,7 +458,7 @@ pub fn wait_at_once(what: &str, limit: Duration, mut good: impl FnMut() -> bool)
 }
 
 /// How many times longer to wait for things than elsewhere: LB_SLOW says so in an emulated machine.
-fn slowness() -> u32 {
+pub fn slowness() -> u32 {
     std::env::var("LB_SLOW").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 

@@ -1,14 +1,17 @@
 //! `cargo xtask bench`: builds the benchmark optimised and becomes it.
 
 use std::{
+    fs,
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 
-use crate::{build, command, host, setup, workspace};
+use crate::{build, command, host, kernels, setup, workspace};
 
 /// Builds and becomes the benchmark; returns only if that fails.
 pub fn run(
@@ -27,6 +30,28 @@ pub fn run(
     if let Some(file) = compare {
         bench.arg("--compare").arg(file);
     }
+    if only.is_none_or(|only| "peers/ipvs".starts_with(only)) {
+        bench.arg("--booted").arg(booted(quick)?);
+    }
     let error = bench.exec();
     Err(error).with_context(|| format!("cannot start `{}`", command::shown(&bench)))
+}
+
+/// A file with what was measured beside IPVS in a booted kernel, or why nothing was: the benchmark fails at its end then, so that what
+/// else it measures is not lost.
+fn booted(quick: bool) -> Result<PathBuf> {
+    command::step("measuring beside IPVS, in a kernel that has it ...");
+    let said =
+        match kernels::measured_beside_ipvs(&workspace::cargo_target().join("release"), quick) {
+            Ok(measured) => json!({ "measured": measured }),
+            Err(problem) => {
+                command::step(format!("that failed: {problem:#}"));
+                json!({ "problem": format!("{problem:#}") })
+            }
+        };
+    said["seconds"] = start.elapsed().as_secs_f64().into();
+    let file = workspace::own_target().join("kernels/measured.json");
+    fs::write(&file, said.to_string())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
 }

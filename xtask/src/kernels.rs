@@ -5,7 +5,7 @@ mod archive;
 mod beside_ipvs;
 mod report;
 
-pub use beside_ipvs::{beside_ipvs, cost_text};
+pub use beside_ipvs::{beside_ipvs, cost_text, measured_beside_ipvs};
 
 use std::{
     fs::{self, File},

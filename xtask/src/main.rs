@@ -91,7 +91,7 @@ enum Verb {
         /// Print one JSON object as the last line of standard output
         #[arg(long)]
         json: bool,
-        /// Only what begins so: recovery, control, control/probes, quality, peers, program, rate
+        /// Only what begins so: recovery, control, control/probes, quality, peers, peers/ipvs, program, growth, rate
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
         /// Also show what has changed since the run that wrote this with --json

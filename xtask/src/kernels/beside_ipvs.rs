@@ -1,4 +1,4 @@
-//! A pair's dead node, with lb and with IPVS, in one booted kernel of Debian's: the kernel here may have no IPVS.
+//! lb and IPVS in one booted kernel of Debian's, because the kernel here may have no IPVS: a pair's dead node, and what requests cost.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 5] = ["keepalived", "ip", "nft", "ethtool", "unshare"];
 /// MiB and CPUs.
 const SIZE: [u32; 2] = [2048, 2];
 
-/// What the lab needs of a system, `@MODULES@` in the order in which they can be loaded, the lab, and the end.
+/// What the lab needs of a system, `@MODULES@` in the order in which they can be loaded, the command, and the end.
 const INIT: &str = "#!/bin/busybox sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox
 /bin/busybox mount -t proc proc /proc
@@ -34,42 +34,57 @@ for module in @MODULES@; do insmod /modules/$module.ko || echo lb-problem $modul
 ip link set lo up
 echo
 echo lb-kernel $(uname -r)
-LB_SLOW=5 RUST_BACKTRACE=0 /lab beside-ipvs 2>&1
+LB_SLOW=5 RUST_BACKTRACE=0 /@COMMAND@ 2>&1
 echo lb-result $?
 poweroff -f
 ";
 
 /// Boots it with `lb` and `lab` of a directory; what the node's death has cost with each, as `lab` tells it.
 pub fn beside_ipvs(binaries: &Path) -> Result<Vec<Value>> {
+    let costs = run(binaries, "lab beside-ipvs", "lb-cost ")?;
+    ensure!(costs.len() == 2, "{} costs of two were told", costs.len());
+    Ok(costs)
+}
+
+/// Boots it with `lb` and `bench` of a directory; what `bench` has measured there.
+pub fn measured_beside_ipvs(binaries: &Path, quick: bool) -> Result<Value> {
+    let command = if quick { "bench --inside --quick" } else { "bench --inside" };
+    let measured = run(binaries, command, "lb-measured ")?;
+    let one = measured.into_iter().next();
+    one.context("nothing was measured in the booted kernel")
+}
+
+/// Boots it with `lb` and a command of a directory; what the command has printed behind a mark.
+fn run(binaries: &Path, command: &str, mark: &str) -> Result<Vec<Value>> {
     let directory = workspace::own_target().join("kernels");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let kernel = unpacked(LINES[1], &directory)?;
-    let initial = directory.join("beside-ipvs.cpio");
-    fs::write(&initial, file_system(binaries, &kernel.modules, &directory)?)
+    let name = format!("{}-beside-ipvs", command.split(' ').next().unwrap_or_default());
+    let initial = directory.join(format!("{name}.cpio"));
+    fs::write(&initial, file_system(binaries, command, &kernel.modules, &directory)?)
         .with_context(|| format!("cannot write {}", initial.display()))?;
-    let log = directory.join("beside-ipvs.log");
+    let log = directory.join(format!("{name}.log"));
     let lines = boot(&kernel.image, &initial, &log, SIZE)?;
-    costs(&lines).with_context(|| format!("see {}", log.display()))
+    told(&lines, mark).with_context(|| format!("see {}", log.display()))
 }
 
-/// What the machine has said of each.
-fn costs(lines: &[String]) -> Result<Vec<Value>> {
-    let after = |mark: &'static str| {
-        lines.iter().filter_map(move |line| line.split_once(mark).map(|(_, rest)| rest.trim()))
+/// What the command has told, if it has ended well.
+fn told(lines: &[String], mark: &str) -> Result<Vec<Value>> {
+    let after = |mark: &str| -> Vec<&str> {
+        let rests = lines.iter().filter_map(|line| line.split_once(mark).map(|(_, rest)| rest));
+        rests.map(str::trim).collect()
     };
-    if let Some(problem) = after("lb-problem ").next() {
+    if let Some(problem) = after("lb-problem ").first() {
         bail!("in the booted kernel, {problem}");
     }
-    match after("lb-result ").next() {
-        None => bail!("the lab did not end in the booted kernel"),
-        Some("0") => {}
-        Some(code) => bail!("the lab failed in the booted kernel ({code})"),
+    match after("lb-result ").first() {
+        None => bail!("the command did not end in the booted kernel"),
+        Some(&"0") => {}
+        Some(code) => bail!("the command failed in the booted kernel ({code})"),
     }
-    let costs: Vec<Value> =
-        after("lb-cost ").map(serde_json::from_str).collect::<Result<_, _>>()?;
-    ensure!(costs.len() == 2, "{} costs of two were told", costs.len());
-    Ok(costs)
+    let values = after(mark).into_iter().map(serde_json::from_str);
+    Ok(values.collect::<Result<_, _>>()?)
 }
 
 /// For people.
@@ -85,7 +100,12 @@ pub fn cost_text(cost: &Value) -> String {
     )
 }
 
-fn file_system(binaries: &Path, modules: &Path, directory: &Path) -> Result<Vec<u8>> {
+fn file_system(
+    binaries: &Path,
+    command: &str,
+    modules: &Path,
+    directory: &Path,
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for mount_point in ["proc", "sys", "dev", "tmp", "run", "var/lib", "busybox", "etc"] {
         archive.directory(mount_point);
@@ -97,7 +117,7 @@ fn file_system(binaries: &Path, modules: &Path, directory: &Path) -> Result<Vec<
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");
     let mut needed = libraries(shell)?;
-    for name in ["lb", "lab"] {
+    for name in ["lb", command.split(' ').next().unwrap_or_default()] {
         // Without what debuggers need, it is a tenth as long.
         let stripped = directory.join(name);
         let binary = binaries.join(name);
@@ -131,7 +151,8 @@ fn file_system(binaries: &Path, modules: &Path, directory: &Path) -> Result<Vec<
         archive.file(&format!("modules/{name}.ko"), 0o644, bytes);
     }
     let names: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
-    archive.file("init", 0o755, INIT.replace("@MODULES@", &names.join(" ")).as_bytes());
+    let init = INIT.replace("@MODULES@", &names.join(" ")).replace("@COMMAND@", command);
+    archive.file("init", 0o755, init.as_bytes());
     Ok(archive.finish())
 }
 
@@ -213,17 +234,18 @@ mod tests {
     }
 
     #[test]
-    fn costs_count_when_the_lab_has_ended_well() {
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    fn what_was_told_counts_when_the_command_has_ended_well() {
+        let told =
+            |text: &str| told(&text.lines().map(str::to_owned).collect::<Vec<_>>(), "lb-cost ");
         let good = "lb-cost {\"who\":\"a\"}\nlb-cost {\"who\":\"b\"}\n";
-        assert_eq!(costs(&lines(&format!("{good}lb-result 0"))).unwrap()[1]["who"], "b");
+        assert_eq!(told(&format!("{good}lb-result 0")).unwrap()[1]["who"], "b");
         for bad in [
             good.to_owned(),
             format!("{good}lb-result 1"),
-            "lb-cost {}\nlb-result 0".to_owned(),
+            "lb-cost damaged\nlb-result 0".to_owned(),
             format!("lb-problem ip_vs cannot be loaded\n{good}lb-result 0"),
         ] {
-            assert!(costs(&lines(&bad)).is_err(), "{bad}");
+            assert!(told(&bad).is_err(), "{bad}");
         }
     }
 }

@@ -29,6 +29,10 @@ pub mod layout {
     pub const V6_QUOTE: u32 = 8;
     /// IPv6, the first fragment of a UDP datagram, the client is the source.
     pub const V6_FRAGMENT_SOURCE: u32 = 9;
+    /// IPv4, TCP, the destination is a port of a pool: each address has 16,384 flows before the next one follows.
+    pub const V4_TCP_POOL: u32 = 10;
+    /// IPv6, the same.
+    pub const V6_TCP_POOL: u32 = 11;
 }
 
 /// Entries of `DRAWN`: a sequence of flow numbers that is gone through again and again.

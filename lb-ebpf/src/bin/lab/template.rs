@@ -23,7 +23,8 @@ static TEMPLATE: Array<Template> = Array::with_max_entries(2, 0);
 #[map]
 static DRAWN: Array<u32> = Array::with_max_entries(abi::DRAWN, 0);
 
-const PORT_MASK: u32 = 0x3fff;
+const PORT_BITS: u32 = 14;
+const PORT_MASK: u32 = (1 << PORT_BITS) - 1;
 /// The offset of what a packet does not have.
 const NOWHERE: usize = QUOTING_WORDS * 8;
 
@@ -59,7 +60,14 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
         layout::V4_QUOTE => compose::<58, 64, 52, 36, false>(content, flow, packet),
         layout::V6_QUOTE => {
             let packet = frame::bytes_anew::<[u64; QUOTING_WORDS]>(ctx)?;
-            compose_words::<98, 104, NOWHERE, 56, true, QUOTING_WORDS>(content, flow, packet);
+            compose_words::<98, 104, NOWHERE, 56, true, QUOTING_WORDS>(content, flow, flow, packet);
+        }
+        layout::V4_TCP_POOL => {
+            compose_words::<30, 36, 24, 50, true, WORDS>(content, flow >> PORT_BITS, flow, packet);
+        }
+        layout::V6_TCP_POOL => {
+            let address = flow >> PORT_BITS;
+            compose_words::<50, 56, NOWHERE, 70, true, WORDS>(content, address, flow, packet);
         }
         layout::V6_FRAGMENT_SOURCE => compose::<34, 62, NOWHERE, 68, true>(content, flow, packet),
         _ => return None,
@@ -84,11 +92,12 @@ fn compose<
     packet: *mut [u64; WORDS],
 ) {
     compose_words::<ADDRESS, PORT, NETWORK_CHECKSUM, TRANSPORT_CHECKSUM, OF_ADDRESS, WORDS>(
-        template, flow, packet,
+        template, flow, flow, packet,
     );
 }
 
 /// Writes the packet with address, port and the two checksums at these offsets; the second checksum is of the address, too, or not.
+/// `of_address` is what the flow adds to the address.
 #[inline(always)]
 fn compose_words<
     const ADDRESS: usize,
@@ -99,15 +108,16 @@ fn compose_words<
     const COUNT: usize,
 >(
     template: &Template,
+    of_address: u32,
     flow: u32,
     packet: *mut [u64; COUNT],
 ) {
-    let address = template.address.wrapping_add(flow).to_be();
+    let address = template.address.wrapping_add(of_address).to_be();
     let port = (template.port.wrapping_add(flow & PORT_MASK) as u16).to_be();
     let sum = (address & 0xffff) + (address >> 16);
     let network = checksum(template.network_sum + sum);
-    let of_address = if OF_ADDRESS { sum } else { 0 };
-    let transport = checksum(template.transport_sum + of_address + port as u32);
+    let address_sum = if OF_ADDRESS { sum } else { 0 };
+    let transport = checksum(template.transport_sum + address_sum + port as u32);
     for index in 0..COUNT {
         let word = template.frame[index]
             | part(address as u64, 4, ADDRESS, index)

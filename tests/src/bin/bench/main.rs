@@ -14,10 +14,16 @@ use std::{
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Instant,
 };
 
 use anyhow::Result;
 use clap::Parser;
+
+use self::row::Row;
+
+/// What a run with `--quick` may take.
+const QUICK_SECONDS: f64 = 600.0;
 
 /// Measures what lb's program costs per packet, and how long recoveries take.
 #[derive(Parser)]
@@ -28,12 +34,18 @@ struct Args {
     /// The last line of standard output is one JSON object
     #[arg(long)]
     json: bool,
-    /// Only what begins so: recovery, control, control/probes, quality, peers, program, program/nat4, growth, rate
+    /// Only what begins so: recovery, control, control/probes, quality, peers, peers/ipvs, program, program/nat4, growth, rate
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Also show what has changed since the run that wrote this with --json
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// What was measured beside IPVS, or why nothing was
+    #[arg(long, hide = true, value_name = "FILE")]
+    booted: Option<PathBuf>,
+    /// Only measure beside IPVS, in the kernel at hand, for another run's --booted
+    #[arg(long, hide = true)]
+    inside: bool,
 }
 
 impl Args {
@@ -70,28 +82,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool> {
+    if args.inside {
+        return peers::measure_beside_ipvs(args.quick).map(|()| true);
+    }
     let before = args.compare.as_deref().map(compare::read).transpose()?;
-    let mut rows = Vec::new();
-    if args.wants("recovery") {
-        rows.extend(recovery::measure(if args.quick { 1 } else { 5 })?);
-    }
-    rows.extend(control::measure(args)?);
-    if args.wants("quality") {
-        rows.extend(quality::measure());
-    }
-    if args.wants("peers") {
-        rows.extend(peers::measure(args.quick)?);
-    }
-    if args
-        .only
-        .as_ref()
-        .is_none_or(|only| only.starts_with("program") || only.starts_with("growth"))
-    {
-        // Last: afterwards this process stays on one CPU.
-        rows.extend(program::measure(args)?);
-    }
-    if args.wants("rate") {
-        rows.extend(rate::measure(args.quick)?);
+    let (rows, problem) = measure(args)?;
+    if let (Some(problem), true) = (&problem, rows.is_empty()) {
+        anyhow::bail!("{problem:#}");
     }
     anyhow::ensure!(!rows.is_empty(), "nothing that is measured begins with {:?}", args.only);
     row::print_table(&rows);
@@ -105,7 +102,72 @@ fn run(args: &Args) -> Result<bool> {
     if args.json {
         println!("{}", serde_json::to_string(&row::Report { rows })?);
     }
-    Ok(all_pass)
+    problem.map_or(Ok(all_pass), Err)
+}
+
+/// All rows, and why some are missing.
+fn measure(args: &Args) -> Result<(Vec<Row>, Option<anyhow::Error>)> {
+    let mut rows = Vec::new();
+    let mut parts = Parts::default();
+    if args.wants("recovery") {
+        rows.extend(parts.time("recovery", || recovery::measure(if args.quick { 1 } else { 5 }))?);
+    }
+    rows.extend(parts.time("control", || control::measure(args))?);
+    if args.wants("quality") {
+        rows.extend(parts.time("quality", || Ok(quality::measure()))?);
+    }
+    if args.wants("peers") {
+        rows.extend(parts.time("peers", || peers::measure(args.quick))?);
+    }
+    let mut problem = None;
+    if args.wants("peers/ipvs") {
+        match peers::read_beside_ipvs(args.booted.as_deref()) {
+            Ok((booted, seconds)) => {
+                parts.0.push(("peers/ipvs", seconds));
+                rows.extend(booted);
+            }
+            // Said at the end, when everything else is measured.
+            Err(error) => problem = Some(error),
+        }
+    }
+    let is_of = |group| args.only.as_ref().is_none_or(|only: &String| only.starts_with(group));
+    if is_of("program") || is_of("growth") {
+        // Last: afterwards this process stays on one CPU.
+        rows.extend(program::measure(args, &mut parts)?);
+    }
+    if args.wants("rate") {
+        rows.extend(parts.time("rate", || rate::measure(args.quick))?);
+    }
+    let seconds = parts.print();
+    if args.only.is_none() {
+        let limit = args.quick.then_some(QUICK_SECONDS);
+        rows.push(Row::new("quality", "run/seconds".to_owned(), "s", &[seconds], limit));
+    }
+    Ok((rows, problem))
+}
+
+/// What each part of a run has taken, in seconds.
+#[derive(Default)]
+struct Parts(Vec<(&'static str, f64)>);
+
+impl Parts {
+    /// Does a part.
+    fn time<T>(&mut self, name: &'static str, part: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let done = part()?;
+        self.0.push((name, start.elapsed().as_secs_f64()));
+        Ok(done)
+    }
+
+    /// Tells them; their sum.
+    fn print(&self) -> f64 {
+        let parts = self.0.iter().filter(|(_, seconds)| *seconds >= 1.0);
+        let parts: Vec<String> =
+            parts.map(|(name, seconds)| format!("{name} {seconds:.0} s")).collect();
+        let sum = self.0.iter().map(|(_, seconds)| seconds).sum();
+        eprintln!("measured in {sum:.0} s: {}", parts.join(", "));
+        sum
+    }
 }
 
 fn progress(text: &str) {

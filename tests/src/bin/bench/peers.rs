@@ -4,6 +4,7 @@
 //! Each is set up anew for each round, in turns, so that what else the machine does meets all. What counts is the CPU of
 //! the whole system (clients, servers, softirqs) for a request: it is what the same requests cost each way.
 
+mod beside;
 mod load;
 mod ways;
 
@@ -11,6 +12,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lb_tests::lab::{Arms, Lab, PORT, Return, VIP4, backend4};
+use serde::{Deserialize, Serialize};
 
 use self::{
     load::{Kind, Outcome, overloaded, paced, saturated},
@@ -21,10 +23,10 @@ use crate::{
     row::{Row, median},
 };
 
+pub use beside::{measure_here as measure_beside_ipvs, read as read_beside_ipvs};
+
 /// Workers that ask as fast as they are answered.
 const WORKERS: usize = 4;
-/// Requests a second of all workers together, where latency is measured.
-const RATE: u32 = 400;
 /// Requests a second that nothing here can answer, and how long one of them may take.
 const OVERLOAD: (u32, Duration) = (20_000, Duration::from_secs(1));
 /// Percentiles of the added latency.
@@ -35,8 +37,21 @@ const OVER_CONSTANT: f64 = 1.03;
 const STUDENT: [f64; 12] =
     [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 1.96];
 
+/// How much is asked in a round.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Requests on new connections.
+    requests: usize,
+    /// Requests on kept ones.
+    kept: usize,
+    /// Requests a second of all workers together, where latency is measured.
+    rate: u32,
+    /// For how long.
+    time: Duration,
+}
+
 /// What one way came to, by round.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Measured {
     /// Microseconds of CPU a request, with a new connection for each and on one that stays.
     cpu: [Vec<f64>; 2],
@@ -44,6 +59,8 @@ struct Measured {
     rate: [Vec<f64>; 2],
     /// Microseconds, by percentile.
     latency: [Vec<f64>; 3],
+    /// The same of all rounds' requests together.
+    latency_of_all: [f64; 3],
     /// Of more requests than can be answered: per cent answered in time, and how many that is a second.
     overload: [Vec<f64>; 2],
 }
@@ -51,6 +68,7 @@ struct Measured {
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let (rounds, requests, seconds) = if quick { (8, 3_000, 1) } else { (10, 20_000, 10) };
+    let pace = Pace { requests, kept: requests * 3, rate: 400, time: Duration::from_secs(seconds) };
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     ways::prepare(&through)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;
@@ -63,27 +81,17 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
         for (way, lab, measured) in &mut all {
             progress(&format!("{}: round {round} of {rounds}", way.name()));
             let running = Running::start(lab, *way).with_context(|| way.name())?;
-            let one = one_round(lab, *way, requests, Duration::from_secs(seconds));
-            let overload = overloaded(
-                lab,
-                target(*way),
-                OVERLOAD.0,
-                Duration::from_secs(seconds.min(4)),
-                OVERLOAD.1,
-            );
+            let one = one_round(lab, *way, pace);
+            // The first round only warms up.
+            let overload = (round > 0).then(|| {
+                let time = Duration::from_secs(seconds.min(4));
+                overloaded(lab, target(*way), OVERLOAD.0, time, OVERLOAD.1)
+            });
             running.stop().with_context(|| way.name())?;
-            let (closed, latency) = one.with_context(|| way.name())?;
+            let one = one.with_context(|| way.name())?;
+            let Some(overload) = overload else { continue };
             let (share, goodput) = overload.with_context(|| way.name())?;
-            if round == 0 {
-                continue;
-            }
-            for (index, outcome) in closed.iter().enumerate() {
-                measured.cpu[index].push(outcome.cpu_per_request());
-                measured.rate[index].push(outcome.rate());
-            }
-            for (all, (_, share)) in measured.latency.iter_mut().zip(PERCENTILES) {
-                all.push(latency.percentile(share));
-            }
+            measured.add(&one);
             measured.overload[0].push(share * 100.0);
             measured.overload[1].push(goodput);
         }
@@ -96,22 +104,32 @@ fn target(way: Way) -> SocketAddr {
     match way {
         Way::Routed => SocketAddr::new(backend4(1), PORT),
         // The port is not rewritten.
-        Way::LbDsr | Way::Constant => SocketAddr::new(VIP4, PORT),
+        Way::LbDsr | Way::Constant | Way::IpvsDr => SocketAddr::new(VIP4, PORT),
         _ => SocketAddr::new(VIP4, 80),
     }
 }
 
-fn one_round(
-    lab: &Lab,
-    way: Way,
-    requests: usize,
-    time: Duration,
-) -> Result<([Outcome; 2], Outcome)> {
+/// What one way came to in one round: with new connections, with kept ones, and at even times.
+type Round = ([Outcome; 2], Outcome);
+
+fn one_round(lab: &Lab, way: Way, pace: Pace) -> Result<Round> {
     let target = target(way);
-    let new = saturated(lab, target, Kind::New, WORKERS, requests)?;
-    let kept = saturated(lab, target, Kind::Kept, WORKERS, requests * 3)?;
-    let latency = paced(lab, target, WORKERS, RATE, time)?;
+    let new = saturated(lab, target, Kind::New, WORKERS, pace.requests)?;
+    let kept = saturated(lab, target, Kind::Kept, WORKERS, pace.kept)?;
+    let latency = paced(lab, target, WORKERS, pace.rate, pace.time)?;
     Ok(([new, kept], latency))
+}
+
+impl Measured {
+    fn add(&mut self, (closed, latency): &Round) {
+        for (index, outcome) in closed.iter().enumerate() {
+            self.cpu[index].push(outcome.cpu_per_request());
+            self.rate[index].push(outcome.rate());
+        }
+        for (all, (_, share)) in self.latency.iter_mut().zip(PERCENTILES) {
+            all.push(latency.percentile(share));
+        }
+    }
 }
 
 fn rows(all: &[(Way, &Lab, Measured)]) -> Vec<Row> {

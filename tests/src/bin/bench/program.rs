@@ -5,6 +5,7 @@
 //! stream, so that what else the machine does meets both; a value is the median of the differences.
 
 mod features;
+mod fullnat;
 mod growth;
 mod subjects;
 pub mod worlds;
@@ -24,7 +25,7 @@ use nix::{
 use self::subjects::{Subject, program};
 pub use self::worlds::{request, vip};
 use crate::{
-    Args, progress,
+    Args, Parts, progress,
     row::{Row, median},
 };
 
@@ -55,27 +56,38 @@ const LIMITS: [(&str, f64); 12] = [
 const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn-flood", 15.0)];
 
 /// All rows.
-pub fn measure(args: &Args) -> Result<Vec<Row>> {
+pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
     let (rounds, packets) = if args.quick { (5, 1 << 17) } else { (15, 1 << 20) };
     let mut subjects = subjects::all(args.quick);
     subjects.retain(|subject| args.wants_row("program", &subject.name()));
     let mut rows = Vec::new();
     if !subjects.is_empty() {
-        let mut lab = Lab::load(if uses(&subjects, program::COMPARE) { COMPARE_FLOWS } else { 1 })?;
-        lab.register_own(program::FLOOR, "floor")?;
-        let kernels = load(&mut lab, &subjects)?;
-        stream_all(&mut lab, &mut subjects, rounds, packets)?;
-        drop(kernels);
-        rows.extend(subject_rows(&subjects));
+        let measured = parts.time("program", || measure_subjects(&mut subjects, rounds, packets));
+        rows.extend(measured?);
     }
-    rows.extend(features::measure(args, rounds, packets)?);
-    rows.extend(growth::measure(args, rounds, packets)?);
+    rows.extend(parts.time("features", || features::measure(args, rounds, packets))?);
+    rows.extend(parts.time("growth", || growth::measure(args, rounds, packets))?);
     Ok(rows)
+}
+
+fn measure_subjects(subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<Vec<Row>> {
+    let mut lab = Lab::load(if uses(subjects, program::COMPARE) { COMPARE_FLOWS } else { 1 })?;
+    lab.register_own(program::FLOOR, "floor")?;
+    let kernels = load(&mut lab, subjects)?;
+    stream_all(&mut lab, subjects, rounds, packets)?;
+    drop(kernels);
+    Ok(subject_rows(subjects))
 }
 
 fn uses(subjects: &[Subject], program: u32) -> bool {
     subjects.iter().any(|subject| subject.program == program)
+}
+
+/// The most flows of any row of a program.
+fn flows_of(subjects: &[Subject], program: u32) -> u32 {
+    let its = subjects.iter().filter(|subject| subject.program == program);
+    its.map(|subject| subject.stream.flows()).max().unwrap_or(0)
 }
 
 /// The balancers that these rows need, as registered.
@@ -100,8 +112,7 @@ fn load(lab: &mut Lab, subjects: &[Subject]) -> Result<Vec<Kernel>> {
     let gue = Options { gue: true, ..options };
     let digit = subjects::GUE_DIGIT;
     add(program::GUE, gue, &|kernel| kernel.enter(worlds::of_modes(&GUE_MODES, digit)))?;
-    let pins = subjects.iter().filter(|subject| subject.program == program::CHANGING);
-    let flows = pins.map(|subject| subject.stream.flows()).max().unwrap_or(0);
+    let flows = flows_of(subjects, program::CHANGING);
     let changing = Options { pins: PINS, ..options };
     add(program::CHANGING, changing, &|kernel| {
         kernel.enter(subjects::changing_world());
@@ -117,6 +128,13 @@ fn load(lab: &mut Lab, subjects: &[Subject]) -> Result<Vec<Kernel>> {
     })?;
     let quic = Options { quic: true, ..options };
     add(program::QUIC, quic, &|kernel| kernel.enter(subjects::quic_world()))?;
+    for (program, is_v4) in [(program::FULLNAT4, true), (program::FULLNAT6, false)] {
+        let flows = flows_of(subjects, program);
+        add(program, Options { fullnat: fullnat::POOL, ..options }, &|kernel| {
+            kernel.enter(fullnat::world(is_v4));
+            fullnat::fill(kernel, is_v4, flows);
+        })?;
+    }
     if uses(subjects, program::COMPARE) {
         lab.register_own(program::COMPARE, "compare")?;
         let compared: Vec<_> =
@@ -142,11 +160,13 @@ fn stream_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32
             let name = subject.name();
             let Subject { stream, opening, program, moved, expected, remembers, .. } = subject;
             let (program, moved, expected) = (*program, *moved, *expected);
+            let packets_of_row = subject.packets;
             // The warm-up visits every flow once where something is to be remembered of it.
             let all = if *remembers { stream.flows() } else { 0 };
             if let Some(opening) = opening.as_mut().filter(|_| round == 0) {
                 lab.stream(opening, program, moved, all.max(1 << 12), expected)?;
             }
+            let packets = packets_of_row.unwrap_or(packets);
             let packets = if round == 0 { all.max(1 << 12) } else { packets };
             let floor = lab.stream(stream, program::FLOOR, 0, packets, action::TX)?;
             let whole = lab.stream(stream, program, moved, packets, expected);

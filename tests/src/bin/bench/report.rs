@@ -43,6 +43,7 @@ const PLOTS: [Plot; 3] = [
             ("dsr4/established/#", "lb, dsr", &FLOWS),
             ("nat4/established/#", "lb, nat", &FLOWS),
             ("nat4-reply/established/#", "lb, nat's replies", &FLOWS),
+            ("fullnat4/established/#", "lb, full nat", &FLOWS),
             ("compare-flow-table-ipip4/established/#", "a flow table (LRU), tunnel", &FLOWS),
         ],
     },
@@ -60,13 +61,21 @@ const PLOTS: [Plot; 3] = [
     Plot {
         file: "growth.svg",
         title: "ns above a bare MAC swap, dsr, by what there is beside the packet",
-        what: "services, backends, prefixes",
+        what: "services, backends, slots, prefixes",
         lines: &[
             ("growth/services/#", "services", &SERVICES),
             ("growth/backends/#", "backends of one service", &BACKENDS),
+            ("growth/slots-of-100-backends/#", "slots of a hundred backends", &SLOTS),
             ("deny-#/established/1Ki", "denied prefixes", &DENIED),
         ],
     },
+];
+const SLOTS: [(&str, f64); 5] = [
+    ("1021", 1_021.0),
+    ("4093", 4_093.0),
+    ("16381", 16_381.0),
+    ("65537", 65_537.0),
+    ("655373", 655_373.0),
 ];
 const DENIED: [(&str, f64); 3] = [("1", 1.0), ("1000", 1_000.0), ("100000", 100_000.0)];
 
@@ -100,9 +109,16 @@ fn document(rows: &[Row], quick: bool) -> Result<String> {
          a bare XDP_TX on the same path, for the hash SipHash. A value is the median of its rounds.\n\n",
     );
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    // Not those that this process still uses: it stays on one.
+    let cpus = aya::util::online_cpus().map_or(0, |cpus| cpus.len());
     let form = if quick { "--quick: fewer rounds, wider spread" } else { "the whole form" };
-    writeln!(text, "Kernel {}, {cpus} CPUs, {form}.\n", kernel.trim())?;
+    let seconds = rows.iter().find(|row| row.name == "run/seconds").map_or(0.0, |row| row.value);
+    writeln!(text, "Kernel {}, {cpus} CPUs, {form}, {seconds:.0} s.\n", kernel.trim())?;
+    text.push_str(
+        "IPVS and what stands beside it (`…-beside-ipvs`) are measured in a Debian kernel that is booted under emulation: compare \
+         those rows with one another, never with others. Rows of full nat end at 1 Mi flows: a flow needs a port of the pool, \
+         and a pool has 64 addresses at most.\n\n",
+    );
     for plot in &PLOTS {
         writeln!(text, "![{}](benchmarks/{})\n", plot.title, plot.file)?;
     }

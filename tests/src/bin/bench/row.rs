@@ -62,6 +62,17 @@ impl Row {
         }
     }
 
+    /// The same of a value that all rounds have together; the spread is theirs.
+    pub fn of_all(
+        group: &'static str,
+        name: String,
+        unit: &'static str,
+        value: f64,
+        rounds: &[f64],
+    ) -> Self {
+        Self { value: rounded(value), ..Self::new(group, name, unit, rounds, None) }
+    }
+
     /// The same of what must reach its limit.
     pub fn at_least(
         group: &'static str,

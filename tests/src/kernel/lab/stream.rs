@@ -14,6 +14,8 @@ pub enum Varied {
     Network,
     /// The client is the destination (replies).
     Destination,
+    /// The destination is a port of a pool of addresses, each of which has 16,384 of the flows (replies of full nat).
+    Pool,
 }
 
 /// A stream of flows made from one packet: address and port of the client vary.
@@ -54,12 +56,14 @@ impl Stream {
         let (layout, address, port) = match (is_v4, is_tcp, varied) {
             (true, true, Varied::Source) => (layout::V4_TCP_SOURCE, 26, transport),
             (true, true, Varied::Destination) => (layout::V4_TCP_DESTINATION, 30, transport + 2),
+            (true, true, Varied::Pool) => (layout::V4_TCP_POOL, 30, transport + 2),
+            (false, true, Varied::Pool) => (layout::V6_TCP_POOL, 50, transport + 2),
             (false, true, Varied::Network) => (layout::V6_TCP_NETWORK, 26, transport),
             (true, false, Varied::Source) => (layout::V4_UDP_SOURCE, 26, transport),
             (false, true, Varied::Source) => (layout::V6_TCP_SOURCE, 34, transport),
             (false, true, Varied::Destination) => (layout::V6_TCP_DESTINATION, 50, transport + 2),
             (false, false, Varied::Source) => (layout::V6_UDP_SOURCE, 34, transport),
-            (_, false, Varied::Destination) | (_, _, Varied::Network) => {
+            (_, false, Varied::Destination | Varied::Pool) | (_, _, Varied::Network) => {
                 panic!("no layout for {varied:?} of this packet")
             }
         };

@@ -45,11 +45,21 @@ impl Outcome {
 
     /// Microseconds; `share` of all requests took no longer.
     pub fn percentile(&self, share: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_unstable();
-        let place = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
-        sorted[place].as_secs_f64() * 1e6
+        percentile(&self.latencies, share)
     }
+
+    /// What each request took.
+    pub fn latencies(&self) -> &[Duration] {
+        &self.latencies
+    }
+}
+
+/// Microseconds; `share` of all took no longer.
+pub fn percentile(latencies: &[Duration], share: f64) -> f64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let place = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len()) - 1;
+    sorted[place].as_secs_f64() * 1e6
 }
 
 /// `workers` that ask one request after the other, `requests` in all.

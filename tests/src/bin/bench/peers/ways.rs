@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use aya::Ebpf;
 use lb_tests::{
-    client::is_answered,
+    client::{is_answered, slowness},
     daemon::Daemon,
     lab::{Lab, PORT, VIP4, backend4},
     process::Process,
@@ -40,6 +40,10 @@ pub enum Way {
     LbDsr,
     /// A program that does what `dsr` needs, with constants.
     Constant,
+    /// IPVS, NAT.
+    Ipvs,
+    /// IPVS, direct routing.
+    IpvsDr,
 }
 
 impl Way {
@@ -59,6 +63,8 @@ impl Way {
             Self::Nginx => "nginx-stream",
             Self::LbDsr => "lb-dsr",
             Self::Constant => "constant",
+            Self::Ipvs => "ipvs",
+            Self::IpvsDr => "ipvs-dr",
         }
     }
 
@@ -78,6 +84,8 @@ pub enum Running<'a> {
     Nftables(&'a Lab),
     /// A process that has the VIP, and its files.
     Proxy(&'a Lab, Process, tempfile::TempDir),
+    /// keepalived, which has told the kernel, and its files.
+    Ipvs(&'a Lab, Process, tempfile::TempDir),
     /// The program, which goes with this.
     Constant(Box<Ebpf>),
 }
@@ -134,10 +142,14 @@ impl<'a> Running<'a> {
                 );
                 proxy(lab, "nginx", &["-p", ".", "-c"], &text)?
             }
+            Way::Ipvs => ipvs(lab, 80, "NAT", 3)?,
+            // The port is not rewritten.
+            Way::IpvsDr => ipvs(lab, PORT, "DR", 1)?,
         };
         let began = Instant::now();
-        while !is_answered(&lab.client, target(way), BLINK) {
-            ensure!(began.elapsed() < PATIENCE, "no request is answered: {}", running.log());
+        let (blink, patience) = (BLINK * slowness(), PATIENCE * slowness());
+        while !is_answered(&lab.client, target(way), blink) {
+            ensure!(began.elapsed() < patience, "no request is answered: {}", running.log());
             thread::sleep(BLINK / 10);
         }
         Ok(running)
@@ -147,7 +159,7 @@ impl<'a> Running<'a> {
         match self {
             Self::Routed | Self::Nftables(_) | Self::Constant(_) => String::new(),
             Self::Lb(daemon) => daemon.log_tail(),
-            Self::Proxy(_, process, _) => process.log(),
+            Self::Proxy(_, process, _) | Self::Ipvs(_, process, _) => process.log(),
         }
     }
 
@@ -167,10 +179,43 @@ impl<'a> Running<'a> {
             Self::Proxy(lab, process, directory) => {
                 process.kill()?;
                 drop(directory);
-                lab.lb.sh(&format!("ip addr del {VIP4}/32 dev lb1")).map(drop)
+                without_vip(lab)
+            }
+            Self::Ipvs(lab, process, directory) => {
+                // It takes back what it has told the kernel.
+                process.terminate()?;
+                drop(directory);
+                without_vip(lab)
             }
         }
     }
+}
+
+/// Takes the VIP from lb's machine.
+fn without_vip(lab: &Lab) -> Result<()> {
+    lab.lb.sh(&format!("ip addr del {VIP4}/32 dev {}", lab.nics[lab.nics.len() - 1])).map(drop)
+}
+
+/// IPVS for a port of the VIP, which the machine has to have. keepalived enters it and does nothing more: nothing is checked.
+fn ipvs<'a>(lab: &'a Lab, port: u16, method: &str, count: usize) -> Result<Running<'a>> {
+    let directory = tempfile::tempdir()?;
+    let mut text = format!(
+        "virtual_server {VIP4} {port} {{\n    lvs_sched rr\n    lvs_method {method}\n    protocol TCP\n    delay_loop 60\n"
+    );
+    for number in 1..=count {
+        let server = backend4(number);
+        text += &format!("    real_server {server} {PORT} {{\n        weight 1\n    }}\n");
+    }
+    let file = directory.path().join("keepalived.conf");
+    fs::write(&file, text + "}\n")?;
+    lab.lb.sh(&format!("ip addr add {VIP4}/32 dev {}", lab.nics[lab.nics.len() - 1]))?;
+    let mut command = Command::new("keepalived");
+    command.args(["--check", "--dont-fork", "--log-console", "--use-file"]).arg(&file);
+    for (option, name) in [("--pid", "keepalived"), ("--checkers_pid", "check")] {
+        command.arg(option).arg(directory.path().join(format!("{name}.pid")));
+    }
+    let process = Process::start(&lab.lb, "keepalived", directory.path(), &command)?;
+    Ok(Running::Ipvs(lab, process, directory))
 }
 
 fn yaml(way: Way) -> String {

@@ -2,16 +2,19 @@
 //! feature each, in turns with one that has none. Instructions are counted, too, which no machine's load changes.
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::service_flag;
+use lb_common::abi::{Forward, service_flag};
 use lb_tests::kernel::{
     Kernel, Options, World, action,
     interpreter::Interpreter,
     lab::{Lab, Stream, Varied},
-    packet::flag,
-    world::MODES,
+    packet::{Packet, flag},
+    world::{GUE_MODES, MODES},
 };
 
-use super::worlds::{of_modes, request, vip};
+use super::{
+    subjects::overhead,
+    worlds::{backend, of_modes, reply, request, vip},
+};
 use crate::{
     Args, progress,
     row::{Row, median},
@@ -25,7 +28,7 @@ type Use = fn(&mut World);
 
 /// Features by name; what they change when the program is loaded, and what in the service that uses them (as far as one packet shows
 /// it).
-const FEATURES: [(&str, Change, Option<Use>); 11] = [
+const FEATURES: [(&str, Change, Option<Use>); 12] = [
     ("none", |_| (), None),
     ("several-nics", |options| options.single_nic = false, None),
     (
@@ -38,6 +41,7 @@ const FEATURES: [(&str, Change, Option<Use>); 11] = [
     ("vlan", |options| options.vlan = true, None),
     ("gue", |options| options.gue = true, None),
     ("quic", |options| options.quic = true, None),
+    ("fullnat", |options| options.fullnat = 1, None),
     ("ports", |options| options.ports = 1, None),
     ("prefixes", |options| options.ports = 2, None),
     ("count-connections", |_| (), Some(|world| flag_all(world, service_flag::COUNT_CONNECTIONS))),
@@ -54,16 +58,71 @@ struct Measured {
     times: Vec<f64>,
 }
 
-/// A row for each feature: of time, and of instructions.
+/// An established packet of a mode.
+struct Way {
+    mode: String,
+    packet: Packet,
+    varied: Varied,
+    /// Bytes that go in front.
+    moved: u32,
+}
+
+/// Modes of one kind of program.
+type Modes = [(&'static str, Forward, bool, bool)];
+
+/// A row for each feature and mode: of time, and of instructions. With `--quick` the time of two modes, and instructions of those that
+/// do without GUE, which programs of its own measure.
 pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
-    let modes: [(&str, u8); 2] = [("nat4", 1), ("dsr4", 3)];
     if !args.wants_row("program", "feature/") {
         return Ok(Vec::new());
     }
+    let base = Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
+    let mut rows = of_modes_with(args.quick, base, &MODES, (rounds, packets))?;
+    if !args.quick {
+        let base = Options { gue: true, ..base };
+        rows.extend(of_modes_with(false, base, &GUE_MODES, (rounds, packets))?);
+    }
+    Ok(rows)
+}
+
+fn of_modes_with(
+    quick: bool,
+    base: Options,
+    modes: &Modes,
+    (rounds, packets): (u32, u32),
+) -> Result<Vec<Row>> {
     let mut lab = Lab::load(1)?;
     lab.register_own(0, "floor")?;
-    let base = Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
-    let world = || of_modes(&MODES, 1);
+    let mut programs = load(&mut lab, base, modes)?;
+    let mut rows = Vec::new();
+    for way in ways(modes) {
+        programs.iter_mut().for_each(|one| one.times.clear());
+        if !quick || ["nat4", "dsr4"].contains(&way.mode.as_str()) {
+            time(&mut lab, &mut programs, &way, (rounds, packets))?;
+        }
+        let frame = way.packet.bytes();
+        let none = Interpreter::new(&programs[0].kernel)?.run(&frame)?.1.instructions;
+        for one in &programs {
+            let name = format!("feature/{}/{}", one.name, way.mode);
+            if !one.times.is_empty() {
+                let pairs = one.times.iter().zip(&programs[0].times);
+                let more: Vec<f64> = pairs.map(|(with, without)| with - without).collect();
+                let bare = median(&programs[0].times);
+                let row = Row::new("program", name.clone(), "ns more", &more, None);
+                rows.push(row.beside_whole(bare));
+            }
+            let (_, cost) = Interpreter::new(&one.kernel)?.run(&frame)?;
+            let count = [cost.instructions as f64];
+            let name = format!("{name}/instructions");
+            rows.push(Row::new("program", name, "instructions", &count, None).beside(none as f64));
+        }
+    }
+    progress("");
+    Ok(rows)
+}
+
+/// A program for each feature, the first without any.
+fn load(lab: &mut Lab, base: Options, modes: &Modes) -> Result<Vec<Measured>> {
     let mut programs: Vec<Measured> = Vec::new();
     let mut add = |name: String, options, world| -> Result<()> {
         progress(&format!("loading a program with {name}"));
@@ -76,48 +135,59 @@ pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
     for (name, change, used) in FEATURES {
         let mut options = base;
         change(&mut options);
+        if name == "gue" && base.gue {
+            continue;
+        }
         if name == "none" || used.is_none() || name == "observe" {
-            add(name.to_owned(), options, world())?;
+            add(name.to_owned(), options, of_modes(modes, 1))?;
         }
         if let Some(used) = used {
-            let mut world = world();
+            let mut world = of_modes(modes, 1);
             used(&mut world);
             add(format!("{name}-used"), options, world)?;
         }
     }
-    let mut rows = Vec::new();
-    for (mode, digit) in modes {
-        let packet = request(true, &vip(true, digit), flag::ACK);
-        let mut stream = Stream::new(&packet, Varied::Source, 1 << 10);
-        programs.iter_mut().for_each(|one| one.times.clear());
-        for round in 0..=rounds {
-            for (index, one) in programs.iter_mut().enumerate() {
-                progress(&format!("{mode} with {}, round {round} of {rounds}", one.name));
-                let index = index as u32 + 1;
-                let time = lab.stream(&mut stream, index, 0, packets, action::TX)?;
-                if round > 0 {
-                    one.times.push(time.as_nanos() as f64);
-                }
-            }
-        }
-        let frame = packet.bytes();
-        let bare = median(&programs[0].times);
-        let none = Interpreter::new(&programs[0].kernel)?.run(&frame)?.1.instructions;
-        for one in &programs {
-            let more: Vec<f64> = one
-                .times
-                .iter()
-                .zip(&programs[0].times)
-                .map(|(with, without)| with - without)
-                .collect();
-            let name = format!("feature/{}/{mode}", one.name);
-            rows.push(Row::new("program", name.clone(), "ns more", &more, None).beside_whole(bare));
-            let (_, cost) = Interpreter::new(&one.kernel)?.run(&frame)?;
-            let count = [cost.instructions as f64];
-            let name = format!("{name}/instructions");
-            rows.push(Row::new("program", name, "instructions", &count, None).beside(none as f64));
+    Ok(programs)
+}
+
+/// The modes' requests, and nat's replies.
+fn ways(modes: &Modes) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (digit, (mode, forward, is_v4, backend_is_v4)) in (1..).zip(modes.iter().copied()) {
+        ways.push(Way {
+            mode: mode.to_owned(),
+            packet: request(is_v4, &vip(is_v4, digit), flag::ACK),
+            varied: Varied::Source,
+            moved: overhead(forward, backend_is_v4),
+        });
+        if forward == Forward::Nat {
+            ways.push(Way {
+                mode: format!("{mode}-reply"),
+                packet: reply(&backend(backend_is_v4, digit, 7)),
+                varied: Varied::Destination,
+                moved: 0,
+            });
         }
     }
-    progress("");
-    Ok(rows)
+    ways
+}
+
+/// All programs in turns.
+fn time(
+    lab: &mut Lab,
+    programs: &mut [Measured],
+    way: &Way,
+    (rounds, packets): (u32, u32),
+) -> Result<()> {
+    let mut stream = Stream::new(&way.packet, way.varied, 1 << 10);
+    for round in 0..=rounds {
+        for (index, one) in (1..).zip(programs.iter_mut()) {
+            progress(&format!("{} with {}, round {round} of {rounds}", way.mode, one.name));
+            let time = lab.stream(&mut stream, index, way.moved, packets, action::TX)?;
+            if round > 0 {
+                one.times.push(time.as_nanos() as f64);
+            }
+        }
+    }
+    Ok(())
 }

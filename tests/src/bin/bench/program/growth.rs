@@ -1,5 +1,6 @@
 //! Whether a packet's cost grows with what there is beside its own service: services, and backends of its own. (Flows and deny lists
-//! are rows of the other measurements.)
+//! are rows of the other measurements.) What backends cost is their ring's slots, or their own rows and counters: in the whole form
+//! there are rows of either without the other.
 
 use anyhow::Result;
 use lb_common::abi::Forward;
@@ -10,7 +11,7 @@ use lb_tests::kernel::{
     world::Service,
 };
 
-use super::worlds::{backend, request, ring};
+use super::worlds::{backend, request, ring_of};
 use crate::{
     Args, progress,
     row::{Row, median},
@@ -22,24 +23,99 @@ pub const SERVICES: [(u32, &str); 5] =
 /// Backends of one service.
 pub const OF_ONE: [(usize, &str); 5] =
     [(1, "1"), (10, "10"), (100, "100"), (1_000, "1000"), (10_000, "10000")];
+/// Slots of the ring of a hundred backends.
+const SLOTS: [(u32, &str); 5] =
+    [(1_021, "1021"), (4_093, "4093"), (16_381, "16381"), (65_537, "65537"), (655_373, "655373")];
 /// The most that a packet may cost with more services, as a multiple of what it costs with one: flat.
 const FLAT: f64 = 1.25;
-/// What it may cost more for each ten times as many backends, in floors: logarithmic. Slots, rows and counters of 10,000 backends are
-/// more than a CPU's caches hold.
+/// What it may cost more than with a tenth as many backends, in floors: logarithmic.
 const TENFOLD: f64 = 1.0;
+
+const SERVICES_ROWS: &str = "growth/services";
+const BACKENDS_ROWS: &str = "growth/backends";
+/// With a ring as long as the longest, however few backends there are.
+const ONE_RING_ROWS: &str = "growth/backends-on-655373-slots";
+/// With a hundred backends, however long the ring is.
+const SLOTS_ROWS: &str = "growth/slots-of-100-backends";
+
+/// A row before and while it is measured.
+struct Subject {
+    kind: &'static str,
+    text: &'static str,
+    program: u32,
+    streams: Vec<Stream>,
+    floors: Vec<f64>,
+    differences: Vec<f64>,
+}
 
 /// All rows: packets go to all services, and to all backends.
 pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    if args.wants_row("growth", "growth/services") {
-        let worlds = SERVICES.iter().map(|(count, text)| (*text, services(*count), *count));
-        rows.extend(kind("growth/services", worlds, (rounds, packets))?);
+    let wants = |rows| args.wants_row("growth", rows);
+    let mut lab = Lab::load(1)?;
+    lab.register_own(0, "floor")?;
+    let (mut kernels, mut subjects) = (Vec::new(), Vec::new());
+    let mut add = |world: World, rows: Vec<(&'static str, &'static str, Vec<u32>)>| -> Result<()> {
+        progress(&format!("loading a program for {}", rows[0].0));
+        let program = kernels.len() as u32 + 1;
+        let mut kernel = Kernel::load(options())?;
+        kernel.enter(world);
+        lab.register(program, kernel.balancer())?;
+        kernels.push(kernel);
+        for (kind, text, vips) in rows {
+            let streams = vips.into_iter().map(|number| {
+                let packet = request(true, &vip(number), flag::ACK);
+                Stream::new(&packet, Varied::Source, 1 << 20)
+            });
+            let (floors, differences) = (Vec::new(), Vec::new());
+            let streams = streams.collect();
+            subjects.push(Subject { kind, text, program, streams, floors, differences });
+        }
+        Ok(())
+    };
+    if wants(SERVICES_ROWS) {
+        for (count, text) in SERVICES {
+            // Some services in turn, so that more than one's rows are read.
+            let vips = (0..8).map(|turn| count * turn / 8).collect();
+            add(services(count), vec![(SERVICES_ROWS, text, vips)])?;
+        }
     }
-    if args.wants_row("growth", "growth/backends") {
-        let worlds = OF_ONE.iter().map(|(count, text)| (*text, backends(*count), 1));
-        rows.extend(kind("growth/backends", worlds, (rounds, packets))?);
+    let mut of_backends = Vec::new();
+    if wants(BACKENDS_ROWS) {
+        of_backends.extend(OF_ONE.map(|(count, text)| (BACKENDS_ROWS, text, count, None)));
     }
-    Ok(rows)
+    // The whole form has them, and whoever asks for them.
+    let apart = !args.quick || args.only.is_some();
+    let longest = SLOTS[SLOTS.len() - 1].0;
+    if wants(ONE_RING_ROWS) && apart {
+        let rows = OF_ONE.map(|(count, text)| (ONE_RING_ROWS, text, count, Some(longest)));
+        of_backends.extend(rows);
+    }
+    if wants(SLOTS_ROWS) && apart {
+        of_backends.extend(SLOTS.map(|(slots, text)| (SLOTS_ROWS, text, 100, Some(slots))));
+    }
+    if !of_backends.is_empty() {
+        let services = (0..).zip(&of_backends);
+        let services = services.map(|(number, (.., count, slots))| service(number, *count, *slots));
+        let rows = (0..).zip(&of_backends).map(|(number, (kind, text, ..))| {
+            let rows: (&'static str, &'static str, Vec<u32>) = (kind, text, vec![number]);
+            rows
+        });
+        add(World::of(services), rows.collect())?;
+    }
+    measure_all(&mut lab, &mut subjects, rounds, packets)?;
+    drop(kernels);
+    Ok(subjects.iter().map(|subject| row(subject, &subjects)).collect())
+}
+
+fn options() -> Options {
+    Options {
+        single_nic: true,
+        arena: 1 << 23,
+        backends: 1 << 15,
+        services: 16_384,
+        service_buckets: 16_384,
+        ..Options::default()
+    }
 }
 
 /// The address of service `number`.
@@ -56,52 +132,25 @@ fn services(count: u32) -> World {
     }))
 }
 
-fn backends(count: usize) -> World {
-    let mut service = Service::new(&vip(0), Forward::Dsr, &[]);
-    service.backends = (0..count).map(|number| backend(true, 1, number)).collect();
-    service.ring = ring(&service.backends);
-    World::of([service])
+fn service(number: u32, backends: usize, slots: Option<u32>) -> Service {
+    let mut service = Service::new(&vip(number), Forward::Dsr, &[]);
+    service.backends = (0..backends).map(|of| backend(true, number as u8 + 1, of)).collect();
+    service.ring = ring_of(&service.backends, slots);
+    service
 }
 
-fn kind(
-    kind: &str,
-    worlds: impl Iterator<Item = (&'static str, World, u32)>,
-    (rounds, packets): (u32, u32),
-) -> Result<Vec<Row>> {
-    let mut lab = Lab::load(1)?;
-    lab.register_own(0, "floor")?;
-    let mut all = Vec::new();
-    for (index, (text, world, services)) in (1..).zip(worlds) {
-        progress(&format!("{kind}: a program with {text}"));
-        let options = Options {
-            single_nic: true,
-            arena: 1 << 21,
-            backends: 16_384,
-            services: 16_384,
-            service_buckets: 16_384,
-            ..Options::default()
-        };
-        let mut kernel = Kernel::load(options)?;
-        kernel.enter(world);
-        lab.register(index, kernel.balancer())?;
-        // Some services in turn, so that more than one's rows are read.
-        let streams: Vec<Stream> = (0..8)
-            .map(|turn| {
-                let packet = request(true, &vip(services * turn / 8), flag::ACK);
-                Stream::new(&packet, Varied::Source, 1 << 20)
-            })
-            .collect();
-        all.push((text, index, kernel, streams, (Vec::new(), Vec::new())));
-    }
+/// All in turns.
+fn measure_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<()> {
     for round in 0..=rounds {
-        for (text, program, _, streams, (floors, differences)) in &mut all {
+        for Subject { kind, text, program, streams, floors, differences } in &mut *subjects {
             progress(&format!("{kind}/{text}, round {round} of {rounds}"));
             let (mut floor, mut whole) = (0.0, 0.0);
+            let share = streams.len() as u32;
             for stream in &mut *streams {
-                let time = lab.stream(stream, 0, 0, packets / 8, action::TX)?;
-                floor += time.as_nanos() as f64 / 8.0;
-                let time = lab.stream(stream, *program, 0, packets / 8, action::TX)?;
-                whole += time.as_nanos() as f64 / 8.0;
+                let time = lab.stream(stream, 0, 0, packets / share, action::TX)?;
+                floor += time.as_nanos() as f64 / f64::from(share);
+                let time = lab.stream(stream, *program, 0, packets / share, action::TX)?;
+                whole += time.as_nanos() as f64 / f64::from(share);
             }
             if round > 0 {
                 floors.push(floor);
@@ -110,15 +159,21 @@ fn kind(
         }
     }
     progress("");
-    let first = all.first().map_or(0.0, |(.., (_, differences))| median(differences));
-    let row = |(text, .., (floors, differences)): &(&str, u32, Kernel, _, (Vec<f64>, Vec<f64>))| {
-        let name = format!("{kind}/{text}");
-        let limit = match kind {
-            _ if *text == "1" => None,
-            "growth/services" => Some(FLAT * first),
-            _ => Some(first + (text.len() - 1) as f64 * TENFOLD * median(floors)),
-        };
-        Row::new("growth", name, "ns above floor", differences, limit).above(median(floors))
+    Ok(())
+}
+
+fn row(subject: &Subject, all: &[Subject]) -> Row {
+    let Subject { kind, text, floors, differences, .. } = subject;
+    let same = || all.iter().filter(|other| other.kind == *kind);
+    let floor = median(floors);
+    let limit = match *kind {
+        SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.differences)),
+        BACKENDS_ROWS => {
+            let fewer = same().take_while(|other| other.text != *text).last();
+            fewer.map(|fewer| median(&fewer.differences) + TENFOLD * floor)
+        }
+        _ => None,
     };
-    Ok(all.iter().map(row).collect())
+    let limit = limit.filter(|_| *text != "1");
+    Row::new("growth", format!("{kind}/{text}"), "ns above floor", differences, limit).above(floor)
 }

@@ -8,9 +8,12 @@ use lb_tests::kernel::{
     world::{GUE_MODES, MODES, Service},
 };
 
-use super::worlds::{
-    self, BACKENDS, DENY_FLOWS, GUARDED_DIGIT, GUARDS, Guard, backend, datagram, error, reply,
-    request, stranger, vip,
+use super::{
+    fullnat,
+    worlds::{
+        self, BACKENDS, DENY_FLOWS, GUARDED_DIGIT, GUARDS, Guard, backend, datagram, error, reply,
+        request, stranger, vip,
+    },
 };
 
 /// Numbers of the programs that are called.
@@ -31,6 +34,10 @@ pub mod program {
     pub const TRACKED: u32 = 6;
     /// With services of QUIC.
     pub const QUIC: u32 = 7;
+    /// With a service of full nat for IPv4, whose pool is as large as one can be.
+    pub const FULLNAT4: u32 = 8;
+    /// The same of IPv6.
+    pub const FULLNAT6: u32 = 9;
 }
 
 /// Digit of the first service that uses gue.
@@ -43,7 +50,7 @@ pub const TRACKED_DIGIT: u8 = 81;
 const QUIC_DIGIT: u8 = 82;
 
 /// Flows as rows name them.
-const FLOWS: [(u32, &str); 5] =
+pub const FLOWS: [(u32, &str); 5] =
     [(1, "1"), (1 << 10, "1Ki"), (1 << 16, "64Ki"), (1 << 20, "1Mi"), (10 << 20, "10Mi")];
 /// Where a pin is for each flow.
 const PINNED_FLOWS: [(u32, &str); 3] = [(1, "1"), (1 << 10, "1Ki"), (1 << 16, "64Ki")];
@@ -72,6 +79,8 @@ pub struct Subject {
     pub stream: Stream,
     /// What goes before it, once.
     pub opening: Option<Stream>,
+    /// Packets of a round, if not as many as of other rows.
+    pub packets: Option<u32>,
     pub floors: Vec<f64>,
     pub differences: Vec<f64>,
 }
@@ -85,19 +94,20 @@ impl Subject {
 
 /// What a program makes of a packet.
 #[derive(Clone, Copy)]
-struct Way {
+pub struct Way {
     program: u32,
     moved: u32,
     expected: u32,
 }
 
 impl Way {
-    fn tx(program: u32, moved: u32) -> Self {
+    pub fn tx(program: u32, moved: u32) -> Self {
         Self { program, moved, expected: action::TX }
     }
 }
 
-fn subject(
+/// A row that has not been measured.
+pub fn subject(
     (mode, state, flows): (&'static str, &'static str, &'static str),
     way: Way,
     stream: Stream,
@@ -112,6 +122,7 @@ fn subject(
         remembers: way.program == program::COMPARE,
         stream,
         opening: None,
+        packets: None,
         floors: Vec::new(),
         differences: Vec::new(),
     }
@@ -125,12 +136,14 @@ pub fn all(quick: bool) -> Vec<Subject> {
     changing(quick, &mut subjects);
     tracked(&mut subjects);
     quic(&mut subjects);
+    fullnat::subjects(&mut subjects);
     others(quick, &mut subjects);
     compared(&mut subjects);
     subjects
 }
 
-fn overhead(forward: Forward, backend_is_v4: bool) -> u32 {
+/// Bytes that a mode puts in front.
+pub fn overhead(forward: Forward, backend_is_v4: bool) -> u32 {
     match (forward, backend_is_v4) {
         (Forward::Ipip, true) => 20,
         (Forward::Ipip, false) => 40,

@@ -126,6 +126,11 @@ pub fn of_modes(modes: &[(&str, Forward, bool, bool)], first: u8) -> World {
 
 /// The ring that lb makes for backends of equal weight, as indexes.
 pub fn ring(backends: &[Backend]) -> Vec<u32> {
+    ring_of(backends, None)
+}
+
+/// The same of so many slots, if it is not to be as long as lb would make it.
+pub fn ring_of(backends: &[Backend], slots: Option<u32>) -> Vec<u32> {
     let members: Vec<Member> = (backends.iter().enumerate())
         .map(|(index, backend)| Member {
             id: BackendId(index as u32 + 1),
@@ -137,7 +142,7 @@ pub fn ring(backends: &[Backend]) -> Vec<u32> {
             ramp: 100,
         })
         .collect();
-    let slots = ring_length(members.iter().map(|member| member.configured), None);
+    let slots = ring_length(members.iter().map(|member| member.configured), slots);
     let keys = lb_tests::kernel::hash_keys();
     owners(slots, &keys, &members).iter().map(|owner| owner.0 - 1).collect()
 }
