@@ -220,7 +220,7 @@ fn ends_and_other_services_have_none() {
 #[test]
 fn what_a_client_says_of_itself_is_hidden() {
     for is_v4 in [true, false] {
-        let mut kernel = enter(is_v4);
+        let kernel = enter(is_v4);
         let forged = [[254, 8, 1, 2, 10, 0, 0, 1].to_vec(), [&[253, 20][..], &[7; 18]].concat()];
         for (number, lie) in forged.iter().enumerate() {
             let client_port = 50_000 + number as u16;
@@ -252,7 +252,7 @@ fn what_a_client_says_of_itself_is_hidden() {
 #[test]
 fn servers_offer_room_for_it() {
     for is_v4 in [true, false] {
-        let mut kernel = enter(is_v4);
+        let kernel = enter(is_v4);
         let syn = tcp(is_v4, 40_001, 80, flag::SYN);
         let port = given(is_v4, &kernel.run(&syn.bytes()));
         let by = option(is_v4, 1).len() as u16;

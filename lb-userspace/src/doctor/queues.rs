@@ -206,6 +206,6 @@ mod tests {
         let mut nic = nic(4, 4);
         assert!(!check(&nic, &facts()).iter().any(|f| f.check == "tunnel_spread"));
         nic.decapsulates = true;
-        assert_finds(&check(&nic, &facts()), "tunnel_spread", Severity::Note, "inner headers");
+        assert_finds(&check(&nic, &facts()), "tunnel_spread", Severity::Note, "outer_source");
     }
 }
