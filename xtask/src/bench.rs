@@ -41,7 +41,8 @@ pub fn run(
 /// else it measures is not lost.
 fn booted(quick: bool) -> Result<PathBuf> {
     command::step("measuring beside IPVS, in a kernel that has it ...");
-    let said =
+    let start = Instant::now();
+    let mut said =
         match kernels::measured_beside_ipvs(&workspace::cargo_target().join("release"), quick) {
             Ok(measured) => json!({ "measured": measured }),
             Err(problem) => {
