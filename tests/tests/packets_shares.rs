@@ -168,13 +168,16 @@ fn the_stream_is_what_it_says() {
     let mut lab = Lab::load(1).expect("the lab's programs");
     let _shared = Kernel::shared();
     let udp = Packet::udp("2001:db8:c::@5000", &format!("{VIP_V6}@53")).filled(40);
-    let reply = Packet::tcp("10.1.0.1@8080", "10.77.0.0@1024", flag::ACK);
+    let reply = Packet::tcp("10.1.0.1@8080", "10.77.0.0@1024", flag::ACK).filled(30);
+    let reply6 = Packet::tcp("fd01::1@8080", "fd09::1@1024", flag::ACK).filled(30);
     for (packet, varied) in [
         (syn(true).filled(30), Varied::Source),
         (syn(false).filled(30), Varied::Source),
         (syn(false).filled(30), Varied::Network),
         (udp, Varied::Source),
-        (reply.filled(30), Varied::Destination),
+        (reply.clone(), Varied::Destination),
+        (reply.clone(), Varied::Pool),
+        (reply6, Varied::Pool),
     ] {
         let mut stream = Stream::new(&packet, varied, 64);
         let mut seen = HashMap::new();
@@ -199,6 +202,7 @@ fn the_stream_is_what_it_says() {
                     packet.clone().sourced(add(packet.ip.source), port)
                 }
                 Varied::Destination => packet.clone().destined(add(packet.ip.destination), port),
+                Varied::Pool => packet.clone().destined(packet.ip.destination, port),
             };
             assert_eq!(frame, expected.bytes(), "frame {number} of {packet:?}");
             *seen.entry(frame).or_insert(0) += 1;
@@ -206,11 +210,15 @@ fn the_stream_is_what_it_says() {
         assert_eq!(seen.len(), 64);
         assert!(seen.values().all(|count| *count == 2));
     }
+    let mut stream = Stream::new(&reply, Varied::Pool, 1 << 15);
+    let frames = (0..=1 << 14).map(|_| lab.next(&mut stream).expect("a frame"));
+    let next = reply.destined(ip("10.77.0.1"), 1024).bytes();
+    assert_eq!(frames.last(), Some(next), "the pool's next address, after 16,384 ports");
 }
 
 fn packet_port(packet: &Packet, varied: Varied) -> u32 {
     let bytes = packet.bytes();
     let transport = if packet.ip.source.is_ipv4() { 34 } else { 54 };
-    let at = transport + if varied == Varied::Destination { 2 } else { 0 };
+    let at = transport + if matches!(varied, Varied::Destination | Varied::Pool) { 2 } else { 0 };
     u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
 }

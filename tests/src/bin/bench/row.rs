@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// One row of the result.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Row {
     /// What kind of figure.
     pub group: &'static str,
