@@ -2,10 +2,7 @@
 //! tunnel's room in front.
 
 use lb_common::{
-    abi::{
-        Address, BackendId, BackendRow, FlowKey, Forward, FragmentRow, Reason, ServiceRow,
-        service_flag,
-    },
+    abi::{Address, BackendId, BackendRow, Forward, FragmentRow, Reason, ServiceRow, service_flag},
     be::Be16,
     encap,
     frame::{Ethernet, Frame, Pair},
