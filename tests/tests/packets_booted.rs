@@ -28,9 +28,16 @@ fn programs_are_within_the_verifiers_limit() {
     let kernel = Kernel::shared();
     let ports = Kernel::load(Options { ports: 2, ..Options::default() });
     let ports = ports.expect("the kernel takes the balancer with prefixes of VIPs");
-    for (name, program) in
-        [("balancer", kernel.balancer()), ("ports", ports.balancer()), ("decap", decap)]
-    {
+    let spread = Options { outer_source: true, fullnat: 2, toa: true, ..Options::default() };
+    let spread = Kernel::load(spread)
+        .expect("the kernel takes the balancer with a prefix to send from and TOA");
+    let programs = [
+        ("balancer", kernel.balancer()),
+        ("ports", ports.balancer()),
+        ("spread", spread.balancer()),
+        ("decap", decap),
+    ];
+    for (name, program) in programs {
         let info = program.info().expect("the kernel tells");
         let verified = info.verified_instruction_count().expect("since Linux 5.16");
         println!("verified {name} {verified} of {VERIFIER_LIMIT}");

@@ -256,7 +256,8 @@ impl Backend {
     /// Takes in what is known now; `milliseconds` of CLOCK_MONOTONIC. Whether its share of the ring changes.
     pub fn look(&mut self, milliseconds: u64) -> bool {
         let (candidate, length) = (self.candidate(), self.spec.slowstart);
-        self.slow_start.look(&candidate, self.checked, length, milliseconds);
+        // An answer that waits is none yet: who starts with the service does not start slowly.
+        self.slow_start.look(&candidate, self.checked && !self.waits, length, milliseconds);
         let ramp = self.slow_start.percent(length, milliseconds);
         std::mem::replace(&mut self.ramp, ramp) != ramp
     }

@@ -20,8 +20,9 @@ use lb_common::{
     maglev::{Claims, FREE, Walk, claim, claim_free, member_key, quotas},
 };
 
-/// Lengths of rings: primes, far enough apart that a service seldom changes class.
-pub const LENGTHS: [u32; 5] = [1_021, 4_093, 16_381, 65_537, 655_373];
+/// Lengths of rings: primes, far enough apart that a service seldom changes class. The long ones are closer together, because what
+/// does not fit into a CPU's caches any more makes each packet dearer.
+pub const LENGTHS: [u32; 7] = [1_021, 4_093, 16_381, 65_537, 131_071, 262_139, 655_373];
 
 /// Slots for each backend of the smallest weight, at least; what one slot more or less moves is then below 1 %.
 pub const SLOTS_PER_BACKEND: u64 = 100;

@@ -55,7 +55,9 @@ fn lengths_come_in_classes_of_configured_weights() {
     assert_eq!(length(&[100; 40]), 4_093);
     assert_eq!(length(&[100; 100]), 16_381);
     assert_eq!(length(&[100; 600]), 65_537);
-    assert_eq!(length(&[100; 1000]), 655_373);
+    assert_eq!(length(&[100; 1000]), 131_071);
+    assert_eq!(length(&[100; 2000]), 262_139);
+    assert_eq!(length(&[100; 3000]), 655_373);
     assert_eq!(length(&[100; 20_000]), 655_373);
     assert_eq!(length(&[1, 10]), 4_093);
     assert_eq!(length(&[1, 9, 0]), 1_021);
