@@ -11,7 +11,8 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, Outcome, Shared, VERIFIER_LIMIT, World, action,
     bytes::tagged,
     packet::{Packet, Transport, flag},
-    world::{CLIENT, NIC, Route, Service, ip},
+    pool::{POOL, PORTS},
+    world::{CLIENT, NIC, Service, ip},
 };
 
 const VIP_V4: &str = "198.51.100.7";
@@ -21,8 +22,6 @@ const CLIENT_V6: &str = "2001:db8:c::33";
 const BACKENDS_V4: [&str; 2] = ["10.1.0.1@8001", "10.1.0.2@8002"];
 const BACKENDS_V6: [&str; 2] = ["fd01::1@8001", "fd01::2@8002"];
 /// Addresses 0 and 1 of the pool.
-const POOL: [&str; 2] = ["10.9.0.1", "fd09::1"];
-const PORTS: (u16, u16) = (20_000, 29_999);
 const SECOND: u64 = 1_000_000_000;
 const SYN_ACK: u8 = flag::SYN | flag::ACK;
 const FIN: u8 = flag::FIN | flag::ACK;
@@ -37,16 +36,7 @@ fn world(is_v4: bool) -> World {
     let (vip, backends) = if is_v4 { (VIP_V4, &BACKENDS_V4) } else { (VIP_V6, &BACKENDS_V6) };
     let mut service = Service::new(vip, Forward::FullNat, backends).flags(service_flag::FULLNAT);
     service.ring = vec![1; 1021];
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    world.routes =
-        vec![Route { prefix: (all, 0), gateway: Some((gateway, Some(CLIENT))), mtu: 1500 }];
-    world.pool = POOL.iter().map(|address| (ip(address), false)).collect();
-    world.pool_ports = PORTS;
-    world
+    World::of([service.clone(), service.udp()]).with_pool(is_v4)
 }
 
 fn enter(is_v4: bool) -> MutexGuard<'static, Kernel> {

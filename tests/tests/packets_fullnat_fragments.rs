@@ -7,17 +7,13 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, World, action,
     bytes::{IP, fragment, pieces, tagged},
     packet::{Packet, flag},
-    world::{CLIENT, NIC, Route, Service, ip},
+    pool::{POOL, of},
+    world::{CLIENT, NIC, Service, ip},
 };
 
 const VIP: [&str; 2] = ["198.51.100.7", "2001:db8:5::7"];
 const CLIENT_ADDRESS: [&str; 2] = ["192.0.2.33", "2001:db8:c::33"];
-const POOL: [&str; 2] = ["10.9.0.1", "fd09::1"];
 const SECOND: u64 = 1_000_000_000;
-
-fn of<'a>(both: &[&'a str; 2], is_v4: bool) -> &'a str {
-    both[usize::from(!is_v4)]
-}
 
 fn kernel() -> MutexGuard<'static, Kernel> {
     Kernel::shared_with(Options { fullnat: 2, vlan: true, ..Options::default() })
@@ -28,16 +24,7 @@ fn world(is_v4: bool) -> World {
     let backends = if is_v4 { ["10.1.0.1@8001"] } else { ["fd01::1@8001"] };
     let flags = service_flag::FULLNAT | service_flag::FRAGMENTS;
     let service = Service::new(of(&VIP, is_v4), Forward::FullNat, &backends).flags(flags);
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    world.routes =
-        vec![Route { prefix: (all, 0), gateway: Some((gateway, Some(CLIENT))), mtu: 1500 }];
-    world.pool = POOL.iter().map(|address| (ip(address), false)).collect();
-    world.pool_ports = (20_000, 29_999);
-    world
+    World::of([service.clone(), service.udp()]).with_pool(is_v4)
 }
 
 fn enter(is_v4: bool) -> MutexGuard<'static, Kernel> {

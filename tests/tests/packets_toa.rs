@@ -8,18 +8,14 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, Outcome, World, action,
     bytes::{IP, tagged, with_extension},
     packet::{Packet, flag},
-    world::{CLIENT, NIC, Route, Service, ip},
+    pool::{POOL, of},
+    world::{CLIENT, NIC, Service, ip},
 };
 
 const VIP: [&str; 2] = ["198.51.100.7", "2001:db8:5::7"];
 const CLIENT_ADDRESS: [&str; 2] = ["192.0.2.33", "2001:db8:c::33"];
-const POOL: [&str; 2] = ["10.9.0.1", "fd09::1"];
 const SYN_ACK: u8 = flag::SYN | flag::ACK;
 const PUSH: u8 = flag::ACK | flag::PSH;
-
-fn of<'a>(both: &[&'a str; 2], is_v4: bool) -> &'a str {
-    both[usize::from(!is_v4)]
-}
 
 fn kernel() -> MutexGuard<'static, Kernel> {
     Kernel::shared_with(Options { fullnat: 2, toa: true, vlan: true, ..Options::default() })
@@ -34,16 +30,7 @@ fn world(is_v4: bool) -> World {
     let mut silent = service.clone();
     silent.port = 81;
     silent.flags = service_flag::FULLNAT;
-    let mut world = World::of([service.clone(), silent, service.udp()]);
-    let (all, gateway) = match is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    world.routes =
-        vec![Route { prefix: (all, 0), gateway: Some((gateway, Some(CLIENT))), mtu: 1500 }];
-    world.pool = POOL.iter().map(|address| (ip(address), false)).collect();
-    world.pool_ports = (20_000, 29_999);
-    world
+    World::of([service.clone(), silent, service.udp()]).with_pool(is_v4)
 }
 
 fn enter(is_v4: bool) -> MutexGuard<'static, Kernel> {
