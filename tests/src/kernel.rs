@@ -12,7 +12,7 @@ pub mod decap;
 pub mod interpreter;
 pub mod lab;
 pub mod packet;
-pub mod pool;
+pub mod surroundings;
 pub mod world;
 
 use std::{

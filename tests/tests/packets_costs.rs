@@ -8,7 +8,7 @@ use lb_tests::kernel::{
     Kernel, Options, World,
     interpreter::{Cost, Interpreter},
     packet::{Packet, Transport, checksum, flag},
-    world::{CLIENT, GUE_MODES, MODES, Route, Service, ip},
+    world::{GUE_MODES, MODES, Service, ip},
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,14 +92,7 @@ fn world(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
     let (address, _) = vip(vip_is_v4).split_once('@').unwrap();
     let mut service = Service::new(address, forward, &backends).flags(service_flag::FRAGMENTS);
     service.ring = vec![1; 1021];
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match vip_is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    let gateway = Some((gateway, Some(CLIENT)));
-    world.routes = vec![Route { prefix: (all, 0), gateway, mtu: 1500 }];
-    world
+    World::of([service.clone(), service.udp()]).with_gateway(vip_is_v4)
 }
 
 /// The packets of one mode.

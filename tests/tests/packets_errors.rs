@@ -7,7 +7,7 @@ use lb_tests::kernel::{
     bytes::{IP, patched, with_extension},
     case::{Case, Expected, check},
     packet::{Packet, Transport, checksum, flag},
-    world::{CLIENT, NIC, Route, Service, ip},
+    world::{CLIENT, NIC, Service, ip},
 };
 
 const VIP_V4: &str = "198.51.100.7";
@@ -27,14 +27,7 @@ fn service(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> Service 
 /// TCP (service 1) and UDP (service 2) on port 80 of the VIP.
 fn world(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
     let service = service(forward, vip_is_v4, backends_are_v4);
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match vip_is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    let gateway = Some((gateway, Some(CLIENT)));
-    world.routes = vec![Route { prefix: (all, 0), gateway, mtu: 1500 }];
-    world
+    World::of([service.clone(), service.udp()]).with_gateway(vip_is_v4)
 }
 
 fn worlds() -> Vec<(&'static str, World)> {

@@ -9,7 +9,7 @@ use lb_tests::kernel::{
     Kernel, Options, World,
     interpreter::Interpreter,
     packet::{Packet, flag},
-    world::{CLIENT, GUE_MODES, MODES, Route, Service, ip},
+    world::{GUE_MODES, MODES, Service},
 };
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/feature-costs.md");
@@ -35,14 +35,7 @@ const FEATURES: [Feature; 9] = [
 fn world(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
     let backends = if backends_are_v4 { ["10.1.0.1@8001"] } else { ["fd01::1@8001"] };
     let service = Service::new(vip(vip_is_v4), forward, &backends);
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match vip_is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    let gateway = Some((gateway, Some(CLIENT)));
-    world.routes = vec![Route { prefix: (all, 0), gateway, mtu: 1500 }];
-    world
+    World::of([service.clone(), service.udp()]).with_gateway(vip_is_v4)
 }
 
 fn vip(is_v4: bool) -> &'static str {

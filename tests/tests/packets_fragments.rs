@@ -6,7 +6,7 @@ use lb_tests::kernel::{
     bytes::{fragment, pieces, with_extension},
     case::{Case, Expected, check},
     packet::{Packet, Transport, flag},
-    world::{CLIENT, NIC, Route, Service, ip},
+    world::{CLIENT, NIC, Service, ip},
 };
 
 const VIP_V4: &str = "198.51.100.7";
@@ -24,14 +24,7 @@ fn world(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
     let mut service = Service::new(if vip_is_v4 { VIP_V4 } else { VIP_V6 }, forward, backends)
         .flags(service_flag::FRAGMENTS);
     service.ring = vec![SECOND as u32; 1021];
-    let mut world = World::of([service.clone(), service.udp()]);
-    let (all, gateway) = match vip_is_v4 {
-        true => (ip("0.0.0.0"), ip("10.1.0.254")),
-        false => (ip("::"), ip("fd01::fe")),
-    };
-    let gateway = Some((gateway, Some(CLIENT)));
-    world.routes = vec![Route { prefix: (all, 0), gateway, mtu: 1500 }];
-    world
+    World::of([service.clone(), service.udp()]).with_gateway(vip_is_v4)
 }
 
 fn worlds() -> Vec<(&'static str, World)> {

@@ -11,7 +11,7 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, Outcome, Shared, VERIFIER_LIMIT, World, action,
     bytes::tagged,
     packet::{Packet, Transport, flag},
-    pool::{POOL, PORTS},
+    surroundings::{POOL, PORTS},
     world::{CLIENT, NIC, Service, ip},
 };
 

@@ -7,7 +7,7 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, World, action,
     bytes::{IP, fragment, pieces, tagged},
     packet::{Packet, flag},
-    pool::{POOL, of},
+    surroundings::{POOL, of},
     world::{CLIENT, NIC, Service, ip},
 };
 

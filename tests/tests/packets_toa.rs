@@ -8,7 +8,7 @@ use lb_tests::kernel::{
     Delta, Kernel, Options, Outcome, World, action,
     bytes::{IP, tagged, with_extension},
     packet::{Packet, flag},
-    pool::{POOL, of},
+    surroundings::{POOL, of},
     world::{CLIENT, NIC, Service, ip},
 };
 

@@ -1,4 +1,4 @@
-//! Where packets of full nat are tested: addresses that lb sends from, and the way back to clients.
+//! What stands around the services of a packet test: the way back to clients, and addresses that full nat sends from.
 
 use super::{
     World,
@@ -16,14 +16,18 @@ pub fn of<'a>(both: &[&'a str; 2], is_v4: bool) -> &'a str {
 }
 
 impl World {
-    /// With the pool, and the way back to all clients of a family: a gateway with the MAC address of [`CLIENT`].
-    pub fn with_pool(mut self, is_v4: bool) -> Self {
+    /// With the way back to all clients of a family: a gateway with the MAC address of [`CLIENT`].
+    pub fn with_gateway(mut self, is_v4: bool) -> Self {
         let all = ip(of(&["0.0.0.0", "::"], is_v4));
         let gateway = ip(of(&["10.1.0.254", "fd01::fe"], is_v4));
         self.routes =
             vec![Route { prefix: (all, 0), gateway: Some((gateway, Some(CLIENT))), mtu: 1500 }];
-        self.pool = POOL.iter().map(|address| (ip(address), false)).collect();
-        self.pool_ports = PORTS;
         self
+    }
+
+    /// With that, and the pool.
+    pub fn with_pool(self, is_v4: bool) -> Self {
+        let pool = POOL.iter().map(|address| (ip(address), false)).collect();
+        Self { pool, pool_ports: PORTS, ..self.with_gateway(is_v4) }
     }
 }
