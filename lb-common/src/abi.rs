@@ -37,7 +37,7 @@ pub use counters::BackendCounters;
 pub use dropped::{DroppedSample, SAMPLE_BYTES};
 pub use few_routes::{FEW, FewRoute, FewRoutes, FewTables};
 pub use flow::{FlowKey, protocol};
-pub use fragment::{FragmentKey, FragmentRow};
+pub use fragment::{FragmentEntry, FragmentKey, FragmentRow};
 pub use fullnat::{POOL_ADDRESSES, PORTS_PER_ADDRESS, PortSlot, SourcePool};
 pub use handshake::{HANDSHAKE_BUCKETS, HandshakeTimes};
 pub use nexthop::{
@@ -66,7 +66,7 @@ pub use track::{
 };
 
 /// Version of every layout in this module; part of the pin directory's name (`/sys/fs/bpf/lb/v7`).
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps, at most 15 characters (the kernel's limit). All but those that say so are pinned by the controller.
 pub mod map {
@@ -159,7 +159,7 @@ pub mod map {
     pub const SAMPLES: &str = "SAMPLES";
     /// `Array<Clock>`, one entry, written by the `clock` program: relates jiffies to nanoseconds.
     pub const CLOCK: &str = "CLOCK";
-    /// `LruHashMap<FragmentKey, FragmentRow>`: where the first fragments of packets went. A dry run has its own.
+    /// `LruHashMap<FragmentKey, FragmentEntry>`: where the first fragments of packets went. A dry run has its own.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `Array<SourcePool>`, MMAPABLE, one entry: what full nat sends from.
     pub const SOURCE_POOL: &str = "SOURCE_POOL";

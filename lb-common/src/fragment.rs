@@ -11,6 +11,8 @@ use crate::{
     parse::{Family, NETWORK, network_length},
 };
 
+pub mod covered;
+
 /// A sound fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
@@ -25,6 +27,14 @@ pub struct Fragment {
     /// Whether others come behind it. Neither others before nor behind: an atomic fragment (RFC 6946), which is a
     /// whole packet.
     pub more: bool,
+}
+
+impl Fragment {
+    /// How much of the packet's data it brings, bytes.
+    #[inline(always)]
+    pub const fn data(&self) -> u16 {
+        self.length - (self.transport - NETWORK) as u16
+    }
 }
 
 const OFFSET_V4: u16 = 0x1fff;

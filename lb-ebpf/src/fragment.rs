@@ -1,11 +1,10 @@
 //! Fragments: the first one is balanced as its packet would be, and the others follow it.
 
-use aya_ebpf::helpers::generated;
+mod by_address;
+pub mod memory;
+
 use lb_common::{
-    abi::{
-        Address, BackendId, FlowKey, Forward, FragmentRow, Reason, ServiceRow, address_value,
-        service_flag,
-    },
+    abi::{Address, BackendId, FlowKey, Forward, Reason, ServiceRow, address_value, service_flag},
     fragment::{self, Fragment},
     frame::{Ethernet, Frame},
     ip::IpHeader,
@@ -13,6 +12,7 @@ use lb_common::{
     rewrite::{End, translate},
 };
 
+use self::memory::{recall, remember, row};
 use crate::{
     config, count, forward, fullnat, maps,
     nexthop::{self, Hop},
@@ -20,10 +20,6 @@ use crate::{
     select, service,
     verdict::Verdict,
 };
-
-/// How long a first fragment is remembered, nanoseconds: receivers wait 30 s and more for the rest (RFC 1122 3.3.2), but
-/// identifications come again much earlier, and the rest of a packet is there within milliseconds.
-const LIFETIME: u64 = 15_000_000_000;
 
 /// Sends a fragment where its packet belongs. `verdict` is [`Verdict::fragment`], of a reply if not to a VIP.
 #[inline(always)]
@@ -46,15 +42,15 @@ fn deliver<F: Family>(frame: XdpFrame) -> Result<Verdict, Verdict> {
     if fragment.offset == 0 {
         return first::<F>(frame, &fragment);
     }
-    let row = recall(&fragment)
+    let row = by_address::recall::<F>(frame.context(), &fragment)?
         .ok_or_else(|| of_nobody(&fragment.key.destination, Reason::FragmentMiss))?;
     if fullnat::configured() && row.forward == Forward::FullNat as u16 {
         return Err(Verdict::fullnat());
     }
-    let packet =
-        packet_of::<F>(&frame, &fragment).ok_or(Verdict::drop(Reason::L3Truncated, row.service))?;
+    let drop = |reason| Verdict::drop(reason, row.service);
+    let packet = packet_of::<F>(&frame, &fragment).ok_or(drop(Reason::L3Truncated))?;
     check_hop_limit(&packet, row.service)?;
-    forward::later_fragment::<F>(frame, &packet, &row)
+    forward::later_fragment::<F>(frame, &packet, row)
 }
 
 #[inline(always)]
@@ -74,9 +70,7 @@ fn first<F: Family>(frame: XdpFrame, fragment: &Fragment) -> Result<Verdict, Ver
     packet.flow = flow;
     admit(&packet, service)?;
     let backend = select::whereabouts::<F>(&flow, service)?;
-    if fragment.more && !remember(fragment, &entry(backend, service.id, service.forward)) {
-        return Err(drop(Reason::FragmentDropped));
-    }
+    remember(fragment, row(backend, service.id, service.forward))?;
     forward::first_fragment::<F>(frame, &packet, service, backend)
 }
 
@@ -130,35 +124,6 @@ pub fn packet_of<F: Family>(frame: &XdpFrame, fragment: &Fragment) -> Option<Pac
     })
 }
 
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { generated::bpf_ktime_get_coarse_ns() }
-}
-
-#[inline(always)]
-fn entry(backend: BackendId, service: u32, forward: u8) -> FragmentRow {
-    FragmentRow { backend, service, forward: forward as u16, generation: 0, slot: 0, seen: 0 }
-}
-
-/// Remembers a first fragment as of now.
-#[inline(always)]
-pub fn remember(fragment: &Fragment, entry: &FragmentRow) -> bool {
-    let row = FragmentRow { seen: now(), ..*entry };
-    maps::FRAGMENTS.insert(&fragment.key, &row, 0).is_ok()
-}
-
-/// What is known of a fragment's packet, if its backend is still that of the same service.
-#[inline(always)]
-pub fn recall(fragment: &Fragment) -> Option<FragmentRow> {
-    // SAFETY: the pointer is to a map's value, copied at once; an entry reused in between is another packet's of a full
-    // table, and the receiver's checksum refuses the mixture.
-    let row = maps::FRAGMENTS.get_ptr(&fragment.key).map(|row| unsafe { *row })?;
-    let backend = maps::backend(row.backend)?;
-    let is_fresh = now().wrapping_sub(row.seen) < LIFETIME;
-    (is_fresh && backend.service == row.service).then_some(row)
-}
-
 /// A fragment that is not to a VIP: passed, unless it belongs to a nat backend's reply.
 #[inline(never)]
 fn from_backend<F: Family>(context: Context) -> Verdict {
@@ -181,7 +146,7 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
         packet.flow = fragment::flow::<F>(&frame, &fragment).map_err(|_| not_ours)?;
         BackendId(service::replying_backend(&packet.flow).ok_or(not_ours)?)
     } else {
-        recall(&fragment).ok_or(not_ours)?.backend
+        recall(&fragment, false)?.ok_or(not_ours)?.backend
     };
     let reply = maps::REPLIES.get(backend.0).ok_or(not_ours)?;
     let service = maps::SERVICES.get(reply.row).ok_or(not_ours)?;
@@ -198,11 +163,7 @@ fn return_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> 
         return Err(drop(Reason::TooBig));
     }
     if is_first {
-        let remembers =
-            !fragment.more || remember(&fragment, &entry(backend, service.id, Forward::Nat as u8));
-        if !remembers {
-            return Err(drop(Reason::FragmentDropped));
-        }
+        remember(&fragment, row(backend, service.id, Forward::Nat as u8))?;
         let port = config::port_or_own(reply.port, packet.flow.source_port);
         translate::<F>(&mut frame, &packet, End::Source, &reply.vip, port)
             .ok_or(drop(Reason::L4Truncated))?;

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use lb_common::abi::{
     Address, BackendCounters, BackendId, BackendLoad, BackendRow, CaptureRecord, CaptureRule,
-    CaptureState, Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentKey, FragmentRow,
+    CaptureState, Clock, Connection, CookieKeys, FewTables, FlowKey, FragmentEntry, FragmentKey,
     HandshakeTimes, ListenRow, NeighbourKey, NeighbourRow, NextHopRow, ObservedCounters,
     OpeningBucket, OpeningRules, OpeningState, PORT_LIST_ENTRIES, PRESENCE_BITS, Pin, Policy,
     PortEntry, PortList, PortSlot, PrefixKey, Presence, ProvenSource, QuicId, REASONS,
@@ -18,7 +18,7 @@ use lb_common::abi::{
 
 use lb_common::quic::Formats;
 
-use crate::{lpm::longest_match, scratch::Scratch};
+use crate::{fragment::memory::InHand, lpm::longest_match, scratch::Scratch};
 
 /// VIP entries, VIP addresses and nat reply entries.
 #[map]
@@ -169,8 +169,11 @@ pub static CLOCK: Array<Clock> = Array::with_max_entries(1, 0);
 pub static WAYS_BACK: Array<u64> = Array::with_max_entries(lb_common::way_back::ENTRIES, 0);
 /// Where the first fragments of packets went. Full, it forgets the packets that have waited longest.
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentRow> =
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> =
     LruHashMap::with_max_entries(16_384, 0);
+/// The one in hand, beside the stack.
+#[map]
+pub static FRAGMENT_IN_HAND: PerCpuArray<InHand> = PerCpuArray::with_max_entries(1, 0);
 /// What full nat sends from.
 #[map]
 pub static SOURCE_POOL: Array<SourcePool> = Array::with_max_entries(1, BPF_F_MMAPABLE);

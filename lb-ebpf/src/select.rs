@@ -4,9 +4,12 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    abi::{BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol, service_flag},
+    abi::{
+        Address, BackendId, FlowKey, Forward, Phase, Reason, ServiceRow, Slot, protocol,
+        service_flag,
+    },
     frame::{Frame, Tcp, be32, tcp_flag},
-    hash::{ring_hash, slot_of},
+    hash::{ring_hash, slot_of, source_hash},
     ip::IpHeader,
     parse::{self, Family, NETWORK, Packet, V4, V4Options, V6, V6Extended, extensions::Place},
     select::{self, Context, Segment, home, select},
@@ -122,6 +125,13 @@ pub fn whereabouts<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Result<Ba
 #[inline(always)]
 pub fn slot_of_flow<F: Family>(service: &ServiceRow, flow: &FlowKey) -> Option<Slot> {
     let hash = hash_of::<F>(service, flow);
+    maps::slot(service.ring.wrapping_add(slot_of(hash, service.slots)))
+}
+
+/// The slot that a client's address alone leads to, of a service that chooses by it.
+#[inline(always)]
+pub fn slot_of_source(service: &ServiceRow, source: &Address, is_v6: bool) -> Option<Slot> {
+    let hash = source_hash(&config::hash_keys(is_v6), source, service.prefix);
     maps::slot(service.ring.wrapping_add(slot_of(hash, service.slots)))
 }
 

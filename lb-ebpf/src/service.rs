@@ -26,7 +26,7 @@ pub fn find_any(frame: &XdpFrame, flow: &FlowKey) -> Option<&'static ServiceRow>
 
 /// The service in a row, if the NIC the packet came in by may reach it.
 #[inline(always)]
-fn at(frame: &XdpFrame, row: u32) -> Option<&'static ServiceRow> {
+pub fn at(frame: &XdpFrame, row: u32) -> Option<&'static ServiceRow> {
     let service = maps::SERVICES.get(row)?;
     if service.flags & service_flag::INTERFACES != 0
         && !is_reachable(service, frame.context().ingress())

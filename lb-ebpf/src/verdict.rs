@@ -52,6 +52,12 @@ impl Verdict {
         Self::new(xdp_action::XDP_DROP as u8, reason as u8, 0, service)
     }
 
+    /// Dropped, for the reason of this number.
+    #[inline(always)]
+    pub const fn drop_as(reason: u8, service: u32) -> Self {
+        Self::new(xdp_action::XDP_DROP as u8, reason, 0, service)
+    }
+
     /// Left to the host, untouched.
     #[inline(always)]
     pub const fn pass(reason: Reason) -> Self {

@@ -21,6 +21,7 @@ mod drain;
 pub mod dry_run;
 mod flows;
 mod forecast;
+mod fragments;
 mod fullnat;
 mod held;
 mod history;

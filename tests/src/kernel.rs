@@ -333,6 +333,13 @@ impl Kernel {
         hash_map(&mut self.ebpf, name)
     }
 
+    /// Forgets the packets whose first fragment has come.
+    pub fn forget_fragments(&mut self) {
+        let name = map::FRAGMENTS;
+        let mut fragments = self.hash_map::<[u64; 5], [u64; 6]>(name);
+        clear(&mut fragments).expect("removing fragments");
+    }
+
     /// Replaces one slot; `index` counts from the first slot of the service's ring.
     pub fn set_slot(&mut self, service: u32, index: u32, slot: Slot) {
         let ring = self.written.rings[service as usize - 1].start;

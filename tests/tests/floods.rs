@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::MutexGuard};
 use aya::maps::HashMap;
 use lb_common::{
     abi::{
-        BackendId, CookieKeys, FlowKey, Forward, FragmentKey, FragmentRow, OpeningRules, Phase,
+        BackendId, CookieKeys, FlowKey, Forward, FragmentEntry, FragmentKey, OpeningRules, Phase,
         Reason, Slot, VerifiedSources, map, service_flag,
     },
     be::Be16,
@@ -183,7 +183,7 @@ fn floods() -> Vec<(&'static str, Packet, bool)> {
 fn fragments(kernel: &mut Kernel) -> usize {
     let map = kernel.ebpf().map(map::FRAGMENTS).expect("declared");
     const KEY: usize = size_of::<FragmentKey>();
-    const ROW: usize = size_of::<FragmentRow>();
+    const ROW: usize = size_of::<FragmentEntry>();
     let fragments: HashMap<_, [u8; KEY], [u8; ROW]> = map.try_into().expect("its type");
     fragments.keys().count()
 }

@@ -1,12 +1,12 @@
 //! Packets in fragments: the first is balanced, the others follow it, in every mode and family, and nat's replies too.
 
-use lb_common::abi::{Forward, Reason, service_flag};
+use lb_common::abi::{BackendId, Forward, Phase, Reason, Slot, service_flag};
 use lb_tests::kernel::{
-    Delta, Kernel, World,
+    Delta, Kernel, World, action,
     bytes::{fragment, pieces, with_extension},
     case::{Case, Expected, check},
     packet::{Packet, Transport, flag},
-    world::{CLIENT, NIC, Service, ip},
+    world::{CLIENT, MODES, NIC, Service, ip},
 };
 
 const VIP_V4: &str = "198.51.100.7";
@@ -107,8 +107,8 @@ fn later_fragments_follow_the_first_in_every_mode() {
             ));
             let there = forwarded(&world, service, &request, id);
             assert!(pieces.len() > 2 && pieces.len() == there.len());
-            // The first, then the others in any order, one of them twice.
-            for index in [0, 2, 1, 1] {
+            // The first, then the others in any order.
+            for index in [0, 2, 1] {
                 let (piece, there) = (pieces[index].clone(), there[index].clone());
                 let delta = Delta::request(backend, piece.len() - 14, false);
                 let name = format!("{mode}: B24, B25, B82: service {service}, fragment {index}");
@@ -117,6 +117,78 @@ fn later_fragments_follow_the_first_in_every_mode() {
         }
         check(&mut kernel, &cases);
     }
+}
+
+/// RFC 5722: what would let two readers of a packet see different data. B29.
+#[test]
+fn overlapping_fragments_are_dropped() {
+    let mut kernel = Kernel::shared();
+    for (number, (mode, world)) in worlds().into_iter().enumerate() {
+        kernel.enter(world.clone());
+        let mut cases = Vec::new();
+        for service in [1, 2] {
+            let id = 120 + number as u16;
+            let request = request(&world, service, id);
+            let backend = world.first_backend(service as usize - 1) + SECOND as u32;
+            let (whole, there) = (request.bytes(), forwarded(&world, service, &request, id));
+            let name = |what: &str| format!("{mode}: B29: service {service}: {what}");
+            let mut goes = |what: &str, piece: &[u8], there: &[u8]| {
+                let delta = Delta::request(backend, piece.len() - 14, false);
+                cases.push(Case::new(
+                    name(what),
+                    piece.to_vec(),
+                    Expected::answered(there.to_vec(), delta),
+                ));
+            };
+            let pieces = fragments(&whole, id);
+            goes("first", &pieces[0], &there[0]);
+            goes("last", &pieces[2], &there[2]);
+            let mut drops = |what: &str, offset, length, more| {
+                let piece = fragment(&whole, id, offset, length, more);
+                cases.push(Case::drops(name(what), piece, service, Reason::FragmentOverlap));
+            };
+            drops("the first again", 0, PIECE, true);
+            drops("a longer first", 0, PIECE + 8, true);
+            drops("the end of the first", PIECE - 8, 16, true);
+            drops("within the first", 64, 8, true);
+            drops("over the gap and both ends", PIECE - 8, PIECE + 16, true);
+            drops("the first unit of the last", PIECE + 8, PIECE, true);
+            let headers = if is_v4(&world) { 34 } else { 54 };
+            drops("the last again", 2 * PIECE, whole.len() - headers - 2 * PIECE, false);
+            let mut goes = |what: &str, piece: &[u8], there: &[u8]| {
+                let delta = Delta::request(backend, piece.len() - 14, false);
+                cases.push(Case::new(
+                    name(what),
+                    piece.to_vec(),
+                    Expected::answered(there.to_vec(), delta),
+                ));
+            };
+            goes("what was missing", &pieces[1], &there[1]);
+            // All of it has come: the identification is free for the next packet.
+            goes("the next packet", &pieces[0], &there[0]);
+        }
+        check(&mut kernel, &cases);
+    }
+}
+
+/// Of a packet with that many gaps lb could not tell what overlaps.
+#[test]
+fn a_packet_in_too_many_runs_is_dropped() {
+    let mut kernel = Kernel::shared();
+    let world = world(Forward::Dsr, true, true);
+    kernel.enter(world.clone());
+    let whole = request(&world, 2, 130).bytes();
+    let mut run = |offset, more| {
+        let (outcome, delta) = kernel.count(&fragment(&whole, 130, offset, 8, more));
+        (outcome.action, delta.total(Reason::FragmentDropped))
+    };
+    for number in 0..5 {
+        assert_eq!(run(number * 24, true), (action::TX, 0), "run {number}");
+    }
+    assert_eq!(run(200, true), (action::DROP, 1), "a sixth run");
+    assert_eq!(run(8, true), (action::TX, 0), "at the end of one");
+    assert_eq!(run(16, true), (action::TX, 0), "between two");
+    assert_eq!(run(200, true), (action::TX, 0), "there are four now");
 }
 
 #[test]
@@ -266,5 +338,113 @@ fn a_vip_that_is_the_hosts_too_leaves_it_its_own_fragments() {
             left("later", fragment(&frame, 901, PIECE, PIECE, true)),
         ];
         check(&mut kernel, &cases);
+    }
+}
+
+/// A service of one backend a client, by the client's address.
+fn by_address(forward: Forward, vip_is_v4: bool, backends_are_v4: bool) -> World {
+    let mut world = world(forward, vip_is_v4, backends_are_v4);
+    for service in &mut world.services {
+        service.flags |= service_flag::BY_SOURCE;
+        service.stateless_fragments = true;
+    }
+    world
+}
+
+#[test]
+fn a_clients_address_leads_fragments_that_come_before_their_first() {
+    let mut kernel = Kernel::shared();
+    for (number, (mode, forward, vip_is_v4, backends_are_v4)) in MODES.into_iter().enumerate() {
+        let world = by_address(forward, vip_is_v4, backends_are_v4);
+        kernel.enter(world.clone());
+        let mut cases = Vec::new();
+        for service in [1, 2] {
+            let id = 140 + number as u16;
+            let request = request(&world, service, id);
+            let backend = world.first_backend(service as usize - 1) + SECOND as u32;
+            let pieces = fragments(&request.bytes(), id);
+            let there = forwarded(&world, service, &request, id);
+            for index in [2, 1, 0, 1] {
+                let (piece, there) = (pieces[index].clone(), there[index].clone());
+                let delta = Delta::request(backend, piece.len() - 14, false);
+                let name = format!("{mode}: B26: service {service}, fragment {index}");
+                cases.push(Case::new(name, piece, Expected::answered(there, delta)));
+            }
+            cases.push(Case::drops(
+                format!("{mode}: service {service}, again"),
+                pieces[1].clone(),
+                service,
+                Reason::FragmentOverlap,
+            ));
+        }
+        check(&mut kernel, &cases);
+    }
+}
+
+/// All backends have slots: whole packets of any ports and later fragments of a client go to the same one.
+#[test]
+fn later_fragments_and_whole_packets_of_a_client_meet() {
+    let mut kernel = Kernel::shared();
+    for is_v4 in [true, false] {
+        let mut world = by_address(Forward::Dsr, is_v4, is_v4);
+        world.services.iter_mut().for_each(|service| service.ring = Vec::new());
+        kernel.enter(world.clone());
+        let mut met = std::collections::HashSet::new();
+        for number in 0..64 {
+            let client = match is_v4 {
+                true => format!("192.0.2.{number}"),
+                false => format!("2001:db8:c:{number}::1"),
+            };
+            let packet = request(&world, 2, 150).sourced(ip(&client), 40_000 + number);
+            let whole = kernel.run(&packet.clone().filled(8).bytes());
+            let later = kernel.run(&fragments(&packet.bytes(), 150)[1]);
+            assert_eq!((whole.action, later.action), (action::TX, action::TX), "{client}");
+            assert_eq!(whole.frame[..6], later.frame[..6], "{client}");
+            met.insert(whole.frame[..6].to_vec());
+        }
+        assert_eq!(met.len(), 3, "backends");
+    }
+}
+
+#[test]
+fn what_keeps_a_packet_out_keeps_its_later_fragments_out() {
+    let mut kernel = Kernel::shared();
+    for is_v4 in [true, false] {
+        let good = by_address(Forward::Dsr, is_v4, is_v4);
+        let client = request(&good, 2, 160).ip.source;
+        let with = |change: &dyn Fn(&mut Service)| {
+            let mut world = good.clone();
+            world.services.iter_mut().for_each(change);
+            world
+        };
+        let length = if is_v4 { 32 } else { 128 };
+        let worlds = [
+            (Reason::Denied, with(&|service| service.deny = vec![(client, length)])),
+            (Reason::NotAllowed, with(&|service| service.allow = vec![(ip("203.0.113.1"), 32)])),
+            (Reason::NoBackend, with(&|service| service.flags |= service_flag::DROP)),
+        ];
+        for (reason, world) in worlds {
+            kernel.enter(world.clone());
+            let later = fragments(&request(&world, 2, 160).bytes(), 160)[1].clone();
+            check(&mut kernel, &[Case::drops(format!("{reason:?}"), later, 2, reason)]);
+        }
+        // A slot on its way: of TCP, whose flows may be pinned, nothing is said; datagrams go to the slot's owner.
+        kernel.enter(good.clone());
+        for service in [1, 2] {
+            for index in 0..1021 {
+                let first = good.first_backend(service as usize - 1);
+                let slot = Slot::new(BackendId(first), BackendId(first + 1), Phase::Window, 0);
+                kernel.set_slot(service, index, slot);
+            }
+        }
+        let later = |service| fragments(&request(&good, service, 170).bytes(), 170)[1].clone();
+        check(&mut kernel, &[Case::drops("tcp", later(1), 1, Reason::FragmentMiss)]);
+        let outcome = kernel.run(&later(2));
+        assert_eq!(outcome.action, action::TX);
+        assert_eq!(outcome.frame[..6], good.services[1].backends[0].mac);
+        let source = if is_v4 { "127.0.0.1" } else { "::1" };
+        let odd = request(&good, 2, 180).sourced(ip(source), 40_001).bytes();
+        let odd = fragments(&odd, 180)[1].clone();
+        check(&mut kernel, &[Case::drops("martian", odd, 2, Reason::Martian)]);
     }
 }

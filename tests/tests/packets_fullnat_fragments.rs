@@ -117,18 +117,22 @@ fn later_fragments_follow_the_first_both_ways() {
             let here = pieces(&packet.bytes(), id, 512);
             assert!(here.len() > 2 && here.len() == there.len());
             drops(&mut kernel, &here[1], 0, Reason::FragmentMiss);
-            // In any order, one of them twice.
-            for index in [0, 2, 1, 1] {
+            // In any order, but each once.
+            for index in [0, 2, 1] {
                 let delta = Delta::request(service, here[index].len() - IP, false);
                 goes(&mut kernel, &here[index], &there[index], &delta);
             }
+            drops(&mut kernel, &here[1], service, Reason::FragmentOverlap);
             let reply = answer(kernel.world(), is_v4, service, port);
             let there = pieces(&returned(&reply, is_v4, client_port), id, 256);
             let here = pieces(&reply.bytes(), id, 256);
             drops(&mut kernel, &here[1], 0, Reason::FragmentMiss);
-            for index in [0, 4, 1, 1] {
+            for index in [0, 4, 1] {
                 let delta = Delta::reply(service, here[index].len() - IP, false);
                 goes(&mut kernel, &here[index], &there[index], &delta);
+            }
+            for index in [0, 1, 4] {
+                drops(&mut kernel, &here[index], service, Reason::FragmentOverlap);
             }
         }
     }
@@ -249,11 +253,11 @@ fn fragments_are_remembered_for_fifteen_seconds() {
     key[36..].copy_from_slice(&17_u32.to_ne_bytes());
     // A number in the order of this machine.
     key[32..36].copy_from_slice(&u32::from(u16::from_ne_bytes([0, 15])).to_ne_bytes());
-    let mut map = kernel.hash_map::<[u8; 40], [u8; 24]>(map::FRAGMENTS);
+    let mut map = kernel.hash_map::<[u8; 40], [u8; 48]>(map::FRAGMENTS);
     let mut entry = map.get(&key, 0).expect("remembered");
-    let seen = u64::from_ne_bytes(entry[16..].try_into().unwrap());
+    let seen = u64::from_ne_bytes(entry[16..24].try_into().unwrap());
     assert!(seen > 0, "{entry:?}");
-    entry[16..].copy_from_slice(&seen.wrapping_sub(16 * SECOND).to_ne_bytes());
+    entry[16..24].copy_from_slice(&seen.wrapping_sub(16 * SECOND).to_ne_bytes());
     map.insert(key, entry, 0).expect("its type");
     drops(&mut kernel, &here[1], 0, Reason::FragmentMiss);
 }

@@ -1,6 +1,7 @@
 //! What is remembered of a packet in fragments.
 
 use super::{Address, BackendId};
+use crate::fragment::covered::Covered;
 
 /// Key of `FRAGMENTS`: what the fragments of one packet have in common.
 #[repr(C, align(8))]
@@ -18,7 +19,7 @@ pub struct FragmentKey {
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 
-/// Value of `FRAGMENTS`: where the first fragment went.
+/// Where the first fragment of a packet went.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FragmentRow {
@@ -37,3 +38,15 @@ pub struct FragmentRow {
 }
 
 const _: () = assert!(size_of::<FragmentRow>() == 24);
+
+/// Value of `FRAGMENTS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentEntry {
+    /// Where the first fragment went.
+    pub row: FragmentRow,
+    /// What is there of the packet.
+    pub covered: Covered,
+}
+
+const _: () = assert!(size_of::<FragmentEntry>() == 48);

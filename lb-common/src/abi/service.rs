@@ -19,6 +19,9 @@ pub mod key_kind {
     /// (backend address, 0, protocol) of nat services of more than one port; the value is a list of `PORT_LISTS` with
     /// backend ids.
     pub const REPLY_PORTS: u8 = 5;
+    /// (VIP, 0, protocol); the value is the row of `SERVICES` whose fragments go by the client's address where nothing is known
+    /// of their packet.
+    pub const FRAGMENTS: u8 = 6;
 }
 
 /// Values of [`key_kind::ADDRESS`] entries.

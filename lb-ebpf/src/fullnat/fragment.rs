@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     config, count,
-    fragment::{admit, check_hop_limit, packet_of, recall, remember},
+    fragment::{
+        admit, check_hop_limit,
+        memory::{recall, remember},
+        packet_of,
+    },
     maps, nexthop,
     packet::{Context, XdpFrame},
     scratch::scratch,
@@ -122,7 +126,7 @@ fn send_first<F: Family>(context: Context, id: u32, place: Place) -> Result<Verd
         return Err(drop(Reason::TooBig));
     }
     let slot = Slot::at(place.index()).ok_or(drop(Reason::BadSlot))?;
-    let entry = FragmentRow {
+    let row_of_slot = FragmentRow {
         backend: place.backend(),
         service: id,
         forward: Forward::FullNat as u16,
@@ -130,9 +134,7 @@ fn send_first<F: Family>(context: Context, id: u32, place: Place) -> Result<Verd
         slot: place.index(),
         seen: 0,
     };
-    if fragment.more && !remember(&fragment, &entry) {
-        return Err(drop(Reason::FragmentDropped));
-    }
+    remember(&fragment, row_of_slot)?;
     let from = frame.view::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))?.source;
     way_back::note(&packet.flow.source, context.ingress(), from);
     let pool = super::pool().ok_or(drop(Reason::BadSlot))?;
@@ -162,7 +164,7 @@ fn later<F: Family>(context: Context) -> Verdict {
 fn send_later<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let nobody = |reason| Verdict::drop(reason, 0);
     let fragment = fragment::read::<F>(&frame).map_err(nobody)?;
-    let entry = recall(&fragment).ok_or(nobody(Reason::FragmentMiss))?;
+    let entry = recall(&fragment, true)?.ok_or(nobody(Reason::FragmentMiss))?;
     let drop = |reason| Verdict::drop(reason, entry.service);
     let packet = packet_of::<F>(&frame, &fragment).ok_or(drop(Reason::L3Truncated))?;
     check_hop_limit(&packet, entry.service)?;
@@ -203,11 +205,11 @@ fn look_up<F: Family>(context: Context) -> Verdict {
         }
     } else {
         let nobodys = address.nobodys();
-        let Some(entry) = recall(&fragment) else {
-            return match nobodys.action() {
-                xdp_action::XDP_PASS => nobodys,
-                _ => Verdict::drop(Reason::FragmentMiss, 0),
-            };
+        let entry = match recall(&fragment, true) {
+            Ok(Some(entry)) => entry,
+            Ok(None) if nobodys.action() == xdp_action::XDP_PASS => return nobodys,
+            Ok(None) => return Verdict::drop(Reason::FragmentMiss, 0),
+            Err(verdict) => return verdict,
         };
         let Some(slot) = Slot::at(entry.slot) else { return nobodys };
         flow.state = slot.state();
@@ -265,9 +267,7 @@ fn send_to_client<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
             slot: flow.index,
             seen: 0,
         };
-        if fragment.more && !remember(&fragment, &entry) {
-            return Err(drop(Reason::FragmentDropped));
-        }
+        remember(&fragment, entry)?;
         if let Some(slot) = Slot::at(flow.index) {
             let after = flow.state.after_server(flags_of(&frame, &packet));
             slot.note(flow.state, after, table::now());

@@ -71,6 +71,8 @@ const LIMIT: &[(&str, &str)] = &[("services[].observe.error_limit", "5")];
 const PERSISTENCE: &[(&str, &str)] = &[("services[].persistence.by", "source")];
 const TIMEOUT: &[(&str, &str)] = &[("services[].persistence.timeout", "6m")];
 const POOL: &[(&str, &str)] = &[("source_pool.addresses", "[10.0.0.100]")];
+const BY_SOURCE: &[(&str, &str)] =
+    &[("services[].balance", "source"), ("services[].fragments", "all")];
 const FULLNAT: &[(&str, &str)] =
     &[("source_pool.addresses", "[10.0.0.100]"), ("services[].forward", "fullnat")];
 const TUNNEL: &[(&str, &str)] = &[("services[].forward", "tunnel")];
@@ -175,6 +177,7 @@ const ROWS: &[Row] = &[
     ("services[].hysteresis", QUORUM, Differs("1", "2")),
     ("services[].panic_threshold", &[], Differs("40", "50")),
     ("services[].fragments", &[], Differs("all", "drop")),
+    ("services[].stateless_fragments", BY_SOURCE, Differs("true", "false")),
     ("services[].count_connections", &[], Differs("true", "false")),
     ("services[].observe", &[], Differs("layer4", "{mode: layer4, error_limit: 5}")),
     ("services[].observe.mode", LIMIT, Needed("layer4")),

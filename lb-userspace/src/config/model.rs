@@ -189,6 +189,8 @@ pub struct Service {
     pub panic_threshold: u8,
     /// Which packets in fragments are taken.
     pub fragments: Fragments,
+    /// `stateless_fragments:`; only of services that are asked by the client's address alone.
+    pub stateless_fragments: bool,
     /// Connections are counted (nat, TCP).
     pub count_connections: bool,
     /// What clients' own connections tell of backends; TCP only.

@@ -186,6 +186,7 @@ fn service_as_written(service: &spec::Service, defaults: &BackendSettings) -> Se
         hysteresis: service.hysteresis,
         panic_threshold: service.panic_threshold,
         fragments: service.fragments,
+        stateless_fragments: service.stateless_fragments,
         count_connections: service.count_connections,
         observe: service.observe.as_ref().map(|one| observe(one, service.forward)),
         rate_limit: service.rate_limit.as_ref().map(rate_limit),

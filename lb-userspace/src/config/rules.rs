@@ -7,6 +7,7 @@ mod checks;
 mod cluster;
 mod dashboard;
 mod discovery;
+mod fragments;
 mod fullnat;
 mod limits;
 mod listen;
@@ -79,7 +80,7 @@ pub use self::{addresses::refuse, discovery::listed};
 type Judge = fn(&Context<'_>, &mut Findings<'_>);
 
 /// All rules, in the order in which what they find about one place is told.
-const JUDGES: [Judge; 13] = [
+const JUDGES: [Judge; 14] = [
     services::judge,
     checks::judge,
     listen::judge,
@@ -93,6 +94,7 @@ const JUDGES: [Judge; 13] = [
     balance::judge,
     fullnat::judge,
     outer_source::judge,
+    fragments::judge,
 ];
 
 /// From so many services on, each judge has a thread of its own.

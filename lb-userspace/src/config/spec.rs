@@ -370,9 +370,14 @@ pub struct Service {
     #[schemars(range(max = 100), example = 50)]
     pub panic_threshold: u8,
     /// Which packets are balanced that come in fragments: `udp` = datagrams, `all` = TCP segments, too, `drop` = none. What comes
-    /// before its first fragment is dropped.
+    /// before its first fragment is dropped, but for services with `stateless_fragments`.
     #[serde(default)]
     pub fragments: Fragments,
+    /// Fragments of which nothing is known (they came before their first one, or that took the way by another node) go where
+    /// the client's address leads, which needs no table. For that the service must have `balance: source`, addresses and not
+    /// prefixes under `listen`, and be the only one of its addresses and protocol that takes fragments.
+    #[serde(default)]
+    pub stateless_fragments: bool,
     /// Count open connections (nat and TCP only): `lb stats` and `lb stats --ipvs` then show them. Costs a look-up for each
     /// packet from a client. Connections that are open already, here or on another node, are not counted.
     #[serde(default)]

@@ -30,10 +30,14 @@ impl Node {
     /// not know drains or goes.
     pub(super) fn adopt(&mut self, config: &model::Config) {
         let mut rows: HashMap<u32, Vec<(IpAddr, u16)>> = HashMap::new();
+        let mut fragment_vips: HashMap<u32, Vec<IpAddr>> = HashMap::new();
         for (key, value) in self.dataplane.entries() {
             match key.kind {
                 key_kind::SERVICE => {
                     rows.entry(value).or_default().push((key.address.into(), key.port));
+                }
+                key_kind::FRAGMENTS => {
+                    fragment_vips.entry(value).or_default().push(key.address.into());
                 }
                 key_kind::ADDRESS => {
                     self.addresses.insert(key.address.into());
@@ -49,6 +53,9 @@ impl Node {
         for (number, entries) in rows {
             let row = self.dataplane.services().get(number);
             self.adopt_service(number, &row, entries, &specs);
+            if let Some(service) = self.services.last_mut() {
+                service.fragment_vips = fragment_vips.remove(&number).unwrap_or_default();
+            }
         }
         self.drop_orphaned_lists();
         for service in &mut self.services {
@@ -121,6 +128,7 @@ impl Node {
             id: row.id,
             row: number,
             entries,
+            fragment_vips: Vec::new(),
             ring,
             old_ring,
             base_ring: None,
@@ -292,6 +300,7 @@ fn unknown_service(key: ListenKey, row: &ServiceRow) -> model::Service {
         } else {
             model::Fragments::Drop
         },
+        stateless_fragments: false,
         count_connections: row.flags & service_flag::COUNT_CONNECTIONS != 0,
         observe: None,
         rate_limit: None,

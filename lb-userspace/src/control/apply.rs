@@ -349,6 +349,7 @@ impl Node {
 
     /// The service's row under its addresses and ports, in place of the row `old` (0 = none).
     fn publish_entries(&mut self, index: usize, old: u32) -> Result<(), ApplyError> {
+        self.publish_fragments(index, old)?;
         let service = &mut self.services[index];
         let (row, protocol) = (service.row, service.key.protocol);
         let wanted: Vec<(IpAddr, u16)> = service.spec.listen.sockets().collect();
@@ -423,6 +424,7 @@ impl Node {
             let (address, port) = (Address::from(*address), Be16::from_host(*port));
             self.dataplane.unpublish(address, port, key.protocol, key_kind::SERVICE);
         }
+        self.withdraw_fragments(&service);
         self.ports_due = true;
         for backend in &service.backends {
             self.withdraw_reply(service.spec.forward, key.protocol, backend);
@@ -490,6 +492,7 @@ impl Node {
             id,
             row: 0,
             entries: Vec::new(),
+            fragment_vips: Vec::new(),
             ring: Span::default(),
             old_ring: None,
             base_ring: None,
@@ -720,6 +723,6 @@ fn forward(forward: model::Forward, is_spread: bool) -> lb_common::abi::Forward 
     }
 }
 
-fn table_full(_: crate::dataplane::TableFull) -> ApplyError {
+pub(super) fn table_full(_: crate::dataplane::TableFull) -> ApplyError {
     ApplyError::Limit { what: "service table entries", key: "services", needed: 1, left: 0 }
 }

@@ -120,6 +120,7 @@ impl Node {
             mode_reason: String::new(),
             retired_ids: Vec::new(),
             entries: service.entries.clone(),
+            fragment_vips: Vec::new(),
             ..*service
         };
         let decision = hypothetical.decide();

@@ -82,6 +82,8 @@ pub struct Service {
     pub row: u32,
     /// Addresses and ports under which the service table has the row.
     pub entries: Vec<(IpAddr, u16)>,
+    /// Addresses whose fragments of unknown packets are its.
+    pub fragment_vips: Vec<IpAddr>,
     /// Its ring.
     pub ring: Span,
     /// The ring before its length changed, while slots still ask it.

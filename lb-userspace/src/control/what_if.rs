@@ -156,6 +156,7 @@ fn without(service: &Service, lost: &[usize]) -> Service {
         mode_reason: String::new(),
         retired_ids: Vec::new(),
         entries: service.entries.clone(),
+        fragment_vips: Vec::new(),
         ..*service
     };
     let decision = without.decide();

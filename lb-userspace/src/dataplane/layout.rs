@@ -120,7 +120,7 @@ pub(super) fn wanted(options: &Options) -> Vec<Wanted> {
             map::FRAGMENTS,
             MapType::LruHash,
             size_of::<abi::FragmentKey>(),
-            size_of::<abi::FragmentRow>(),
+            size_of::<abi::FragmentEntry>(),
             0,
             FRAGMENTS,
             None,

@@ -20,6 +20,9 @@ pub const fn of(reason: Reason) -> &'static str {
         R::FragmentMiss => {
             "A few came out of order; many: see `fragments`, and whether several nodes share the fragments of one packet."
         }
+        R::FragmentOverlap => {
+            "An attack on packet filters (RFC 5722), or copies that the network has made; nothing is lost by it."
+        }
         R::FragmentTiny => "An attack on packet filters (RFC 1858): no stack makes such fragments.",
         R::ExtensionHeader => "See which client sends them; most networks drop them, too.",
         R::TcpFlags | R::TcpOffset | R::UdpLength | R::UdpNoChecksum | R::PortZero => {

@@ -127,6 +127,8 @@ pub struct Service {
     pub deny: Vec<(IpAddr, u32)>,
     /// Limits of rate and thresholds of the SYN-flood stage; the flags say whether there are any.
     pub openings: OpeningRules,
+    /// Fragments of which nothing is known go by the client's address.
+    pub stateless_fragments: bool,
     /// Mask of NIC numbers.
     pub interfaces: Option<u32>,
     /// Whether the VIP is an address of this host.
@@ -191,6 +193,7 @@ impl Service {
             allow: Vec::new(),
             deny: Vec::new(),
             openings: OpeningRules::default(),
+            stateless_fragments: false,
             interfaces: None,
             is_local: false,
             prefix: Prefixes::default(),
@@ -662,6 +665,9 @@ fn entries(table: &mut [ServiceBucket], world: &World, index: usize, service: &S
             put(table, *vip, service.port, service.protocol, key_kind::SERVICE, id);
         }
         put(table, *vip, 0, 0, key_kind::ADDRESS, address_value::VIP);
+    }
+    if service.stateless_fragments {
+        put(table, service.vip, 0, service.protocol, key_kind::FRAGMENTS, id);
     }
     if service.is_prefix {
         return;

@@ -48,8 +48,15 @@ fn every_map_of_the_object_is_pinned_but_those_that_begin_anew() {
         let ebpf = EbpfLoader::new().load(OBJECT).unwrap();
         let wanted = layout::wanted(&sandbox.options());
         for (name, _) in ebpf.maps() {
-            let anew = ["LIMITS", "SCRATCH", "AYA_LOGS", map::SOURCE_RATES, map::TRACE]
-                .contains(&name)
+            let anew = [
+                "LIMITS",
+                "SCRATCH",
+                "FRAGMENT_IN_HAND",
+                "AYA_LOGS",
+                map::SOURCE_RATES,
+                map::TRACE,
+            ]
+            .contains(&name)
                 || name.starts_with("CAPTURE")
                 || name.starts_with('.');
             let pinned = wanted.iter().any(|map| map.name == name);

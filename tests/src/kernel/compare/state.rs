@@ -4,7 +4,7 @@ use std::{borrow::BorrowMut, net::IpAddr};
 
 use aya::maps::{HashMap, MapData};
 use lb_common::{
-    abi::{BackendId, FlowKey, FragmentKey, FragmentRow, Pin, PortSlot, map, pin_flag},
+    abi::{BackendId, FlowKey, Pin, PortSlot, map, pin_flag},
     be::Be16,
 };
 use lb_model::{Model, fullnat::Port, generate::Prepared, slots, transport::Flow};
@@ -14,18 +14,10 @@ use super::super::{Kernel, clear};
 /// So long ago that a SYN of another number is another flow's, jiffies.
 const LONG_AGO: u64 = 100_000;
 
-/// A map's key or value of which only the size matters.
-const fn words<T>() -> usize {
-    size_of::<T>() / size_of::<u64>()
-}
-
 /// Makes both forget all packets, and gives them these pins.
 pub fn forget(kernel: &mut Kernel, model: &mut Model, prepared: &[Prepared]) {
     model.forget();
-    let name = map::FRAGMENTS;
-    let mut fragments =
-        kernel.hash_map::<[u64; words::<FragmentKey>()], [u64; words::<FragmentRow>()]>(name);
-    clear(&mut fragments).expect("removing fragments");
+    kernel.forget_fragments();
     forget_ports(kernel);
     if prepared.is_empty() {
         return;
