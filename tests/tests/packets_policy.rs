@@ -150,7 +150,8 @@ fn a_service_is_reachable_by_its_nics_only() {
 fn ports_and_protocols_without_a_service() {
     let mut kernel = Kernel::shared();
     for is_local in [false, true] {
-        let mut services = [v4(Forward::Nat), v6(Forward::Ipip)];
+        let (v4, v6) = (v4(Forward::Nat), v6(Forward::Ipip));
+        let mut services = [v4.clone(), v6.clone(), v4.port(53).udp(), v6.port(53).udp()];
         services.iter_mut().for_each(|service| service.is_local = is_local);
         kernel.enter(World::of(services));
         let mut cases = Vec::new();
@@ -160,6 +161,8 @@ fn ports_and_protocols_without_a_service() {
             Packet::udp("192.0.2.33@40001", "198.51.100.7@80"), // B51
             Packet::tcp("2001:db8:c::33@40001", "2001:db8:5::7@22", flag::SYN),
             Packet::udp("2001:db8:c::33@40001", "2001:db8:5::7@80"),
+            Packet::tcp("192.0.2.33@40001", "198.51.100.7@53", flag::SYN),
+            Packet::tcp("2001:db8:c::33@40001", "2001:db8:5::7@53", flag::SYN),
         ] {
             let frame = packet.bytes();
             let expected = match is_local {
