@@ -3,7 +3,7 @@
 use lb_common::abi::{Forward, Reason, service_flag};
 use lb_tests::kernel::{
     Delta, Kernel, World, action,
-    answer::{error, reset},
+    answer::{error, reset, time_exceeded, too_big},
     bytes::{IP, consistent_cut, cut, header, patched},
     case::{Case, Expected, check},
     packet::{Packet, Transport, flag},
@@ -129,7 +129,6 @@ fn the_last_hop_is_told() {
         kernel.enter(World::of(services(forward)));
         let mut cases = Vec::new();
         for is_v4 in [true, false] {
-            let code = if is_v4 { (11, 0) } else { (3, 0) };
             for length in [0, 1, 100, 1400] {
                 let tcp = (tcp(is_v4, flag::ACK), if is_v4 { 1 } else { 3 });
                 let udp = (udp(is_v4), if is_v4 { 2 } else { 4 });
@@ -138,7 +137,7 @@ fn the_last_hop_is_told() {
                     let packet = packet.filled(length).ip(|ip| ip.hop_limit = 1);
                     let delta =
                         Delta::reason(service, Reason::Ttl).and(service, Reason::TimeExceededSent);
-                    let frame = error(&packet, code, [0; 4]).bytes();
+                    let frame = time_exceeded(&packet).bytes();
                     let expected = Expected::answered(frame, delta);
                     let name = format!("{forward:?}: {length} bytes");
                     cases.push(Case::new(name, packet.bytes(), expected));
@@ -160,9 +159,8 @@ fn no_hop_at_all_is_never_forwarded() {
         {
             // B19: the sender is told as by any last hop.
             let packet = packet.ip(|ip| ip.hop_limit = 0);
-            let code = if packet.ip.source.is_ipv4() { (11, 0) } else { (3, 0) };
             let delta = Delta::reason(service, Reason::Ttl).and(service, Reason::TimeExceededSent);
-            let expected = Expected::answered(error(&packet, code, [0; 4]).bytes(), delta);
+            let expected = Expected::answered(time_exceeded(&packet).bytes(), delta);
             cases.push(Case::new(format!("{forward:?}: no hop"), packet.bytes(), expected));
         }
         check(&mut kernel, &cases);
@@ -209,9 +207,7 @@ fn what_does_not_fit_the_tunnel_is_answered() {
                 for length in [room + 1, 1500] {
                     // B93, B94, B96
                     let packet = packet.clone().filled(usize::from(length) - bare);
-                    let [high, low] = room.to_be_bytes();
-                    let code = if is_v4 { (3, 4) } else { (2, 0) };
-                    let frame = error(&packet, code, [0, 0, high, low]).bytes();
+                    let frame = too_big(&packet, room).bytes();
                     let delta =
                         Delta::reason(service, Reason::TooBig).and(service, Reason::TooBigSent);
                     let expected = Expected::answered(frame, delta);
@@ -239,8 +235,7 @@ fn what_does_not_fit_the_link_is_answered() {
             cases.push(Case::forwards("1400 bytes", &world, &fitting, service, 0));
             // B95
             let packet = packet.filled(1401 - bare);
-            let code = if is_v4 { (3, 4) } else { (2, 0) };
-            let frame = error(&packet, code, [0, 0, 5, 0x78]).bytes();
+            let frame = too_big(&packet, 1400).bytes();
             let delta = Delta::reason(service, Reason::TooBig).and(service, Reason::TooBigSent);
             let expected = Expected::answered(frame, delta);
             cases.push(Case::new(format!("{forward:?}: 1401 bytes"), packet.bytes(), expected));

@@ -19,6 +19,17 @@ pub fn error(about: &Packet, (kind, code): (u8, u8), rest: [u8; 4]) -> Packet {
     error.payload(&quoted).trailer(&[])
 }
 
+/// The error that says how large a packet may be (RFC 1191, RFC 4443 3.2).
+pub fn too_big(about: &Packet, mtu: u16) -> Packet {
+    let [high, low] = mtu.to_be_bytes();
+    error(about, if about.ip.source.is_ipv4() { (3, 4) } else { (2, 0) }, [0, 0, high, low])
+}
+
+/// The error of the last hop.
+pub fn time_exceeded(about: &Packet) -> Packet {
+    error(about, if about.ip.source.is_ipv4() { (11, 0) } else { (3, 0) }, [0; 4])
+}
+
 /// The reset that answers a segment (RFC 9293 3.10.7.1).
 ///
 /// # Panics
