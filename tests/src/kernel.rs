@@ -4,6 +4,7 @@
 //! [`World`] describes services and backends; [`Kernel::enter`] writes them into the maps; [`Kernel::run`] runs a packet.
 //! Nothing of lb's controller is used, so that a mistake there cannot hide one in the program.
 
+pub mod answer;
 pub mod bytes;
 pub mod case;
 pub mod compare;

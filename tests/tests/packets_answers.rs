@@ -3,6 +3,7 @@
 use lb_common::abi::{Forward, Reason, service_flag};
 use lb_tests::kernel::{
     Delta, Kernel, World, action,
+    answer::{error, reset, time_exceeded, too_big},
     bytes::{IP, consistent_cut, cut, header, patched},
     case::{Case, Expected, check},
     packet::{Packet, Transport, flag},
@@ -37,45 +38,6 @@ fn udp(is_v4: bool) -> Packet {
 
 fn echo(is_v4: bool) -> Packet {
     if is_v4 { Packet::echo(CLIENT_V4, VIP_V4) } else { Packet::echo(CLIENT_V6, VIP_V6) }
-}
-
-/// An ICMP error about a packet, as RFC 792, RFC 1812 4.3.2 and RFC 4443 2.4 want it.
-fn error(about: &Packet, (kind, code): (u8, u8), rest: [u8; 4]) -> Packet {
-    let is_v4 = about.ip.source.is_ipv4();
-    // An error has at most 576 (RFC 1812) or 1280 (RFC 4443) bytes in all.
-    let most = if is_v4 { 576 - 28 } else { 1280 - 48 };
-    let mut quoted = about.ip_bytes();
-    quoted.truncate(most);
-    let mut error = about.clone();
-    (error.to, error.from) = (about.from, about.to);
-    (error.ip.source, error.ip.destination) = (about.ip.destination, about.ip.source);
-    (error.ip.class, error.ip.hop_limit, error.ip.label) = (0xc0, 64, 0);
-    error.ip.dont_fragment = true;
-    error.ip.options.clear();
-    error.transport = Transport::Icmp { kind, code, rest };
-    error.payload(&quoted).trailer(&[])
-}
-
-/// The reset that answers a segment (RFC 9293 3.10.7.1).
-fn reset(about: &Packet) -> Packet {
-    let mut reset = about.clone();
-    (reset.to, reset.from) = (about.from, about.to);
-    (reset.ip.source, reset.ip.destination) = (about.ip.destination, about.ip.source);
-    (reset.ip.hop_limit, reset.ip.label) = (64, 0);
-    reset.ip.class &= !3;
-    reset.ip.dont_fragment = true;
-    reset.ip.options.clear();
-    let length = about.payload.len() as u32;
-    reset.payload(&[]).trailer(&[]).with_tcp(|tcp| {
-        (tcp.source, tcp.destination) = (tcp.destination, tcp.source);
-        let opens = u32::from(tcp.flags & flag::SYN != 0) + u32::from(tcp.flags & flag::FIN != 0);
-        (tcp.sequence, tcp.acknowledgement, tcp.flags) = if tcp.flags & flag::ACK != 0 {
-            (tcp.acknowledgement, 0, flag::RST)
-        } else {
-            (0, tcp.sequence.wrapping_add(length).wrapping_add(opens), flag::RST | flag::ACK)
-        };
-        (tcp.window, tcp.options) = (0, Vec::new());
-    })
 }
 
 #[test]
@@ -167,7 +129,6 @@ fn the_last_hop_is_told() {
         kernel.enter(World::of(services(forward)));
         let mut cases = Vec::new();
         for is_v4 in [true, false] {
-            let code = if is_v4 { (11, 0) } else { (3, 0) };
             for length in [0, 1, 100, 1400] {
                 let tcp = (tcp(is_v4, flag::ACK), if is_v4 { 1 } else { 3 });
                 let udp = (udp(is_v4), if is_v4 { 2 } else { 4 });
@@ -176,7 +137,7 @@ fn the_last_hop_is_told() {
                     let packet = packet.filled(length).ip(|ip| ip.hop_limit = 1);
                     let delta =
                         Delta::reason(service, Reason::Ttl).and(service, Reason::TimeExceededSent);
-                    let frame = error(&packet, code, [0; 4]).bytes();
+                    let frame = time_exceeded(&packet).bytes();
                     let expected = Expected::answered(frame, delta);
                     let name = format!("{forward:?}: {length} bytes");
                     cases.push(Case::new(name, packet.bytes(), expected));
@@ -192,11 +153,17 @@ fn no_hop_at_all_is_never_forwarded() {
     let mut kernel = Kernel::shared();
     for forward in [Forward::Nat, Forward::Dsr, Forward::Ipip] {
         kernel.enter(World::of(services(forward)));
-        for packet in [tcp(true, flag::SYN), udp(true), tcp(false, flag::SYN), udp(false)] {
-            // B19: dropped, whether the sender is told or not.
-            let (_, delta) = kernel.count(&packet.ip(|ip| ip.hop_limit = 0).bytes());
-            assert_eq!((delta.total(Reason::Ttl), delta.forwarded()), (1, 0), "{delta:?}");
+        let mut cases = Vec::new();
+        for (packet, service) in
+            [(tcp(true, flag::SYN), 1), (udp(true), 2), (tcp(false, flag::SYN), 3), (udp(false), 4)]
+        {
+            // B19: the sender is told as by any last hop.
+            let packet = packet.ip(|ip| ip.hop_limit = 0);
+            let delta = Delta::reason(service, Reason::Ttl).and(service, Reason::TimeExceededSent);
+            let expected = Expected::answered(time_exceeded(&packet).bytes(), delta);
+            cases.push(Case::new(format!("{forward:?}: no hop"), packet.bytes(), expected));
         }
+        check(&mut kernel, &cases);
     }
 }
 
@@ -240,9 +207,7 @@ fn what_does_not_fit_the_tunnel_is_answered() {
                 for length in [room + 1, 1500] {
                     // B93, B94, B96
                     let packet = packet.clone().filled(usize::from(length) - bare);
-                    let [high, low] = room.to_be_bytes();
-                    let code = if is_v4 { (3, 4) } else { (2, 0) };
-                    let frame = error(&packet, code, [0, 0, high, low]).bytes();
+                    let frame = too_big(&packet, room).bytes();
                     let delta =
                         Delta::reason(service, Reason::TooBig).and(service, Reason::TooBigSent);
                     let expected = Expected::answered(frame, delta);
@@ -270,8 +235,7 @@ fn what_does_not_fit_the_link_is_answered() {
             cases.push(Case::forwards("1400 bytes", &world, &fitting, service, 0));
             // B95
             let packet = packet.filled(1401 - bare);
-            let code = if is_v4 { (3, 4) } else { (2, 0) };
-            let frame = error(&packet, code, [0, 0, 5, 0x78]).bytes();
+            let frame = too_big(&packet, 1400).bytes();
             let delta = Delta::reason(service, Reason::TooBig).and(service, Reason::TooBigSent);
             let expected = Expected::answered(frame, delta);
             cases.push(Case::new(format!("{forward:?}: 1401 bytes"), packet.bytes(), expected));

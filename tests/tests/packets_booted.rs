@@ -3,6 +3,10 @@
 
 #[path = "packets_answers.rs"]
 mod answers;
+#[path = "packets_cases.rs"]
+mod cases;
+#[path = "packets_cases_icmp.rs"]
+mod cases_icmp;
 #[path = "packets_errors.rs"]
 mod errors;
 #[path = "packets_forward.rs"]

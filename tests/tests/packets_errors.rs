@@ -187,7 +187,9 @@ fn s02_bad_quotes_are_dropped_and_counted() {
         bad("B67: version", patched(0, 0x75), 0);
         bad("B72: about ICMP", patched(if v4 { 9 } else { 6 }, if v4 { 1 } else { 58 }), 0);
         if v4 {
-            bad("B67: IHL", patched(0, 0x44), 0);
+            for words in 0..5 {
+                bad("B67: IHL", patched(0, 0x40 | words), 0);
+            }
             bad("B69: a later fragment", patched(7, 1), 0);
             let mut bytes = sound.ip_bytes()[..100].to_vec();
             bytes[10] ^= 0x10;

@@ -9,6 +9,7 @@ use lb_common::{
 };
 use lb_tests::kernel::{
     Delta, Kernel, Options, Outcome, Shared, VERIFIER_LIMIT, World, action,
+    answer::{time_exceeded, too_big},
     bytes::tagged,
     packet::{Packet, Transport, flag},
     surroundings::{POOL, PORTS},
@@ -559,23 +560,22 @@ fn errors_about_no_flow_are_dropped_and_end_none() {
 
 #[test]
 fn the_last_hop_and_the_link_are_told() {
+    let told = |kernel: &mut Kernel, packet: &Packet, error: Packet, reasons: [Reason; 2]| {
+        let delta = Delta::reason(1, reasons[0]).and(1, reasons[1]);
+        let (outcome, counted) = kernel.count(&packet.bytes());
+        // A backend is told from the address that it knows.
+        assert_eq!((outcome.action, outcome.frame), (action::TX, error.bytes()), "{packet:?}");
+        assert_eq!(counted, delta, "{packet:?}");
+    };
     for is_v4 in [true, false] {
         let mut kernel = enter(is_v4);
         let port = opened(&mut kernel, is_v4, 40_001);
-        let at = 14 + if is_v4 { 20 } else { 40 };
-        let last = tcp(is_v4, 40_001, flag::ACK).ip(|ip| ip.hop_limit = 1);
-        let (outcome, delta) = kernel.count(&last.bytes());
-        let exceeded = if is_v4 { 11 } else { 3 };
-        assert_eq!((outcome.action, outcome.frame[at]), (action::TX, exceeded));
-        assert_eq!(delta.total(Reason::Ttl), 1);
-        let back = answer(kernel.world(), 1, 1, port, flag::ACK).ip(|ip| ip.hop_limit = 1);
-        let (outcome, delta) = kernel.count(&back.bytes());
-        assert_eq!((outcome.action, outcome.frame[at]), (action::TX, exceeded));
-        assert_eq!(delta.total(Reason::Ttl), 1);
-        // From the address that the backend knows.
-        let source = if is_v4 { 26..30 } else { 22..38 };
-        let pool = back.bytes()[if is_v4 { 30..34 } else { 38..54 }].to_vec();
-        assert_eq!(outcome.frame[source], pool);
+        for packet in [tcp(is_v4, 40_001, flag::ACK), answer(kernel.world(), 1, 1, port, flag::ACK)]
+        {
+            let last = packet.ip(|ip| ip.hop_limit = 1);
+            let error = time_exceeded(&last);
+            told(&mut kernel, &last, error, [Reason::Ttl, Reason::TimeExceededSent]);
+        }
         let mut narrow = world(is_v4);
         narrow.routes[0].mtu = 1_300;
         for service in &mut narrow.services {
@@ -583,16 +583,12 @@ fn the_last_hop_and_the_link_are_told() {
         }
         kernel.enter(narrow);
         let port = opened(&mut kernel, is_v4, 40_001);
-        let too_big = if is_v4 { 3 } else { 2 };
         for packet in [
             tcp(is_v4, 40_001, flag::ACK).filled(1_300),
             answer(kernel.world(), 1, 1, port, flag::ACK).filled(1_300),
         ] {
-            let (outcome, delta) = kernel.count(&packet.bytes());
-            assert_eq!((outcome.action, outcome.frame[at]), (action::TX, too_big), "{delta:?}");
-            assert_eq!(delta.total(Reason::TooBig), 1);
-            let told = u16::from_be_bytes([outcome.frame[at + 6], outcome.frame[at + 7]]);
-            assert_eq!(told, 1_300);
+            let error = too_big(&packet, 1_300);
+            told(&mut kernel, &packet, error, [Reason::TooBig, Reason::TooBigSent]);
         }
     }
 }

@@ -385,6 +385,11 @@ fn sources_that_nobody_has() {
                 }
             }
         }
+        // B52: not only the address but the port is the VIP's (LAND).
+        for (packet, service) in all() {
+            let frame = packet.clone().sourced(packet.ip.destination, packet.port()).bytes();
+            cases.push(Case::drops("B52: LAND", frame, service, Reason::Martian));
+        }
         for source in v4 {
             let frame = echo_v4().ip(|header| header.source = ip(source)).bytes();
             cases.push(Case::drops_somewhere(format!("B61: {source}"), frame, Reason::Martian));

@@ -5,7 +5,7 @@ use std::{fs, net::IpAddr, process::Command};
 use aya::maps::{RingBuf, xdp::DevMapHash};
 use lb_common::abi::{Forward, NeighbourWanted, Reason, backend_flag, map, service_flag};
 use lb_tests::kernel::{
-    INGRESS, Kernel, World, action,
+    Delta, INGRESS, Kernel, World, action,
     case::{Case, Expected, check, expected_frame},
     packet::{Packet, flag},
     world::{CLIENT, NIC, Route, Service, ip},
@@ -150,7 +150,8 @@ fn a_service_is_reachable_by_its_nics_only() {
 fn ports_and_protocols_without_a_service() {
     let mut kernel = Kernel::shared();
     for is_local in [false, true] {
-        let mut services = [v4(Forward::Nat), v6(Forward::Ipip)];
+        let (v4, v6) = (v4(Forward::Nat), v6(Forward::Ipip));
+        let mut services = [v4.clone(), v6.clone(), v4.port(53).udp(), v6.port(53).udp()];
         services.iter_mut().for_each(|service| service.is_local = is_local);
         kernel.enter(World::of(services));
         let mut cases = Vec::new();
@@ -160,6 +161,8 @@ fn ports_and_protocols_without_a_service() {
             Packet::udp("192.0.2.33@40001", "198.51.100.7@80"), // B51
             Packet::tcp("2001:db8:c::33@40001", "2001:db8:5::7@22", flag::SYN),
             Packet::udp("2001:db8:c::33@40001", "2001:db8:5::7@80"),
+            Packet::tcp("192.0.2.33@40001", "198.51.100.7@53", flag::SYN),
+            Packet::tcp("2001:db8:c::33@40001", "2001:db8:5::7@53", flag::SYN),
         ] {
             let frame = packet.bytes();
             let expected = match is_local {
@@ -434,11 +437,14 @@ fn a_loop_is_broken() {
     kernel.enter(world);
     let mut frame = tcp_v4("192.0.2.33").bytes();
     for round in 0..64 {
-        let outcome = kernel.run(&frame);
-        if outcome.action != action::TX || outcome.frame[26..30] != frame[26..30] {
-            assert!(round > 0, "{outcome:?}");
-            return; // dropped, or told that the hop limit ran out
+        let (outcome, delta) = kernel.count(&frame);
+        if outcome.frame[26..30] != frame[26..30] {
+            // The client is told that the hop limit of 61 ran out.
+            let told = Delta::reason(1, Reason::Ttl).and(1, Reason::TimeExceededSent);
+            assert_eq!((round, outcome.action, delta), (60, action::TX, told));
+            return;
         }
+        assert_eq!(outcome.action, action::TX, "round {round}");
         assert!(outcome.frame[22] < frame[22], "round {round}: the hop limit does not fall");
         frame = outcome.frame;
         frame[6..12].copy_from_slice(&CLIENT);
