@@ -6,9 +6,8 @@
 //! the way of a packet from top to bottom; each step beside it is a module. Checksums are worked out over whole packets
 //! ([`bytes`]), never by a difference of words.
 //!
-//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: tracked flows, limits of
-//! openings, the SYN-flood stage, fragments of full nat, what time and full tables do to pins and to ports, and the ways back that
-//! nat requests leave behind for replies without a next hop.
+//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: tracked flows, what time and full
+//! tables do to pins, ports, limits and stages, and the ways back that nat requests leave behind for replies without a next hop.
 
 mod address;
 mod answer;
@@ -23,11 +22,15 @@ mod gue;
 mod hash;
 mod ip;
 mod local;
+mod mss;
+pub mod openings;
 pub mod outcome;
 pub mod quic;
 mod reply;
+mod siphash;
 pub mod slots;
 mod state;
+mod tcp_options;
 pub mod transport;
 mod vlan;
 
@@ -84,7 +87,7 @@ impl Model {
     /// is judged.
     pub fn flow_with_a_port(&self, frame: &[u8]) -> Option<Flow> {
         let packet = Packet::new(frame, ip::version_of(frame)?).ok()?;
-        let flow = Flow::plain(&packet)?;
+        let flow = Flow::plain(&packet).or_else(|| fragment::first_flow(&packet))?;
         (self.config.service_of(&flow)?.mode == Mode::FullNat).then_some(flow)
     }
 
@@ -98,10 +101,14 @@ impl Model {
         self.state.ports.translated(&self.config)
     }
 
-    /// Whether a frame is a part of a packet.
-    pub fn is_fragment(frame: &[u8]) -> bool {
-        let packet = ip::version_of(frame).and_then(|is_v6| Packet::new(frame, is_v6).ok());
-        packet.is_some_and(|packet| packet.is_fragment())
+    /// What of openings it has seen.
+    pub fn opened(&mut self) -> &mut openings::Opened {
+        &mut self.state.openings
+    }
+
+    /// The epoch that cookies are of from now on.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.config.cookies.epoch = epoch;
     }
 
     /// What becomes of a frame (at least 14 bytes).
@@ -199,6 +206,9 @@ fn admit_and_forward(
     if is_met && service.refuses == Some(config::Refusal::Drop) {
         return Err(drop(reason::NO_BACKEND));
     }
+    openings::check(config, state, packet, (flow, &sound), service)?;
+    let offers = mss::of_syn(state, packet, &sound, service);
+    let packet = &offers.as_ref().map_or(*packet, |frame| packet.with(frame));
     if packet.hop_limit() <= 1 {
         let about = answer::About::request(packet, service.id);
         return Err(answer::time_exceeded(&about, limit));

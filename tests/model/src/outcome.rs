@@ -93,6 +93,12 @@ pub mod reason {
     pub const NO_PORT: &str = "no_port";
     pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
     pub const QUIC_FALLBACK: &str = "quic_fallback";
+    pub const TOA_OMITTED: &str = "toa_omitted";
+    pub const SOURCE_RATE: &str = "source_rate";
+    pub const SERVICE_RATE: &str = "service_rate";
+    pub const SYN_UNPROVEN: &str = "syn_unproven";
+    pub const SYN_PROOF: &str = "syn_proof";
+    pub const SYN_CHALLENGE: &str = "syn_challenge";
 }
 
 /// Names of parts of lb whose share of a comparison's packets somebody wants to know.
@@ -132,8 +138,25 @@ pub mod part {
     /// An ICMP error about full nat's packets.
     pub const FULLNAT_ERROR: &str = "fullnat: errors";
 
+    /// A fragment of full nat's, either way.
+    pub const FULLNAT_FRAGMENT: &str = "fullnat: fragments";
+    /// One of them that follows its first one.
+    pub const FULLNAT_LATER: &str = "fullnat: later fragments";
+    /// A segment told its server who the client is.
+    pub const TOA: &str = "toa: told";
+    /// A client said so itself, and is not believed.
+    pub const TOA_HIDDEN: &str = "toa: a client's own option is hidden";
+    /// A handshake offered larger segments than lb lets pass.
+    pub const MSS: &str = "mss: lowered";
+    /// A SYN, or a reset where it may prove something, of a service that limits openings or has a SYN-flood stage.
+    pub const OPENING: &str = "openings: all that are looked at";
+    /// A SYN within its limits.
+    pub const OPENED: &str = "openings: within the limits";
+    /// A SYN of a source that has proven itself.
+    pub const VERIFIED: &str = "openings: a proven source's SYN";
+
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 25] = [
         GUE,
         QUIC,
         QUIC_NAMED,
@@ -151,6 +174,14 @@ pub mod part {
         PORT_KEPT,
         FULLNAT_REPLY,
         FULLNAT_ERROR,
+        FULLNAT_FRAGMENT,
+        FULLNAT_LATER,
+        TOA,
+        TOA_HIDDEN,
+        MSS,
+        OPENING,
+        OPENED,
+        VERIFIED,
     ];
 }
 

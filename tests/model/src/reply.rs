@@ -10,6 +10,7 @@ use crate::{
     forward::{leave, set_ethernet},
     fragment,
     ip::{End, IP, Packet, change_header},
+    mss,
     outcome::{Outcome, Traffic, reason},
     slots,
     state::State,
@@ -51,6 +52,9 @@ pub fn packet(config: &Config, state: &mut State, packet: &Packet<'_>, limit: Li
         let number = number.expect("it is the service's");
         slots::note_syn_ack(state, service, &client, number, sound.numbers);
     }
+    let offers = mss::of_syn_ack(state, packet, &sound, service);
+    let packet = &offers.as_ref().map_or(*packet, |frame| packet.with(frame));
+    let about = About::reply(packet, service.id, service.vip);
     let Some(hop) = config.hop_to(packet.destination()) else { return drop(reason::NO_NEXT_HOP) };
     let length = packet.length().expect("it was examined");
     if hop.mtu != 0 && length > usize::from(hop.mtu) {

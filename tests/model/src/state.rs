@@ -1,6 +1,6 @@
 //! What is remembered from packet to packet, and what a packet is known to have met on its way.
 
-use crate::{fragment::Memory, fullnat::Ports, outcome::Outcome, slots::Pins};
+use crate::{fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome, slots::Pins};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub struct State {
     pub pins: Pins,
     /// Flows of full nat.
     pub ports: Ports,
+    /// Who has opened how many connections, and who has proven itself.
+    pub openings: Opened,
     /// Counted beside what becomes of the packet.
     counted: Vec<(u32, &'static str)>,
     parts: Vec<&'static str>,

@@ -40,6 +40,10 @@ pub struct Sound {
     pub is_closing: bool,
     /// SYN and ACK.
     pub is_syn_ack: bool,
+    /// ACK, and neither begins nor ends anything.
+    pub is_acknowledgement: bool,
+    /// A segment with data.
+    pub has_data: bool,
     /// TCP's sequence and acknowledgement number.
     pub numbers: (u32, u32),
 }
@@ -101,10 +105,8 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
         if flags & 0x3f == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
             return Err(reason::TCP_FLAGS);
         }
-        sound.is_opening = flags & SYN != 0 && flags & ACK == 0;
-        sound.is_reset = flags & RST != 0;
-        sound.is_closing = flags & FIN != 0;
-        sound.is_syn_ack = flags & SYN != 0 && flags & ACK != 0;
+        sound = Sound::of_flags(flags);
+        sound.has_data = segment.len() > header;
         sound.numbers = (number32(segment, 4), number32(segment, 8));
     } else {
         if segment.len() < 8 {
@@ -122,6 +124,20 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
         return Err(reason::PORT_ZERO);
     }
     Ok(sound)
+}
+
+impl Sound {
+    /// What the flags of a TCP header say alone.
+    pub(crate) fn of_flags(flags: u8) -> Self {
+        Self {
+            is_opening: flags & SYN != 0 && flags & ACK == 0,
+            is_reset: flags & RST != 0,
+            is_closing: flags & FIN != 0,
+            is_syn_ack: flags & SYN != 0 && flags & ACK != 0,
+            is_acknowledgement: flags & (SYN | FIN | RST | ACK) == ACK,
+            ..Self::default()
+        }
+    }
 }
 
 /// Offset of the checksum in a TCP or UDP header.

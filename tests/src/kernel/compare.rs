@@ -1,6 +1,7 @@
 //! The packet path beside the reference model ([`lb_model`]): the same world, the same frames, and no difference in what becomes
 //! of them, in the bytes that leave, or in what is counted.
 
+mod openings;
 mod state;
 mod world;
 
@@ -20,7 +21,7 @@ use lb_model::{
 
 use super::{Delta, Kernel, Outcome, World, action, packet::hex};
 
-pub use world::config_of;
+pub use world::{ENGAGED, REFILLED_NEVER, config_of};
 
 /// Frames between two looks at the counters.
 const BATCH: usize = 8_192;
@@ -41,6 +42,8 @@ pub struct Comparison {
     prepared: Vec<Prepared>,
     began: Instant,
     has_pool: bool,
+    /// Some service limits openings.
+    has_openings: bool,
     numbers: BTreeMap<&'static str, Reason>,
     /// What the packets met so far.
     pub tally: Tally,
@@ -63,8 +66,11 @@ impl Comparison {
     /// Both in a world; `config` is that of [`config_of`].
     pub fn new(mut kernel: Kernel, world: World, config: Config) -> Self {
         let has_pool = !config.pool.addresses.is_empty();
+        let has_openings = openings::are_limited(&config);
+        let cookies = config.cookies;
         let model = Model::new(config);
         kernel.enter(world);
+        openings::set_keys(&mut kernel, &cookies);
         let before = kernel.counts();
         let numbers = Reason::ALL.iter().map(|reason| (reason.name(), *reason)).collect();
         let mut new = Self {
@@ -77,6 +83,7 @@ impl Comparison {
             prepared: Vec::new(),
             began: Instant::now(),
             has_pool,
+            has_openings,
             numbers,
             tally: Tally::default(),
         };
@@ -120,8 +127,15 @@ impl Comparison {
         self.model.translated()
     }
 
+    /// The epoch that cookies are of, for the next packet of all: both have it.
+    pub fn epoch(&mut self) -> u64 {
+        let epoch = openings::epoch();
+        self.model.set_epoch(epoch);
+        epoch
+    }
+
     fn is_of_flows(&self) -> bool {
-        self.has_pool || !self.prepared.is_empty()
+        self.has_pool || self.has_openings || !self.prepared.is_empty()
     }
 
     fn batch_length(&self) -> usize {
@@ -173,6 +187,9 @@ impl Comparison {
     }
 
     fn forget(&mut self) {
+        if self.has_openings {
+            openings::forget(&mut self.kernel, &mut self.model);
+        }
         state::forget(&mut self.kernel, &mut self.model, &self.prepared);
         self.began = Instant::now();
     }

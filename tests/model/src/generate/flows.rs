@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::Random;
 use crate::{
     config::{Config, Mode, Service},
+    openings::Openings,
     slots::{Phase, Pin},
     transport::Flow,
 };
@@ -22,6 +23,7 @@ impl Service {
         match self.mode {
             // More flows than the pool has ports.
             Mode::FullNat => Some(16),
+            _ if self.openings != Openings::default() => Some(1_024),
             _ => changes().then_some(8),
         }
     }
@@ -56,7 +58,10 @@ pub struct Prepared {
 /// Pins of some of the flows of services whose slots change.
 pub fn pins(config: &Config, clients: &[IpAddr], random: &mut Random) -> Vec<Prepared> {
     let mut prepared = Vec::new();
-    for service in config.services().iter().filter(|service| service.mode != Mode::FullNat) {
+    let changes = |service: &&Service| {
+        service.mode != Mode::FullNat && service.openings == Openings::default()
+    };
+    for service in config.services().iter().filter(changes) {
         let Some(ports) = service.few_ports() else { continue };
         let clients = clients.iter().filter(|client| client.is_ipv4() == service.vip.is_ipv4());
         for client in clients {

@@ -6,11 +6,21 @@ use lb_common::abi::{Forward, Phase, backend_flag, service_flag};
 use lb_model::{
     Config,
     config::{Backend, Hop, Listen, Mode, Refusal, Route, Service},
+    openings::{Cookies, Openings},
     quic::ServerIds,
     slots::{self, Slot},
 };
 
 use super::super::{INGRESS, World, hash_keys, world, world::NIC};
+
+/// An hour, nanoseconds: the interval of a limit that refills nothing within a comparison.
+pub const REFILLED_NEVER: u64 = 3_600_000_000_000;
+/// SYNs in a window by which a stage is engaged that the comparison begins as an engaged one.
+pub const ENGAGED: u32 = 1;
+
+/// Keys of the SYN-flood stage in both.
+const COOKIES: Cookies =
+    Cookies { keys: [[0x1234, 0x5678], [0x9abc, 0xdef0]], current: 1, epoch: 0 };
 
 /// The same world. It has no policies.
 pub fn config_of(world: &World, attached: &[u32]) -> Config {
@@ -21,6 +31,7 @@ pub fn config_of(world: &World, attached: &[u32]) -> Config {
     config.routes = world.routes.iter().map(route).collect();
     config.pool.addresses.clone_from(&world.pool);
     config.pool.ports = world.pool_ports;
+    config.cookies = COOKIES;
     config
 }
 
@@ -73,9 +84,35 @@ fn service(world: &World, index: usize) -> Service {
         fragments: is(service_flag::FRAGMENTS),
         refuses,
         only_new: is(service_flag::NEW_ONLY),
+        tells: is(service_flag::TOA),
+        mss: is(service_flag::CLAMP_MSS).then_some(service.openings.mss as u16),
+        openings: openings(service),
         interfaces: service.interfaces.map(nics),
         allow: service.allow.clone(),
         deny: service.deny.clone(),
+    }
+}
+
+/// Nothing is refilled within a comparison, and a stage is engaged from its beginning, or never.
+fn openings(service: &world::Service) -> Openings {
+    let is = |flag| service.flags & flag != 0;
+    let rules = &service.openings;
+    let burst = |interval: u64, burst| match interval {
+        0 => None,
+        _ => {
+            assert!(interval >= REFILLED_NEVER, "too soon");
+            Some(burst)
+        }
+    };
+    let limited = |of: Option<u64>| of.filter(|_| is(service_flag::LIMIT_OPENINGS));
+    Openings {
+        of_source: limited(burst(rules.source_interval, rules.source_burst)),
+        of_all: limited(burst(rules.interval, rules.burst)),
+        stage: is(service_flag::SYN_FLOOD).then(|| match rules.engage {
+            ENGAGED => true,
+            u32::MAX => false,
+            other => panic!("a stage that {other} SYNs engage is engaged when the clock says so"),
+        }),
     }
 }
 
