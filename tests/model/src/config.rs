@@ -13,6 +13,7 @@ use crate::{
     outcome::reason,
     quic::ServerIds,
     slots::Slot,
+    track::Track,
     transport::Flow,
 };
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What full nat sends from.
     pub pool: Pool,
+    /// Room in each table of pins.
+    pub most_pins: usize,
     /// Keys of the SYN-flood stage's cookies.
     pub cookies: Cookies,
     services: Vec<Service>,
@@ -114,6 +117,8 @@ pub struct Service {
     pub mss: Option<u16>,
     /// Limits of openings, and the SYN-flood stage.
     pub openings: Openings,
+    /// It remembers every flow.
+    pub track: Option<Track>,
     /// NICs (numbers) it can be reached by; none = all.
     pub interfaces: Option<HashSet<u32>>,
     /// Who may in; empty = everybody.
@@ -211,6 +216,7 @@ impl Config {
             hosts,
             routes,
             pool: Pool::default(),
+            most_pins: usize::MAX,
             cookies: Cookies::default(),
             services,
             by_end,

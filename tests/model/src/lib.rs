@@ -6,8 +6,8 @@
 //! the way of a packet from top to bottom; each step beside it is a module. Checksums are worked out over whole packets
 //! ([`bytes`]), never by a difference of words.
 //!
-//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: tracked flows, what time and full
-//! tables do to pins, ports, limits and stages, and the ways back that nat requests leave behind for replies without a next hop.
+//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: what time does
+//! to pins, tracked flows, limits and stages, and the ways back that nat requests leave behind for replies without a next hop.
 
 mod address;
 mod answer;
@@ -31,6 +31,7 @@ mod siphash;
 pub mod slots;
 mod state;
 mod tcp_options;
+pub mod track;
 pub mod transport;
 mod vlan;
 
@@ -104,6 +105,11 @@ impl Model {
     /// What of openings it has seen.
     pub fn opened(&mut self) -> &mut openings::Opened {
         &mut self.state.openings
+    }
+
+    /// What it remembers of tracked flows.
+    pub fn tracked(&self) -> &track::Tracked {
+        &self.state.tracked
     }
 
     /// The epoch that cookies are of from now on.
@@ -220,7 +226,8 @@ fn admit_and_forward(
     let named = named.and_then(|ids| quic::named_backend(state, service, ids, packet));
     let backend = match named {
         Some(backend) => backend,
-        None => slots::backend_of(state, service, flow, segment)
+        None => track::backend_of(state, service, flow, &sound)
+            .or_else(|| slots::backend_of(config, state, service, flow, (segment, sound.tail())))
             .ok_or_else(|| drop(reason::NO_BACKEND))?,
     };
     let backend = &service.backends[backend];

@@ -94,6 +94,9 @@ pub mod reason {
     pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
     pub const QUIC_FALLBACK: &str = "quic_fallback";
     pub const TOA_OMITTED: &str = "toa_omitted";
+    pub const PIN_REFUSED: &str = "pin_refused";
+    pub const FLOW_REFUSED: &str = "flow_refused";
+    pub const SOURCE_REFUSED: &str = "source_refused";
     pub const SOURCE_RATE: &str = "source_rate";
     pub const SERVICE_RATE: &str = "service_rate";
     pub const SYN_UNPROVEN: &str = "syn_unproven";
@@ -125,6 +128,8 @@ pub mod part {
     pub const UNPINNED: &str = "slots: without a pin";
     /// A backend's SYN-ACK was noted in a pin.
     pub const ANSWERED: &str = "slots: a SYN-ACK is noted";
+    /// It would be a confirmed one, but there is no room.
+    pub const PROMOTED: &str = "slots: a pin is confirmed without room";
     /// Any packet of full nat's that is let in, or belongs to a flow.
     pub const FULLNAT: &str = "fullnat: all packets";
     /// A client's packet.
@@ -155,8 +160,21 @@ pub mod part {
     /// A SYN of a source that has proven itself.
     pub const VERIFIED: &str = "openings: a proven source's SYN";
 
+    /// A packet of a service that remembers every flow.
+    pub const TRACKED: &str = "track: all packets";
+    /// The same of an ICMP error or a fragment, for which entries are only read.
+    pub const TRACKED_READ: &str = "track: looked up for an error or a fragment";
+    /// A new flow got a backend.
+    pub const TRACK_NEW: &str = "track: a backend is chosen";
+    /// A flow is a confirmed one.
+    pub const TRACK_CONFIRMED: &str = "track: a flow is confirmed";
+    /// A client is remembered.
+    pub const CLIENT_REMEMBERED: &str = "track: a client is remembered";
+    /// A new flow goes where its client is remembered.
+    pub const CLIENT_FOLLOWED: &str = "track: a client's other flow follows";
+
     /// All of them.
-    pub const ALL: [&str; 25] = [
+    pub const ALL: [&str; 32] = [
         GUE,
         QUIC,
         QUIC_NAMED,
@@ -168,6 +186,7 @@ pub mod part {
         FOLLOWED,
         UNPINNED,
         ANSWERED,
+        PROMOTED,
         FULLNAT,
         FULLNAT_REQUEST,
         PORT_GIVEN,
@@ -182,6 +201,12 @@ pub mod part {
         OPENING,
         OPENED,
         VERIFIED,
+        TRACKED,
+        TRACKED_READ,
+        TRACK_NEW,
+        TRACK_CONFIRMED,
+        CLIENT_REMEMBERED,
+        CLIENT_FOLLOWED,
     ];
 }
 

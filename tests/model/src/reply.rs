@@ -14,6 +14,7 @@ use crate::{
     outcome::{Outcome, Traffic, reason},
     slots,
     state::State,
+    track,
     transport::{self, Flow, Place},
 };
 
@@ -45,11 +46,12 @@ pub fn packet(config: &Config, state: &mut State, packet: &Packet<'_>, limit: Li
     if packet.hop_limit() <= 1 {
         return answer::time_exceeded(&about, limit);
     }
+    let vip = (service.vip, service.port_or(flow.source_port));
+    let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
+    let number = service.backends.iter().position(|other| other.id == backend.id);
+    let number = number.expect("it is the service's");
+    track::note_reply(state, service, (&client, number), &sound);
     if sound.is_syn_ack {
-        let vip = (service.vip, service.port_or(flow.source_port));
-        let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
-        let number = service.backends.iter().position(|other| other.id == backend.id);
-        let number = number.expect("it is the service's");
         slots::note_syn_ack(state, service, &client, number, sound.numbers);
     }
     let offers = mss::of_syn_ack(state, packet, &sound, service);

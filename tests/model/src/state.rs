@@ -1,6 +1,9 @@
 //! What is remembered from packet to packet, and what a packet is known to have met on its way.
 
-use crate::{fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome, slots::Pins};
+use crate::{
+    fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome, slots::Pins,
+    track::Tracked,
+};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub struct State {
     pub ports: Ports,
     /// Who has opened how many connections, and who has proven itself.
     pub openings: Opened,
+    /// Flows of services that remember all.
+    pub tracked: Tracked,
     /// Counted beside what becomes of the packet.
     counted: Vec<(u32, &'static str)>,
     parts: Vec<&'static str>,

@@ -3,6 +3,7 @@
 
 mod openings;
 mod state;
+mod tracked;
 mod world;
 
 use std::{
@@ -27,8 +28,8 @@ pub use world::{ENGAGED, REFILLED_NEVER, config_of};
 const BATCH: usize = 8_192;
 /// The same where flows are remembered, which are forgotten then.
 const BATCH_OF_FLOWS: usize = 2_048;
-/// No flow is remembered for longer: the model has no clock.
-const MOMENT: Duration = Duration::from_millis(300);
+/// No flow is remembered for longer: the model has no clock. (What grows old first is an entry that is written again after 256 jiffies.)
+const MOMENT: Duration = Duration::from_millis(120);
 
 /// The program and the model, in the same world.
 pub struct Comparison {
@@ -44,6 +45,8 @@ pub struct Comparison {
     has_pool: bool,
     /// Some service limits openings.
     has_openings: bool,
+    /// Some service remembers every flow.
+    has_tracked: bool,
     numbers: BTreeMap<&'static str, Reason>,
     /// What the packets met so far.
     pub tally: Tally,
@@ -60,6 +63,8 @@ pub struct Tally {
     pub reasons: BTreeMap<&'static str, u64>,
     /// By the parts of lb that they met.
     pub parts: BTreeMap<&'static str, u64>,
+    /// Batches that were left out because the machine stood still.
+    pub late: u64,
 }
 
 impl Comparison {
@@ -67,6 +72,7 @@ impl Comparison {
     pub fn new(mut kernel: Kernel, world: World, config: Config) -> Self {
         let has_pool = !config.pool.addresses.is_empty();
         let has_openings = openings::are_limited(&config);
+        let has_tracked = config.services().iter().any(|service| service.track.is_some());
         let cookies = config.cookies;
         let model = Model::new(config);
         kernel.enter(world);
@@ -84,6 +90,7 @@ impl Comparison {
             began: Instant::now(),
             has_pool,
             has_openings,
+            has_tracked,
             numbers,
             tally: Tally::default(),
         };
@@ -96,8 +103,15 @@ impl Comparison {
     /// # Panics
     /// If they differ, with everything that is needed to see why.
     pub fn frame(&mut self, frame: Vec<u8>, limit: Limit) {
+        if self.is_of_flows() && self.began.elapsed() > MOMENT {
+            self.flush();
+        }
         let (judged, outcome, _) = self.both(&frame, limit, false);
         if !is_same(&judged, &outcome, &frame) {
+            if self.is_late() {
+                self.tally.packets += 1;
+                return self.give_up();
+            }
             self.fail(&frame, limit, &judged, &outcome);
         }
         self.expect(&judged);
@@ -105,6 +119,20 @@ impl Comparison {
         if self.batch.len() == self.batch_length() {
             self.flush();
         }
+    }
+
+    /// Whether this machine has stood still for so long that what is remembered may have grown old.
+    fn is_late(&self) -> bool {
+        self.is_of_flows() && self.began.elapsed() > 2 * MOMENT
+    }
+
+    /// Leaves the batch in hand out, and counts it as such.
+    fn give_up(&mut self) {
+        self.before = self.kernel.counts();
+        self.expected = Delta::default();
+        self.batch.clear();
+        self.tally.late += 1;
+        self.forget();
     }
 
     /// Whether the next frame begins a batch: then its pins can be prepared.
@@ -135,7 +163,8 @@ impl Comparison {
     }
 
     fn is_of_flows(&self) -> bool {
-        self.has_pool || self.has_openings || !self.prepared.is_empty()
+        let has_memory = self.has_pool || self.has_openings || self.has_tracked;
+        has_memory || !self.prepared.is_empty()
     }
 
     fn batch_length(&self) -> usize {
@@ -178,7 +207,13 @@ impl Comparison {
         let counts = self.kernel.counts();
         let delta = counts.since(&self.before);
         if delta != self.expected {
+            if self.is_late() {
+                return self.give_up();
+            }
             self.find_miscounted(&delta);
+        }
+        if self.has_tracked && !self.is_late() {
+            tracked::compare(&mut self.kernel, &self.model);
         }
         self.before = counts;
         self.expected = Delta::default();
@@ -189,6 +224,9 @@ impl Comparison {
     fn forget(&mut self) {
         if self.has_openings {
             openings::forget(&mut self.kernel, &mut self.model);
+        }
+        if self.has_tracked {
+            tracked::forget(&mut self.kernel, &self.model);
         }
         state::forget(&mut self.kernel, &mut self.model, &self.prepared);
         self.began = Instant::now();
@@ -284,6 +322,7 @@ impl Tally {
     /// Adds another one.
     pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
+        self.late += other.late;
         for (mine, others) in [
             (&mut self.actions, &other.actions),
             (&mut self.reasons, &other.reasons),
@@ -298,6 +337,9 @@ impl Tally {
     /// One line each.
     pub fn table(&self) -> String {
         let mut text = format!("{:>12}  packets\n", self.packets);
+        if self.late > 0 {
+            let _ = writeln!(text, "{:>12}  batches left out: the machine stood still", self.late);
+        }
         for (name, count) in &self.actions {
             let _ = writeln!(text, "{count:>12}  {name}");
         }

@@ -1,7 +1,10 @@
 //! Services that remember something, or read more of a packet than addresses and ports: GUE, QUIC, slots that have changed,
 //! full nat.
 
-use lb_common::abi::{Forward, OpeningRules, Phase, backend_flag, service_flag};
+use lb_common::abi::{
+    Forward, OpeningRules, Phase, Policy, Prefixes, algorithm, backend_flag, policy_flag,
+    service_flag,
+};
 use lb_tests::kernel::{
     World,
     compare::{ENGAGED, REFILLED_NEVER},
@@ -57,6 +60,47 @@ pub fn limited(mut world: World) -> World {
         add(53, Forward::Nat, SYN_FLOOD | CLAMP_MSS, (0, 0), ENGAGED);
         add(54, Forward::Dsr, SYN_FLOOD | LIMIT_OPENINGS, (2, 0), u32::MAX);
         add(55, Forward::Nat, SYN_FLOOD | REJECT | NEW_ONLY, (0, 0), ENGAGED);
+    }
+    world
+}
+
+/// Services that remember every flow beside these.
+pub fn tracked(mut world: World) -> World {
+    use service_flag::{FRAGMENTS, TRACK};
+    for is_v6 in [false, true] {
+        let mut make = Maker { is_v6, port: 9_400 };
+        let mut add = |vip, forward, algorithm, change: fn(&mut Policy)| {
+            let service = make.service(vip, forward).tracked(algorithm, [0, 1, 2]);
+            let service = service.policy(change).flags(TRACK | FRAGMENTS);
+            let datagrams = make.service(vip, forward).port(53).udp();
+            let datagrams = datagrams.tracked(algorithm, [0, 1, 2, 0]).policy(change);
+            [service, datagrams.flags(TRACK | FRAGMENTS)]
+        };
+        let remembers = |policy: &mut Policy| {
+            policy.flags |= policy_flag::PERSIST;
+            policy.source_idle = u64::from(u32::MAX);
+        };
+        let ring = add(60, Forward::Nat, algorithm::RING, |_| {});
+        let narrow = add(61, Forward::Nat, algorithm::TURN, |policy| {
+            (policy.flows, policy.flows_unconfirmed) = (3, 4);
+        });
+        let by_load = add(62, Forward::Dsr, algorithm::LEAST, |_| {});
+        let bounded = add(63, Forward::Ipip, algorithm::RING, |policy| {
+            (policy.factor, policy.flows_unconfirmed) = (125, 9);
+        });
+        let mut one_down = add(64, Forward::Nat, algorithm::TURN, |_| {});
+        let mut remembering = add(65, Forward::Nat, algorithm::LEAST, remembers);
+        let few = add(66, Forward::Ipip, algorithm::TURN, |policy| policy.flows = 2);
+        let by_load = by_load.map(|service| service.weights(&[100, 50, 0]));
+        for service in &mut one_down {
+            service.backends[1].flags |= backend_flag::DOWN;
+        }
+        for service in &mut remembering {
+            service.prefix = Prefixes { v4: 25, v6: 64 };
+        }
+        for services in [ring, narrow, by_load, bounded, one_down, remembering, few] {
+            world.services.extend(services);
+        }
     }
     world
 }

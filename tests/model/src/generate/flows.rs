@@ -23,6 +23,7 @@ impl Service {
         match self.mode {
             // More flows than the pool has ports.
             Mode::FullNat => Some(16),
+            _ if self.track.is_some() => Some(3),
             _ if self.openings != Openings::default() => Some(1_024),
             _ => changes().then_some(8),
         }
@@ -55,11 +56,12 @@ pub struct Prepared {
     pub pin: Pin,
 }
 
-/// Pins of some of the flows of services whose slots change.
+/// Pins of some of the flows of services whose slots change, as many as have room.
 pub fn pins(config: &Config, clients: &[IpAddr], random: &mut Random) -> Vec<Prepared> {
     let mut prepared = Vec::new();
     let changes = |service: &&Service| {
-        service.mode != Mode::FullNat && service.openings == Openings::default()
+        let is_of_pins = service.track.is_none() && service.openings == Openings::default();
+        service.mode != Mode::FullNat && is_of_pins
     };
     for service in config.services().iter().filter(changes) {
         let Some(ports) = service.few_ports() else { continue };
@@ -81,6 +83,13 @@ pub fn pins(config: &Config, clients: &[IpAddr], random: &mut Random) -> Vec<Pre
             }
         }
     }
+    let mut left = [config.most_pins; 2];
+    prepared.retain(|pin| {
+        let left = &mut left[usize::from(pin.is_confirmed)];
+        let has_room = *left > 0;
+        *left = left.saturating_sub(1);
+        has_room
+    });
     prepared
 }
 
@@ -96,6 +105,6 @@ fn pin(service: &Service, flow: Flow, is_confirmed: bool, random: &mut Random) -
         service: service.id,
         backend: service.backends[backend].id,
         is_confirmed,
-        pin: Pin { backend, client, second, server, is_old },
+        pin: Pin { backend, client, second, server, is_old, closing: None, promoted: false },
     }
 }

@@ -28,6 +28,11 @@ pub fn any(config: &Config, people: &People, learned: &Learned, random: &mut Ran
         let draft = world.request();
         return world.dressed(draft).frame();
     }
+    let has_tracked = config.services().iter().any(|service| service.track.is_some());
+    if has_tracked && world.random.one_in(3) {
+        let draft = world.reply();
+        return world.dressed(draft).frame();
+    }
     let draft = match world.random.below(16) {
         0..=4 => world.request(),
         5..=6 => world.reply(),
