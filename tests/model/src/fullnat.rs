@@ -1,6 +1,6 @@
 //! Full nat: a flow gets a port of an address of lb's own, by which its backend sees it, and both ends of its packets are replaced
-//! (docs/nat-behaviour.md). Which port is lb's own affair: the model is told, and sees that it is free and of the pool. The packets
-//! of a comparison follow each other within a moment, so no flow's time is over.
+//! (docs/nat-behaviour.md). Which port is lb's own affair: the model is told, and sees that it is free and of the pool. Between packets
+//! of a comparison some seconds may go by, and never so many that a flow's time is over.
 
 pub mod error;
 pub mod fragment;

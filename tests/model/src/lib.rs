@@ -102,6 +102,11 @@ impl Model {
         self.state.ports.translated(&self.config)
     }
 
+    /// Some seconds go by for flows of full nat, in which no packet comes.
+    pub fn grow_old(&mut self) {
+        self.state.ports.grow_old();
+    }
+
     /// What of openings it has seen.
     pub fn opened(&mut self) -> &mut openings::Opened {
         &mut self.state.openings

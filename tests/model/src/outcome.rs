@@ -93,6 +93,7 @@ pub mod reason {
     pub const NO_PORT: &str = "no_port";
     pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
     pub const QUIC_FALLBACK: &str = "quic_fallback";
+    pub const PORT_RECLAIMED: &str = "port_reclaimed";
     pub const TOA_OMITTED: &str = "toa_omitted";
     pub const PIN_REFUSED: &str = "pin_refused";
     pub const FLOW_REFUSED: &str = "flow_refused";

@@ -31,6 +31,10 @@ const BATCH_OF_FLOWS: usize = 2_048;
 /// No flow is remembered for longer: the model has no clock. (What grows old first is an entry that is written again after 256 jiffies.)
 const MOMENT: Duration = Duration::from_millis(120);
 
+/// So much older flows of full nat get at once, nanoseconds: more than the five seconds for which an unanswered one keeps its port in
+/// any case, and so little that no flow's time is over within a batch.
+const AGE: u64 = 6_000_000_000;
+
 /// The program and the model, in the same world.
 pub struct Comparison {
     kernel: Kernel,
@@ -160,6 +164,12 @@ impl Comparison {
         let epoch = openings::epoch();
         self.model.set_epoch(epoch);
         epoch
+    }
+
+    /// Some seconds go by for flows of full nat.
+    pub fn grow_old(&mut self) {
+        state::age_ports(&mut self.kernel, AGE);
+        self.model.grow_old();
     }
 
     fn is_of_flows(&self) -> bool {

@@ -38,6 +38,10 @@ pub struct Holder {
     client_closed: bool,
     server_closed: bool,
     reset: bool,
+    /// Its backend has answered.
+    answered: bool,
+    /// Nothing was heard of it for some seconds.
+    is_old: bool,
     /// Its backend has sent data.
     pub server_spoke: bool,
     /// Which of all flows that ever had a port it is.
@@ -49,8 +53,14 @@ impl Holder {
         self.reset || self.client_closed && self.server_closed
     }
 
+    /// Whether its port is another flow's if no port is free: nobody has answered it for some seconds.
+    fn gives_way(&self) -> bool {
+        self.is_old && !self.answered
+    }
+
     /// A packet of its backend's goes to the client.
     pub fn note_reply(&mut self, sound: &Sound) {
+        (self.answered, self.is_old) = (true, false);
         self.server_closed |= sound.is_closing;
         self.reset |= sound.is_reset;
     }
@@ -85,6 +95,28 @@ impl Ports {
         let ports = usize::from(pool.ports.1 - pool.ports.0) + 1;
         let taken = self.by_port.keys().filter(|port| pool.has(**port, client)).count();
         taken == addresses.count() * ports
+    }
+
+    /// Some seconds go by, in which no packet comes.
+    pub fn grow_old(&mut self) {
+        self.by_port.values_mut().for_each(|holder| holder.is_old = true);
+    }
+
+    /// Takes a port of the client's family from a flow that gives way: the one that lb says.
+    fn reclaim(
+        &mut self,
+        config: &Config,
+        client: IpAddr,
+        told: Option<Port>,
+    ) -> Result<(), NoPort> {
+        let mut held = self.by_port.iter();
+        if !held.any(|(port, holder)| config.pool.has(*port, client) && holder.gives_way()) {
+            return Err(NoPort::Exhausted);
+        }
+        let port = told.filter(|port| config.pool.has(*port, client)).ok_or(NoPort::Fault)?;
+        let holder = self.by_port.remove(&port).filter(Holder::gives_way).ok_or(NoPort::Fault)?;
+        self.by_flow.remove(&holder.flow);
+        Ok(())
     }
 
     /// The port of a flow.
@@ -152,6 +184,7 @@ pub fn place_of(
         let holder = state.ports.by_port.get_mut(&port).expect("both or none");
         let is_down = service.backends[holder.backend].is_down;
         if !(is_down || holder.is_over() && begins) {
+            holder.is_old = false;
             holder.client_closed |= sound.is_closing;
             holder.reset |= sound.is_reset;
             return Ok((port, holder.backend));
@@ -167,7 +200,9 @@ pub fn place_of(
             port
         }
         None if state.ports.is_exhausted(&config.pool, flow.source) => {
-            return Err(NoPort::Exhausted);
+            state.ports.reclaim(config, flow.source, told)?;
+            state.count(service.id, reason::PORT_RECLAIMED);
+            told.ok_or(NoPort::Fault)?
         }
         None => {
             state.met(part::PORT_GIVEN);
@@ -185,6 +220,8 @@ pub fn place_of(
         client_closed: false,
         server_closed: false,
         reset: false,
+        answered: false,
+        is_old: false,
         server_spoke: false,
         number: state.ports.begun,
     };
