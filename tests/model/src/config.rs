@@ -34,6 +34,8 @@ pub struct Config {
     pub pool: Pool,
     /// Room in each table of pins.
     pub most_pins: usize,
+    /// Connections that can be counted.
+    pub most_connections: usize,
     /// Keys of the SYN-flood stage's cookies.
     pub cookies: Cookies,
     services: Vec<Service>,
@@ -117,6 +119,8 @@ pub struct Service {
     pub mss: Option<u16>,
     /// Limits of openings, and the SYN-flood stage.
     pub openings: Openings,
+    /// Its connections are counted (nat).
+    pub counts: bool,
     /// It remembers every flow.
     pub track: Option<Track>,
     /// NICs (numbers) it can be reached by; none = all.
@@ -217,6 +221,7 @@ impl Config {
             routes,
             pool: Pool::default(),
             most_pins: usize::MAX,
+            most_connections: usize::MAX,
             cookies: Cookies::default(),
             services,
             by_end,

@@ -13,6 +13,7 @@ mod address;
 mod answer;
 pub mod bytes;
 pub mod config;
+mod counted;
 mod error;
 mod forward;
 mod fragment;
@@ -110,6 +111,11 @@ impl Model {
     /// What of openings it has seen.
     pub fn opened(&mut self) -> &mut openings::Opened {
         &mut self.state.openings
+    }
+
+    /// How many connections it has counted that are still there.
+    pub fn connections(&self) -> usize {
+        self.state.connections.count()
     }
 
     /// What it remembers of tracked flows.
@@ -236,6 +242,7 @@ fn admit_and_forward(
             .ok_or_else(|| drop(reason::NO_BACKEND))?,
     };
     let backend = &service.backends[backend];
+    counted::request(state, service, flow, &sound);
     let what = forward::What::Flow { flow, is_opening };
     forward::packet(config, state, packet, what, service, backend).map_err(
         |refused| match refused {

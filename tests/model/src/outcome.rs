@@ -94,6 +94,7 @@ pub mod reason {
     pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
     pub const QUIC_FALLBACK: &str = "quic_fallback";
     pub const PORT_RECLAIMED: &str = "port_reclaimed";
+    pub const UNCOUNTED: &str = "uncounted";
     pub const TOA_OMITTED: &str = "toa_omitted";
     pub const PIN_REFUSED: &str = "pin_refused";
     pub const FLOW_REFUSED: &str = "flow_refused";
@@ -174,8 +175,11 @@ pub mod part {
     /// A new flow goes where its client is remembered.
     pub const CLIENT_FOLLOWED: &str = "track: a client's other flow follows";
 
+    /// A connection is counted.
+    pub const COUNTED: &str = "connections: one more is counted";
+
     /// All of them.
-    pub const ALL: [&str; 32] = [
+    pub const ALL: [&str; 33] = [
         GUE,
         QUIC,
         QUIC_NAMED,
@@ -208,6 +212,7 @@ pub mod part {
         TRACK_CONFIRMED,
         CLIENT_REMEMBERED,
         CLIENT_FOLLOWED,
+        COUNTED,
     ];
 }
 

@@ -6,7 +6,7 @@ use crate::{
     address::is_mapped,
     answer::{self, About},
     config::Config,
-    error,
+    counted, error,
     forward::{leave, set_ethernet},
     fragment,
     ip::{End, IP, Packet, change_header},
@@ -50,6 +50,7 @@ pub fn packet(config: &Config, state: &mut State, packet: &Packet<'_>, limit: Li
     let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
     let number = service.backends.iter().position(|other| other.id == backend.id);
     let number = number.expect("it is the service's");
+    counted::reply(config, state, service, &client, &sound);
     track::note_reply(state, service, (&client, number), &sound);
     if sound.is_syn_ack {
         slots::note_syn_ack(state, service, &client, number, sound.numbers);

@@ -1,8 +1,8 @@
 //! What is remembered from packet to packet, and what a packet is known to have met on its way.
 
 use crate::{
-    fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome, slots::Pins,
-    track::Tracked,
+    counted::Connections, fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome,
+    slots::Pins, track::Tracked,
 };
 
 /// All of it.
@@ -16,6 +16,8 @@ pub struct State {
     pub ports: Ports,
     /// Who has opened how many connections, and who has proven itself.
     pub openings: Opened,
+    /// Connections of services that count them.
+    pub connections: Connections,
     /// Flows of services that remember all.
     pub tracked: Tracked,
     /// Counted beside what becomes of the packet.

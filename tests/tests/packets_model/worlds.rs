@@ -66,7 +66,7 @@ pub fn limited(mut world: World) -> World {
 
 /// Services that remember every flow beside these.
 pub fn tracked(mut world: World) -> World {
-    use service_flag::{FRAGMENTS, TRACK};
+    use service_flag::{COUNT_CONNECTIONS, FRAGMENTS, TRACK};
     for is_v6 in [false, true] {
         let mut make = Maker { is_v6, port: 9_400 };
         let mut add = |vip, forward, algorithm, change: fn(&mut Policy)| {
@@ -80,7 +80,7 @@ pub fn tracked(mut world: World) -> World {
             policy.flags |= policy_flag::PERSIST;
             policy.source_idle = u64::from(u32::MAX);
         };
-        let ring = add(60, Forward::Nat, algorithm::RING, |_| {});
+        let mut ring = add(60, Forward::Nat, algorithm::RING, |_| {});
         let narrow = add(61, Forward::Nat, algorithm::TURN, |policy| {
             (policy.flows, policy.flows_unconfirmed) = (3, 4);
         });
@@ -98,6 +98,8 @@ pub fn tracked(mut world: World) -> World {
         for service in &mut remembering {
             service.prefix = Prefixes { v4: 25, v6: 64 };
         }
+        ring[0].flags |= COUNT_CONNECTIONS;
+        world.services.push(make.service(67, Forward::Nat).flags(COUNT_CONNECTIONS));
         for services in [ring, narrow, by_load, bounded, one_down, remembering, few] {
             world.services.extend(services);
         }

@@ -23,7 +23,7 @@ impl Service {
         match self.mode {
             // More flows than the pool has ports.
             Mode::FullNat => Some(16),
-            _ if self.track.is_some() => Some(3),
+            _ if self.track.is_some() || self.counts => Some(3),
             _ if self.openings != Openings::default() => Some(1_024),
             _ => changes().then_some(8),
         }

@@ -1,6 +1,8 @@
 //! Tracked flows, remembered clients and counted connections: what of them is compared, and how the program forgets them.
 
-use lb_common::abi::{BackendLoad, FlowKey, Pin, RememberedSource, ServiceLoad, SourceKey, map};
+use lb_common::abi::{
+    BackendLoad, Connection, FlowKey, Pin, RememberedSource, ServiceLoad, SourceKey, map,
+};
 use lb_model::Model;
 
 use super::super::{Kernel, clear};
@@ -8,6 +10,8 @@ use super::super::{Kernel, clear};
 /// # Panics
 /// If a number of connections, entries or turns is not what the model says.
 pub fn compare(kernel: &mut Kernel, model: &Model) {
+    let connections = kernel.hash_map::<FlowKey, Connection>(map::CONNECTIONS).keys().count();
+    assert_eq!(connections, model.connections(), "connections at the end of a batch");
     for service in model.config().services().iter().filter(|service| service.track.is_some()) {
         let (load, expected) = (kernel.service_load(service.id), model.tracked().load(service.id));
         let found = lb_model::track::Load {
@@ -31,6 +35,8 @@ pub fn forget(kernel: &mut Kernel, model: &Model) {
     clear(&mut kernel.hash_map::<FlowKey, Pin>(map::FLOWS_NEW)).expect("removing flows");
     let mut sources = kernel.hash_map::<SourceKey, RememberedSource>(map::SOURCES);
     clear(&mut sources).expect("removing clients");
+    let mut connections = kernel.hash_map::<FlowKey, Connection>(map::CONNECTIONS);
+    clear(&mut connections).expect("removing connections");
     for service in model.config().services() {
         let Some(track) = &service.track else { continue };
         let mut loads = kernel.array::<ServiceLoad>(map::SERVICE_LOADS);

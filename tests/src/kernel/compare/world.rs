@@ -88,6 +88,7 @@ fn service(world: &World, index: usize, most_clients: usize) -> Service {
         tells: is(service_flag::TOA),
         mss: is(service_flag::CLAMP_MSS).then_some(service.openings.mss as u16),
         openings: openings(service),
+        counts: is(service_flag::COUNT_CONNECTIONS),
         track: track(service, most_clients),
         interfaces: service.interfaces.map(nics),
         allow: service.allow.clone(),
