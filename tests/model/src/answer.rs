@@ -113,11 +113,26 @@ fn error(
     }
 }
 
+/// The challenge of the SYN-flood stage: a SYN-ACK that acknowledges `cookie`, offers no window, and has neither options nor data, so
+/// that it is never longer than the SYN. None if the client would take it for an answer.
+pub fn challenge(packet: &Packet<'_>, flow: &Flow, cookie: u32) -> Option<Vec<u8>> {
+    let at = IP + packet.header_length();
+    let segment = &packet.frame[at..IP + packet.length().expect("it was examined")];
+    let data = segment.len() - usize::from(segment[12] >> 4) * 4;
+    // RFC 9293 3.10.7.3: acceptable is what acknowledges the SYN, and its data or a part of it.
+    let acknowledged = cookie.wrapping_sub(number32(segment, 4)).wrapping_sub(1);
+    if acknowledged as usize <= data {
+        return None;
+    }
+    Some(segment_back(packet, flow, (0, cookie), SYN | ACK))
+}
+
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
 fn reset(packet: &Packet<'_>, flow: &Flow) -> Option<Vec<u8>> {
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const ACK: u8 = 16;
     let at = IP + packet.header_length();
     let segment = &packet.frame[at..IP + packet.length().expect("it was examined")];
     let flags = segment[13];
@@ -132,6 +147,16 @@ fn reset(packet: &Packet<'_>, flow: &Flow) -> Option<Vec<u8>> {
         let end = number32(segment, 4).wrapping_add(data as u32).wrapping_add(controls);
         (0, end, RST | ACK)
     };
+    Some(segment_back(packet, flow, (sequence, acknowledgement), flags))
+}
+
+/// A bare segment in the other direction.
+fn segment_back(
+    packet: &Packet<'_>,
+    flow: &Flow,
+    (sequence, acknowledgement): (u32, u32),
+    flags: u8,
+) -> Vec<u8> {
     let mut answer = vec![0; 20];
     put16(&mut answer, 0, flow.destination_port);
     put16(&mut answer, 2, flow.source_port);
@@ -141,10 +166,10 @@ fn reset(packet: &Packet<'_>, flow: &Flow) -> Option<Vec<u8>> {
     let pseudo = pseudo_header(flow.destination, flow.source, TCP, answer.len());
     let sum = checksum(&[&pseudo, &answer]);
     put16(&mut answer, 16, sum);
-    // A reset is not ECN-capable (RFC 3168 6.1.1).
+    // Neither resets nor SYN-ACKs are ECN-capable (RFC 3168 6.1.1).
     let class = packet.traffic_class() & !3;
     let header = new_header(flow.destination, flow.source, TCP, class, answer.len());
-    Some(back(packet, &header, &answer))
+    back(packet, &header, &answer)
 }
 
 /// A frame to where another one came from.

@@ -6,7 +6,14 @@ use std::{
 };
 
 use crate::{
-    address::is_within, bytes::Mac, fullnat::Pool, outcome::reason, quic::ServerIds, slots::Slot,
+    address::is_within,
+    bytes::Mac,
+    fullnat::Pool,
+    openings::{Cookies, Openings},
+    outcome::reason,
+    quic::ServerIds,
+    slots::Slot,
+    track::Track,
     transport::Flow,
 };
 
@@ -25,6 +32,12 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What full nat sends from.
     pub pool: Pool,
+    /// Room in each table of pins.
+    pub most_pins: usize,
+    /// Connections that can be counted.
+    pub most_connections: usize,
+    /// Keys of the SYN-flood stage's cookies.
+    pub cookies: Cookies,
     services: Vec<Service>,
     by_end: HashMap<End, usize>,
     /// What is not an address with a port, and whose it is.
@@ -100,6 +113,16 @@ pub struct Service {
     pub refuses: Option<Refusal>,
     /// but only those that open a connection.
     pub only_new: bool,
+    /// The client's address is told to its backends (full nat of TCP).
+    pub tells: bool,
+    /// The greatest segment that handshakes may offer.
+    pub mss: Option<u16>,
+    /// Limits of openings, and the SYN-flood stage.
+    pub openings: Openings,
+    /// Its connections are counted (nat).
+    pub counts: bool,
+    /// It remembers every flow.
+    pub track: Option<Track>,
     /// NICs (numbers) it can be reached by; none = all.
     pub interfaces: Option<HashSet<u32>>,
     /// Who may in; empty = everybody.
@@ -197,6 +220,9 @@ impl Config {
             hosts,
             routes,
             pool: Pool::default(),
+            most_pins: usize::MAX,
+            most_connections: usize::MAX,
+            cookies: Cookies::default(),
             services,
             by_end,
             wide,

@@ -67,7 +67,7 @@ pub fn to_backend(
         return drop(reason::TTL);
     }
     if service.mode == Mode::FullNat {
-        return fullnat::error_to_backend(config, state, packet, &quote, service);
+        return fullnat::error::to_backend(config, state, packet, &quote, service);
     }
     let Some(backend) = slots::whereabouts(state, service, &flow) else {
         return drop(reason::NO_BACKEND);

@@ -8,6 +8,7 @@ use crate::{
     bytes::{number16, number32},
     config::{Backend, Config, Mode, Service},
     forward::{self, Refused, What, set_ethernet},
+    fullnat::{self, fragment::Kept},
     ip::{End, IP, Packet, TCP, UDP, change_header},
     local::nobodys,
     outcome::{Outcome, Traffic, reason},
@@ -28,24 +29,25 @@ struct Key {
     protocol: u8,
 }
 
-/// Places in the configuration.
+/// Places in the configuration, and what full nat knows beside.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     service: usize,
     backend: usize,
+    kept: Option<Kept>,
 }
 
 /// A sound fragment.
-struct Fragment {
+pub struct Fragment {
     key: Key,
     /// Where its data begins in the frame.
-    data: usize,
+    pub data: usize,
     /// Length of the IP packet.
-    length: usize,
+    pub length: usize,
     /// Where its data belongs in the whole packet.
-    offset: usize,
+    pub offset: usize,
     /// Others come behind it.
-    more: bool,
+    pub more: bool,
 }
 
 /// A fragment to a VIP. It is not answered: it is no whole packet to be quoted (R8).
@@ -60,8 +62,14 @@ pub fn to_backend(config: &Config, state: &mut State, packet: &Packet<'_>) -> Ou
     }
     match state.fragments.find(config, &fragment) {
         None => nobodys(packet, vip, reason::FRAGMENT_MISS),
-        Some((service, _)) if packet.hop_limit() <= 1 => Outcome::dropped(reason::TTL, service.id),
-        Some((service, backend)) => send(config, state, packet, What::Later, service, backend),
+        Some((service, ..)) if packet.hop_limit() <= 1 => Outcome::dropped(reason::TTL, service.id),
+        Some((service, backend, Some(kept))) => {
+            let found = (service, backend, kept);
+            fullnat::fragment::later(config, state, packet, &fragment, found)
+        }
+        Some((service, backend, None)) => {
+            send(config, state, packet, What::Later, service, backend)
+        }
     }
 }
 
@@ -75,8 +83,8 @@ fn first(config: &Config, state: &mut State, packet: &Packet<'_>, fragment: &Fra
         return nobodys(packet, vip, reason::FRAGMENT_DROPPED);
     };
     let drop = |reason| Outcome::dropped(reason, service.id);
-    // Neither more behind nor before it: a whole packet (RFC 6946). Full nat has no way for either.
-    if service.mode == Mode::FullNat || fragment.more && !service.fragments {
+    // Neither more behind nor before it: a whole packet (RFC 6946).
+    if fragment.more && !service.fragments {
         return drop(reason::FRAGMENT_DROPPED);
     }
     if is_martian(flow.source, flow.destination) {
@@ -91,12 +99,15 @@ fn first(config: &Config, state: &mut State, packet: &Packet<'_>, fragment: &Fra
     if packet.hop_limit() <= 1 {
         return drop(reason::TTL);
     }
+    if service.mode == Mode::FullNat {
+        return fullnat::fragment::first(config, state, packet, (fragment, &flow), service);
+    }
     let Some(backend) = slots::whereabouts(state, service, &flow) else {
         return drop(reason::NO_BACKEND);
     };
     let backend = &service.backends[backend];
     if fragment.more {
-        state.fragments.note(config, fragment, service, backend);
+        state.fragments.note(config, fragment, (service, backend), None);
     }
     send(config, state, packet, What::First { flow: &flow, at: fragment.data }, service, backend)
 }
@@ -128,7 +139,10 @@ pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Out
             config.replying(flow.source, flow.source_port, flow.protocol)
         }
         (true, _) => None,
-        (false, _) => state.fragments.find(config, &fragment),
+        (false, _) => {
+            let found = state.fragments.find(config, &fragment);
+            found.map(|(service, backend, _)| (service, backend))
+        }
     };
     let Some((service, backend)) = from else { return not_ours() };
     let drop = |reason| Outcome::dropped(reason, service.id);
@@ -147,7 +161,7 @@ pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Out
     match first_flow {
         Some(flow) => {
             if fragment.more {
-                state.fragments.note(config, &fragment, service, backend);
+                state.fragments.note(config, &fragment, (service, backend), None);
             }
             let place = Place { at: fragment.data, end: IP + fragment.length, network: IP };
             let vip = (service.vip, service.port_or(flow.source_port));
@@ -165,9 +179,15 @@ pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Out
     }
 }
 
+/// The flow of a first fragment.
+pub fn first_flow(packet: &Packet<'_>) -> Option<Flow> {
+    let fragment = read(packet).ok().filter(|fragment| fragment.offset == 0)?;
+    flow(packet, &fragment).ok()
+}
+
 /// Reads a fragment. Its offsets have to make sense: some data, whole units of eight bytes unless it is the last one, and no
 /// end beyond the longest packet (B30). The second piece of a TCP header is refused (B28).
-fn read(packet: &Packet<'_>) -> Result<Fragment, &'static str> {
+pub fn read(packet: &Packet<'_>) -> Result<Fragment, &'static str> {
     let (frame, length) = (packet.frame, packet.length()?);
     let (protocol, id, offset, more, front) = if packet.is_v6 {
         let at = IP + packet.header_length();
@@ -195,7 +215,7 @@ fn read(packet: &Packet<'_>) -> Result<Fragment, &'static str> {
 }
 
 /// The flow of a first fragment, whose transport header has to be complete (B27).
-fn flow(packet: &Packet<'_>, fragment: &Fragment) -> Result<Flow, &'static str> {
+pub fn flow(packet: &Packet<'_>, fragment: &Fragment) -> Result<Flow, &'static str> {
     let segment = &packet.frame[fragment.data..IP + fragment.length];
     let protocol = fragment.key.protocol;
     match protocol {
@@ -215,21 +235,29 @@ fn flow(packet: &Packet<'_>, fragment: &Fragment) -> Result<Flow, &'static str> 
 }
 
 impl Memory {
-    fn note(&mut self, config: &Config, fragment: &Fragment, service: &Service, backend: &Backend) {
+    /// Remembers where a first fragment goes.
+    pub fn note(
+        &mut self,
+        config: &Config,
+        fragment: &Fragment,
+        (service, backend): (&Service, &Backend),
+        kept: Option<Kept>,
+    ) {
         let index = config.services().iter().position(|other| other.id == service.id);
         let number = service.backends.iter().position(|other| other.id == backend.id);
         if let (Some(service), Some(backend)) = (index, number) {
-            self.0.insert(fragment.key, Remembered { service, backend });
+            self.0.insert(fragment.key, Remembered { service, backend, kept });
         }
     }
 
-    fn find<'a>(
+    /// Where the first fragment of this one's packet went.
+    pub fn find<'a>(
         &self,
         config: &'a Config,
         fragment: &Fragment,
-    ) -> Option<(&'a Service, &'a Backend)> {
+    ) -> Option<(&'a Service, &'a Backend, Option<Kept>)> {
         let remembered = self.0.get(&fragment.key)?;
         let service = &config.services()[remembered.service];
-        Some((service, &service.backends[remembered.backend]))
+        Some((service, &service.backends[remembered.backend], remembered.kept))
     }
 }

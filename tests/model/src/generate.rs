@@ -6,10 +6,12 @@ mod damage;
 mod dress;
 mod flows;
 mod kinds;
+mod options;
 mod pool;
 mod quic;
 mod random;
 mod shrink;
+mod stages;
 
 pub use build::Draft;
 pub use damage::inflict as damage;
@@ -18,7 +20,7 @@ pub use pool::Translated;
 pub use random::Random;
 pub use shrink::shrink;
 
-use crate::Config;
+use crate::{Config, openings::Cookies};
 
 /// The longest frame: what BPF_PROG_TEST_RUN gives a program in one piece.
 pub const LONGEST: usize = 3_400;
@@ -29,7 +31,14 @@ pub struct Generator<'a> {
     config: &'a Config,
     people: People,
     random: Random,
+    learned: Learned,
+}
+
+/// What packets are about that the model or lb has said.
+#[derive(Debug)]
+struct Learned {
     translated: Vec<Translated>,
+    cookies: Cookies,
 }
 
 /// Who sends packets, beside the backends.
@@ -48,12 +57,18 @@ pub struct People {
 impl<'a> Generator<'a> {
     /// The row that follows from a seed.
     pub fn new(config: &'a Config, people: People, seed: u64) -> Self {
-        Self { config, people, random: Random::new(seed), translated: Vec::new() }
+        let learned = Learned { translated: Vec::new(), cookies: config.cookies };
+        Self { config, people, random: Random::new(seed), learned }
     }
 
     /// From now on, half the packets are of these flows of full nat.
     pub fn learn(&mut self, translated: Vec<Translated>) {
-        self.translated = translated;
+        self.learned.translated = translated;
+    }
+
+    /// From now on, cookies are of this epoch.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.learned.cookies.epoch = epoch;
     }
 
     /// Pins of some of the flows whose packets come.
@@ -63,7 +78,7 @@ impl<'a> Generator<'a> {
 
     /// The next frame: one in three is whole and sound, the others are damaged.
     pub fn next_frame(&mut self) -> Vec<u8> {
-        let mut frame = kinds::any(self.config, &self.people, &self.translated, &mut self.random);
+        let mut frame = kinds::any(self.config, &self.people, &self.learned, &mut self.random);
         if !self.random.one_in(3) {
             damage::inflict(&mut frame, &mut self.random);
         }

@@ -51,6 +51,11 @@ impl<'a> Packet<'a> {
         Ok(Self { frame, is_v6 })
     }
 
+    /// Another frame, which has become of this one.
+    pub fn with<'b>(&self, frame: &'b [u8]) -> Packet<'b> {
+        Packet { frame, is_v6: self.is_v6 }
+    }
+
     /// Source.
     pub fn source(&self) -> IpAddr {
         address_at(self.frame, self.addresses().0, self.is_v6)
@@ -258,6 +263,12 @@ impl Header<'_> {
     /// Replaces TTL or hop limit.
     pub fn set_hop_limit(&mut self, hop_limit: u8) {
         self.bytes[if self.is_v6 { 7 } else { 8 }] = hop_limit;
+    }
+
+    /// Makes the packet longer.
+    pub fn grow(&mut self, by: u16) {
+        let at = if self.is_v6 { 4 } else { 2 };
+        put16(self.bytes, at, number16(self.bytes, at) + by);
     }
 
     /// Takes one off it.

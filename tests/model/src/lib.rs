@@ -6,14 +6,14 @@
 //! the way of a packet from top to bottom; each step beside it is a module. Checksums are worked out over whole packets
 //! ([`bytes`]), never by a difference of words.
 //!
-//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: tracked flows, limits of
-//! openings, the SYN-flood stage, fragments of full nat, what time and full tables do to pins and to ports, and the ways back that
-//! nat requests leave behind for replies without a next hop.
+//! Its world is data ([`Config`]): services, owners of slots, next hops, routes. Out of the model: what time does
+//! to pins, tracked flows, limits and stages, and the ways back that nat requests leave behind for replies without a next hop.
 
 mod address;
 mod answer;
 pub mod bytes;
 pub mod config;
+mod counted;
 mod error;
 mod forward;
 mod fragment;
@@ -23,11 +23,16 @@ mod gue;
 mod hash;
 mod ip;
 mod local;
+mod mss;
+pub mod openings;
 pub mod outcome;
 pub mod quic;
 mod reply;
+mod siphash;
 pub mod slots;
 mod state;
+mod tcp_options;
+pub mod track;
 pub mod transport;
 mod vlan;
 
@@ -84,7 +89,7 @@ impl Model {
     /// is judged.
     pub fn flow_with_a_port(&self, frame: &[u8]) -> Option<Flow> {
         let packet = Packet::new(frame, ip::version_of(frame)?).ok()?;
-        let flow = Flow::plain(&packet)?;
+        let flow = Flow::plain(&packet).or_else(|| fragment::first_flow(&packet))?;
         (self.config.service_of(&flow)?.mode == Mode::FullNat).then_some(flow)
     }
 
@@ -98,10 +103,29 @@ impl Model {
         self.state.ports.translated(&self.config)
     }
 
-    /// Whether a frame is a part of a packet.
-    pub fn is_fragment(frame: &[u8]) -> bool {
-        let packet = ip::version_of(frame).and_then(|is_v6| Packet::new(frame, is_v6).ok());
-        packet.is_some_and(|packet| packet.is_fragment())
+    /// Some seconds go by for flows of full nat, in which no packet comes.
+    pub fn grow_old(&mut self) {
+        self.state.ports.grow_old();
+    }
+
+    /// What of openings it has seen.
+    pub fn opened(&mut self) -> &mut openings::Opened {
+        &mut self.state.openings
+    }
+
+    /// How many connections it has counted that are still there.
+    pub fn connections(&self) -> usize {
+        self.state.connections.count()
+    }
+
+    /// What it remembers of tracked flows.
+    pub fn tracked(&self) -> &track::Tracked {
+        &self.state.tracked
+    }
+
+    /// The epoch that cookies are of from now on.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.config.cookies.epoch = epoch;
     }
 
     /// What becomes of a frame (at least 14 bytes).
@@ -199,6 +223,9 @@ fn admit_and_forward(
     if is_met && service.refuses == Some(config::Refusal::Drop) {
         return Err(drop(reason::NO_BACKEND));
     }
+    openings::check(config, state, packet, (flow, &sound), service)?;
+    let offers = mss::of_syn(state, packet, &sound, service);
+    let packet = &offers.as_ref().map_or(*packet, |frame| packet.with(frame));
     if packet.hop_limit() <= 1 {
         let about = answer::About::request(packet, service.id);
         return Err(answer::time_exceeded(&about, limit));
@@ -210,10 +237,12 @@ fn admit_and_forward(
     let named = named.and_then(|ids| quic::named_backend(state, service, ids, packet));
     let backend = match named {
         Some(backend) => backend,
-        None => slots::backend_of(state, service, flow, segment)
+        None => track::backend_of(state, service, flow, &sound)
+            .or_else(|| slots::backend_of(config, state, service, flow, (segment, sound.tail())))
             .ok_or_else(|| drop(reason::NO_BACKEND))?,
     };
     let backend = &service.backends[backend];
+    counted::request(state, service, flow, &sound);
     let what = forward::What::Flow { flow, is_opening };
     forward::packet(config, state, packet, what, service, backend).map_err(
         |refused| match refused {

@@ -93,6 +93,17 @@ pub mod reason {
     pub const NO_PORT: &str = "no_port";
     pub const QUIC_UNKNOWN: &str = "quic_cid_unknown";
     pub const QUIC_FALLBACK: &str = "quic_fallback";
+    pub const PORT_RECLAIMED: &str = "port_reclaimed";
+    pub const UNCOUNTED: &str = "uncounted";
+    pub const TOA_OMITTED: &str = "toa_omitted";
+    pub const PIN_REFUSED: &str = "pin_refused";
+    pub const FLOW_REFUSED: &str = "flow_refused";
+    pub const SOURCE_REFUSED: &str = "source_refused";
+    pub const SOURCE_RATE: &str = "source_rate";
+    pub const SERVICE_RATE: &str = "service_rate";
+    pub const SYN_UNPROVEN: &str = "syn_unproven";
+    pub const SYN_PROOF: &str = "syn_proof";
+    pub const SYN_CHALLENGE: &str = "syn_challenge";
 }
 
 /// Names of parts of lb whose share of a comparison's packets somebody wants to know.
@@ -119,6 +130,8 @@ pub mod part {
     pub const UNPINNED: &str = "slots: without a pin";
     /// A backend's SYN-ACK was noted in a pin.
     pub const ANSWERED: &str = "slots: a SYN-ACK is noted";
+    /// It would be a confirmed one, but there is no room.
+    pub const PROMOTED: &str = "slots: a pin is confirmed without room";
     /// Any packet of full nat's that is let in, or belongs to a flow.
     pub const FULLNAT: &str = "fullnat: all packets";
     /// A client's packet.
@@ -132,8 +145,41 @@ pub mod part {
     /// An ICMP error about full nat's packets.
     pub const FULLNAT_ERROR: &str = "fullnat: errors";
 
+    /// A fragment of full nat's, either way.
+    pub const FULLNAT_FRAGMENT: &str = "fullnat: fragments";
+    /// One of them that follows its first one.
+    pub const FULLNAT_LATER: &str = "fullnat: later fragments";
+    /// A segment told its server who the client is.
+    pub const TOA: &str = "toa: told";
+    /// A client said so itself, and is not believed.
+    pub const TOA_HIDDEN: &str = "toa: a client's own option is hidden";
+    /// A handshake offered larger segments than lb lets pass.
+    pub const MSS: &str = "mss: lowered";
+    /// A SYN, or a reset where it may prove something, of a service that limits openings or has a SYN-flood stage.
+    pub const OPENING: &str = "openings: all that are looked at";
+    /// A SYN within its limits.
+    pub const OPENED: &str = "openings: within the limits";
+    /// A SYN of a source that has proven itself.
+    pub const VERIFIED: &str = "openings: a proven source's SYN";
+
+    /// A packet of a service that remembers every flow.
+    pub const TRACKED: &str = "track: all packets";
+    /// The same of an ICMP error or a fragment, for which entries are only read.
+    pub const TRACKED_READ: &str = "track: looked up for an error or a fragment";
+    /// A new flow got a backend.
+    pub const TRACK_NEW: &str = "track: a backend is chosen";
+    /// A flow is a confirmed one.
+    pub const TRACK_CONFIRMED: &str = "track: a flow is confirmed";
+    /// A client is remembered.
+    pub const CLIENT_REMEMBERED: &str = "track: a client is remembered";
+    /// A new flow goes where its client is remembered.
+    pub const CLIENT_FOLLOWED: &str = "track: a client's other flow follows";
+
+    /// A connection is counted.
+    pub const COUNTED: &str = "connections: one more is counted";
+
     /// All of them.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 33] = [
         GUE,
         QUIC,
         QUIC_NAMED,
@@ -145,12 +191,28 @@ pub mod part {
         FOLLOWED,
         UNPINNED,
         ANSWERED,
+        PROMOTED,
         FULLNAT,
         FULLNAT_REQUEST,
         PORT_GIVEN,
         PORT_KEPT,
         FULLNAT_REPLY,
         FULLNAT_ERROR,
+        FULLNAT_FRAGMENT,
+        FULLNAT_LATER,
+        TOA,
+        TOA_HIDDEN,
+        MSS,
+        OPENING,
+        OPENED,
+        VERIFIED,
+        TRACKED,
+        TRACKED_READ,
+        TRACK_NEW,
+        TRACK_CONFIRMED,
+        CLIENT_REMEMBERED,
+        CLIENT_FOLLOWED,
+        COUNTED,
     ];
 }
 

@@ -6,13 +6,15 @@ use crate::{
     address::is_mapped,
     answer::{self, About},
     config::Config,
-    error,
+    counted, error,
     forward::{leave, set_ethernet},
     fragment,
     ip::{End, IP, Packet, change_header},
+    mss,
     outcome::{Outcome, Traffic, reason},
     slots,
     state::State,
+    track,
     transport::{self, Flow, Place},
 };
 
@@ -44,13 +46,18 @@ pub fn packet(config: &Config, state: &mut State, packet: &Packet<'_>, limit: Li
     if packet.hop_limit() <= 1 {
         return answer::time_exceeded(&about, limit);
     }
+    let vip = (service.vip, service.port_or(flow.source_port));
+    let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
+    let number = service.backends.iter().position(|other| other.id == backend.id);
+    let number = number.expect("it is the service's");
+    counted::reply(config, state, service, &client, &sound);
+    track::note_reply(state, service, (&client, number), &sound);
     if sound.is_syn_ack {
-        let vip = (service.vip, service.port_or(flow.source_port));
-        let client = Flow { source: vip.0, source_port: vip.1, ..flow }.reversed();
-        let number = service.backends.iter().position(|other| other.id == backend.id);
-        let number = number.expect("it is the service's");
         slots::note_syn_ack(state, service, &client, number, sound.numbers);
     }
+    let offers = mss::of_syn_ack(state, packet, &sound, service);
+    let packet = &offers.as_ref().map_or(*packet, |frame| packet.with(frame));
+    let about = About::reply(packet, service.id, service.vip);
     let Some(hop) = config.hop_to(packet.destination()) else { return drop(reason::NO_NEXT_HOP) };
     let length = packet.length().expect("it was examined");
     if hop.mtu != 0 && length > usize::from(hop.mtu) {

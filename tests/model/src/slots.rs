@@ -2,16 +2,17 @@
 //!
 //! A flow that was opened since the change has a pin, so a flow without one is older. Two tables hold pins: those of which only
 //! a SYN was seen, and those whose handshake was completed by a packet that fits it, which nobody can make who does not
-//! see the flow. The tables of a comparison never get full, and its packets follow each other within a moment.
+//! see the flow. Each table has room for so many. The packets of a comparison follow each other within a moment.
 
 use std::collections::HashMap;
 
 use crate::{
-    config::{Mode, Service},
+    config::{Config, Mode, Service},
     hash,
     ip::TCP,
-    outcome::part,
+    outcome::{part, reason},
     state::State,
+    track,
     transport::Flow,
 };
 
@@ -61,6 +62,44 @@ pub struct Pin {
     pub server: Option<u32>,
     /// So long ago that the next SYN is another flow's.
     pub is_old: bool,
+    /// Somebody closes the connection: the sequence number that follows.
+    pub closing: Option<u32>,
+    /// Confirmed, but there was no room in the table of those.
+    pub promoted: bool,
+}
+
+/// A segment's end in sequence space.
+#[derive(Clone, Copy, Debug)]
+pub struct Tail {
+    /// The number that follows it.
+    pub end: u32,
+    /// What it takes of the space.
+    pub length: u32,
+    /// FIN or RST.
+    pub closing: bool,
+}
+
+impl Tail {
+    /// That of a SYN.
+    pub fn of_syn(sequence: u32) -> Self {
+        Self { end: sequence.wrapping_add(1), length: 1, closing: false }
+    }
+}
+
+/// Notes whether a connection is being closed. One that is goes on being so for copies of its last segment, and for
+/// acknowledgements of it; anything else opens it again. True if something has changed.
+pub fn touch(closing: &mut Option<u32>, tail: Tail) -> bool {
+    if let Some(closing) = *closing
+        && tail.end == closing
+        && (tail.closing || tail.length == 0)
+    {
+        return false;
+    }
+    if !tail.closing && closing.is_none() {
+        return false;
+    }
+    *closing = tail.closing.then_some(tail.end);
+    true
 }
 
 /// What a packet says about its flow.
@@ -82,11 +121,16 @@ impl Slot {
 impl Service {
     /// The slot of a flow.
     pub(crate) fn slot_of(&self, flow: &Flow) -> Slot {
+        self.ring[self.slot_number(flow)]
+    }
+
+    /// Its index.
+    pub(crate) fn slot_number(&self, flow: &Flow) -> usize {
         let hash = match self.by_source {
             Some(prefix) => hash::of_client(&self.keys, flow.source, prefix),
             None => hash::of_flow(&self.keys, flow),
         };
-        self.ring[((u64::from(hash) * self.ring.len() as u64) >> 32) as usize]
+        ((u64::from(hash) * self.ring.len() as u64) >> 32) as usize
     }
 
     /// The slot, if pins are asked: it has changed, and what opens a flow of the protocol can be seen.
@@ -108,28 +152,34 @@ impl Service {
 
 /// The backend (its index) of a client's packet.
 pub fn backend_of(
+    config: &Config,
     state: &mut State,
     service: &Service,
     flow: &Flow,
-    segment: Segment,
+    (segment, tail): (Segment, Tail),
 ) -> Option<usize> {
     let Some(slot) = service.changed_slot_of(flow) else { return service.slot_of(flow).owner };
     state.met(part::CHANGED);
     match segment {
-        Segment::Opening(sequence) => open(state, service, flow, slot, sequence),
+        Segment::Opening(sequence) => open(config, state, service, flow, slot, sequence),
         Segment::Other(sequence, acknowledgement) => {
-            go_on(state, service, flow, slot, (sequence, acknowledgement))
+            go_on(config, state, service, flow, slot, ((sequence, acknowledgement), tail))
         }
     }
 }
 
 /// Where a flow lives, for a packet that says nothing about it: pins are read, and nothing changes.
 pub fn whereabouts(state: &mut State, service: &Service, flow: &Flow) -> Option<usize> {
+    if let Some(backend) = track::whereabouts(state, service, flow) {
+        return Some(backend);
+    }
     let Some(slot) = service.changed_slot_of(flow) else { return service.slot_of(flow).owner };
     state.met(part::CHANGED);
     state.met(part::CHANGED_READ);
     let pins = &state.pins;
-    match pins.confirmed.get(flow).or_else(|| pins.unconfirmed.get(flow)) {
+    let unconfirmed = pins.unconfirmed.get(flow);
+    let promoted = unconfirmed.filter(|pin| pin.promoted);
+    match promoted.or_else(|| pins.confirmed.get(flow)).or(unconfirmed) {
         Some(pin) => service.or_owner(Some(pin.backend), slot),
         None if slot.phase == Phase::Pinned => slot.owner,
         None => service.or_owner(slot.base, slot),
@@ -148,13 +198,15 @@ pub fn note_syn_ack(
         return;
     }
     let Some(pin) = state.pins.unconfirmed.get_mut(flow) else { return };
-    if pin.backend == backend && pin.was_opened_by(acknowledgement.wrapping_sub(1)) {
+    if pin.backend == backend && !pin.promoted && pin.was_opened_by(acknowledgement.wrapping_sub(1))
+    {
         pin.server = Some(sequence);
         state.met(part::ANSWERED);
     }
 }
 
 fn open(
+    config: &Config,
     state: &mut State,
     service: &Service,
     flow: &Flow,
@@ -166,9 +218,13 @@ fn open(
     let has_pin = confirmed.is_some() || unconfirmed.is_some();
     if let Some(pin) = unconfirmed.filter(|pin| service.is_usable(pin.backend)) {
         let backend = pin.backend;
-        let is_copy = pin.was_opened_by(sequence);
+        let is_copy = pin.promoted || pin.was_opened_by(sequence);
         if is_copy || !pin.is_old {
-            pin.second = if is_copy { pin.second } else { Some(sequence) };
+            if is_copy {
+                touch(&mut pin.closing, Tail::of_syn(sequence));
+            } else {
+                pin.second = Some(sequence);
+            }
             pin.is_old = false;
             state.met(part::FOLLOWED);
             return Some(backend);
@@ -186,28 +242,42 @@ fn open(
         state.met(part::UNPINNED);
         return Some(owner);
     }
-    state.met(part::PINNED);
-    let pin = Pin { backend: owner, client: sequence, second: None, server: None, is_old: false };
-    state.pins.unconfirmed.insert(*flow, pin);
-    Some(owner)
+    if put(&mut state.pins.unconfirmed, flow, Pin::new(owner, sequence), config) {
+        state.met(part::PINNED);
+        return Some(owner);
+    }
+    // Who cannot be pinned is opened where his packets will go.
+    state.count(service.id, reason::PIN_REFUSED);
+    let earlier = confirmed.map(|pin| pin.backend);
+    service.or_owner(earlier.or(slot.base), slot)
+}
+
+/// Stores a pin; false if the flow has none and the table is full.
+fn put(pins: &mut HashMap<Flow, Pin>, flow: &Flow, pin: Pin, config: &Config) -> bool {
+    let has_room = pins.contains_key(flow) || pins.len() < config.most_pins;
+    if has_room {
+        pins.insert(*flow, pin);
+    }
+    has_room
 }
 
 fn go_on(
+    config: &Config,
     state: &mut State,
     service: &Service,
     flow: &Flow,
     slot: Slot,
-    numbers: (u32, u32),
+    (numbers, tail): ((u32, u32), Tail),
 ) -> Option<usize> {
     // Of datagrams no half of a handshake is the backend's.
     let sees_replies = service.mode == Mode::Nat && flow.protocol == TCP;
     let pins = &mut state.pins;
-    let completed =
-        pins.unconfirmed.get(flow).copied().filter(|pin| pin.completed_by(numbers, sees_replies));
+    let completed = pins.unconfirmed.get(flow).copied();
+    let completed = completed.filter(|pin| pin.promoted || pin.completed_by(numbers, sees_replies));
     if let Some(mut pin) = completed {
-        pins.unconfirmed.remove(flow);
         if slot.phase == Phase::Pinned && slot.owner == Some(pin.backend) {
             // It lives where it would without a pin.
+            pins.unconfirmed.remove(flow);
             pins.confirmed.remove(flow);
             state.met(part::FOLLOWED);
             return slot.owner;
@@ -217,8 +287,21 @@ fn go_on(
         {
             pin.client = second;
         }
-        pins.confirmed.insert(*flow, pin);
-        state.met(part::CONFIRMED);
+        let (is_first, has_changed) = (!pin.promoted, touch(&mut pin.closing, tail));
+        // Who has found no room is moved when something changes.
+        if is_first || has_changed {
+            pin = Pin { promoted: false, is_old: false, ..pin };
+            if put(&mut pins.confirmed, flow, pin, config) {
+                pins.unconfirmed.remove(flow);
+                state.met(part::CONFIRMED);
+            } else {
+                pins.unconfirmed.insert(*flow, Pin { promoted: true, ..pin });
+                state.met(part::PROMOTED);
+                if is_first {
+                    state.count(service.id, reason::PIN_REFUSED);
+                }
+            }
+        }
         return service.or_owner(Some(pin.backend), slot);
     }
     if let Some(pin) = pins.confirmed.get(flow).copied() {
@@ -232,14 +315,21 @@ fn go_on(
     if let Some(base) = slot.base.filter(|base| service.is_usable(*base))
         && slot.phase == Phase::Harvest
     {
-        let pin = Pin { backend: base, client: 0, second: None, server: None, is_old: false };
-        state.pins.confirmed.insert(*flow, pin);
-        state.met(part::PINNED);
+        if put(&mut state.pins.confirmed, flow, Pin::new(base, 0), config) {
+            state.met(part::PINNED);
+        } else {
+            state.count(service.id, reason::PIN_REFUSED);
+        }
     }
     service.or_owner(slot.base, slot)
 }
 
 impl Pin {
+    fn new(backend: usize, client: u32) -> Self {
+        let (second, server, closing) = (None, None, None);
+        Self { backend, client, second, server, is_old: false, closing, promoted: false }
+    }
+
     fn was_opened_by(&self, sequence: u32) -> bool {
         self.client == sequence || self.second == Some(sequence)
     }
@@ -253,6 +343,6 @@ impl Pin {
 }
 
 /// Whether a number lies within TCP's largest unscaled window behind an initial one.
-fn follows(number: u32, initial: u32) -> bool {
+pub fn follows(number: u32, initial: u32) -> bool {
     (1..=65_535).contains(&number.wrapping_sub(initial))
 }

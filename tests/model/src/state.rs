@@ -1,6 +1,9 @@
 //! What is remembered from packet to packet, and what a packet is known to have met on its way.
 
-use crate::{fragment::Memory, fullnat::Ports, outcome::Outcome, slots::Pins};
+use crate::{
+    counted::Connections, fragment::Memory, fullnat::Ports, openings::Opened, outcome::Outcome,
+    slots::Pins, track::Tracked,
+};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -11,6 +14,12 @@ pub struct State {
     pub pins: Pins,
     /// Flows of full nat.
     pub ports: Ports,
+    /// Who has opened how many connections, and who has proven itself.
+    pub openings: Opened,
+    /// Connections of services that count them.
+    pub connections: Connections,
+    /// Flows of services that remember all.
+    pub tracked: Tracked,
     /// Counted beside what becomes of the packet.
     counted: Vec<(u32, &'static str)>,
     parts: Vec<&'static str>,

@@ -7,6 +7,7 @@ use crate::{
     bytes::{carried_over, number16, number32, pseudo_header, put16, sum},
     ip::{End, IP, Packet, TCP, UDP, change_header},
     outcome::reason,
+    slots::Tail,
 };
 
 const FIN: u8 = 1;
@@ -40,6 +41,14 @@ pub struct Sound {
     pub is_closing: bool,
     /// SYN and ACK.
     pub is_syn_ack: bool,
+    /// ACK, and neither begins nor ends anything.
+    pub is_acknowledgement: bool,
+    /// ACK.
+    pub acknowledges: bool,
+    /// A segment with data.
+    pub has_data: bool,
+    /// What a segment takes of the sequence space: its data, SYN and FIN.
+    pub length: u32,
     /// TCP's sequence and acknowledgement number.
     pub numbers: (u32, u32),
 }
@@ -101,10 +110,10 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
         if flags & 0x3f == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
             return Err(reason::TCP_FLAGS);
         }
-        sound.is_opening = flags & SYN != 0 && flags & ACK == 0;
-        sound.is_reset = flags & RST != 0;
-        sound.is_closing = flags & FIN != 0;
-        sound.is_syn_ack = flags & SYN != 0 && flags & ACK != 0;
+        sound = Sound::of_flags(flags);
+        sound.has_data = segment.len() > header;
+        let controls = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        sound.length = (segment.len() - header) as u32 + controls;
         sound.numbers = (number32(segment, 4), number32(segment, 8));
     } else {
         if segment.len() < 8 {
@@ -122,6 +131,27 @@ pub fn examine(packet: &Packet<'_>, flow: &Flow) -> Result<Sound, &'static str> 
         return Err(reason::PORT_ZERO);
     }
     Ok(sound)
+}
+
+impl Sound {
+    /// The end of what a segment takes of the sequence space; a datagram takes nothing.
+    pub(crate) fn tail(&self) -> Tail {
+        let end = self.numbers.0.wrapping_add(self.length);
+        Tail { end, length: self.length, closing: self.is_closing || self.is_reset }
+    }
+
+    /// What the flags of a TCP header say alone.
+    pub(crate) fn of_flags(flags: u8) -> Self {
+        Self {
+            is_opening: flags & SYN != 0 && flags & ACK == 0,
+            is_reset: flags & RST != 0,
+            is_closing: flags & FIN != 0,
+            is_syn_ack: flags & SYN != 0 && flags & ACK != 0,
+            acknowledges: flags & ACK != 0,
+            is_acknowledgement: flags & (SYN | FIN | RST | ACK) == ACK,
+            ..Self::default()
+        }
+    }
 }
 
 /// Offset of the checksum in a TCP or UDP header.

@@ -1,7 +1,9 @@
 //! The packet path beside the reference model ([`lb_model`]): the same world, the same frames, and no difference in what becomes
 //! of them, in the bytes that leave, or in what is counted.
 
+mod openings;
 mod state;
+mod tracked;
 mod world;
 
 use std::{
@@ -20,14 +22,18 @@ use lb_model::{
 
 use super::{Delta, Kernel, Outcome, World, action, packet::hex};
 
-pub use world::config_of;
+pub use world::{ENGAGED, REFILLED_NEVER, config_of};
 
 /// Frames between two looks at the counters.
 const BATCH: usize = 8_192;
 /// The same where flows are remembered, which are forgotten then.
 const BATCH_OF_FLOWS: usize = 2_048;
-/// No flow is remembered for longer: the model has no clock.
-const MOMENT: Duration = Duration::from_millis(300);
+/// No flow is remembered for longer: the model has no clock. (What grows old first is an entry that is written again after 256 jiffies.)
+const MOMENT: Duration = Duration::from_millis(120);
+
+/// So much older flows of full nat get at once, nanoseconds: more than the five seconds for which an unanswered one keeps its port in
+/// any case, and so little that no flow's time is over within a batch.
+const AGE: u64 = 6_000_000_000;
 
 /// The program and the model, in the same world.
 pub struct Comparison {
@@ -41,6 +47,10 @@ pub struct Comparison {
     prepared: Vec<Prepared>,
     began: Instant,
     has_pool: bool,
+    /// Some service limits openings.
+    has_openings: bool,
+    /// Some service remembers every flow.
+    has_tracked: bool,
     numbers: BTreeMap<&'static str, Reason>,
     /// What the packets met so far.
     pub tally: Tally,
@@ -57,14 +67,20 @@ pub struct Tally {
     pub reasons: BTreeMap<&'static str, u64>,
     /// By the parts of lb that they met.
     pub parts: BTreeMap<&'static str, u64>,
+    /// Batches that were left out because the machine stood still.
+    pub late: u64,
 }
 
 impl Comparison {
     /// Both in a world; `config` is that of [`config_of`].
     pub fn new(mut kernel: Kernel, world: World, config: Config) -> Self {
         let has_pool = !config.pool.addresses.is_empty();
+        let has_openings = openings::are_limited(&config);
+        let has_tracked = config.services().iter().any(|service| service.track.is_some());
+        let cookies = config.cookies;
         let model = Model::new(config);
         kernel.enter(world);
+        openings::set_keys(&mut kernel, &cookies);
         let before = kernel.counts();
         let numbers = Reason::ALL.iter().map(|reason| (reason.name(), *reason)).collect();
         let mut new = Self {
@@ -77,6 +93,8 @@ impl Comparison {
             prepared: Vec::new(),
             began: Instant::now(),
             has_pool,
+            has_openings,
+            has_tracked,
             numbers,
             tally: Tally::default(),
         };
@@ -89,8 +107,15 @@ impl Comparison {
     /// # Panics
     /// If they differ, with everything that is needed to see why.
     pub fn frame(&mut self, frame: Vec<u8>, limit: Limit) {
+        if self.is_of_flows() && self.began.elapsed() > MOMENT {
+            self.flush();
+        }
         let (judged, outcome, _) = self.both(&frame, limit, false);
         if !is_same(&judged, &outcome, &frame) {
+            if self.is_late() {
+                self.tally.packets += 1;
+                return self.give_up();
+            }
             self.fail(&frame, limit, &judged, &outcome);
         }
         self.expect(&judged);
@@ -98,6 +123,20 @@ impl Comparison {
         if self.batch.len() == self.batch_length() {
             self.flush();
         }
+    }
+
+    /// Whether this machine has stood still for so long that what is remembered may have grown old.
+    fn is_late(&self) -> bool {
+        self.is_of_flows() && self.began.elapsed() > 2 * MOMENT
+    }
+
+    /// Leaves the batch in hand out, and counts it as such.
+    fn give_up(&mut self) {
+        self.before = self.kernel.counts();
+        self.expected = Delta::default();
+        self.batch.clear();
+        self.tally.late += 1;
+        self.forget();
     }
 
     /// Whether the next frame begins a batch: then its pins can be prepared.
@@ -120,8 +159,22 @@ impl Comparison {
         self.model.translated()
     }
 
+    /// The epoch that cookies are of, for the next packet of all: both have it.
+    pub fn epoch(&mut self) -> u64 {
+        let epoch = openings::epoch();
+        self.model.set_epoch(epoch);
+        epoch
+    }
+
+    /// Some seconds go by for flows of full nat.
+    pub fn grow_old(&mut self) {
+        state::age_ports(&mut self.kernel, AGE);
+        self.model.grow_old();
+    }
+
     fn is_of_flows(&self) -> bool {
-        self.has_pool || !self.prepared.is_empty()
+        let has_memory = self.has_pool || self.has_openings || self.has_tracked;
+        has_memory || !self.prepared.is_empty()
     }
 
     fn batch_length(&self) -> usize {
@@ -164,7 +217,13 @@ impl Comparison {
         let counts = self.kernel.counts();
         let delta = counts.since(&self.before);
         if delta != self.expected {
+            if self.is_late() {
+                return self.give_up();
+            }
             self.find_miscounted(&delta);
+        }
+        if self.has_tracked && !self.is_late() {
+            tracked::compare(&mut self.kernel, &self.model);
         }
         self.before = counts;
         self.expected = Delta::default();
@@ -173,6 +232,12 @@ impl Comparison {
     }
 
     fn forget(&mut self) {
+        if self.has_openings {
+            openings::forget(&mut self.kernel, &mut self.model);
+        }
+        if self.has_tracked {
+            tracked::forget(&mut self.kernel, &self.model);
+        }
         state::forget(&mut self.kernel, &mut self.model, &self.prepared);
         self.began = Instant::now();
     }
@@ -267,6 +332,7 @@ impl Tally {
     /// Adds another one.
     pub fn add(&mut self, other: &Self) {
         self.packets += other.packets;
+        self.late += other.late;
         for (mine, others) in [
             (&mut self.actions, &other.actions),
             (&mut self.reasons, &other.reasons),
@@ -281,6 +347,9 @@ impl Tally {
     /// One line each.
     pub fn table(&self) -> String {
         let mut text = format!("{:>12}  packets\n", self.packets);
+        if self.late > 0 {
+            let _ = writeln!(text, "{:>12}  batches left out: the machine stood still", self.late);
+        }
         for (name, count) in &self.actions {
             let _ = writeln!(text, "{count:>12}  {name}");
         }

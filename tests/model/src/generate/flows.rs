@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::Random;
 use crate::{
     config::{Config, Mode, Service},
+    openings::Openings,
     slots::{Phase, Pin},
     transport::Flow,
 };
@@ -22,6 +23,8 @@ impl Service {
         match self.mode {
             // More flows than the pool has ports.
             Mode::FullNat => Some(16),
+            _ if self.track.is_some() || self.counts => Some(3),
+            _ if self.openings != Openings::default() => Some(1_024),
             _ => changes().then_some(8),
         }
     }
@@ -53,10 +56,14 @@ pub struct Prepared {
     pub pin: Pin,
 }
 
-/// Pins of some of the flows of services whose slots change.
+/// Pins of some of the flows of services whose slots change, as many as have room.
 pub fn pins(config: &Config, clients: &[IpAddr], random: &mut Random) -> Vec<Prepared> {
     let mut prepared = Vec::new();
-    for service in config.services().iter().filter(|service| service.mode != Mode::FullNat) {
+    let changes = |service: &&Service| {
+        let is_of_pins = service.track.is_none() && service.openings == Openings::default();
+        service.mode != Mode::FullNat && is_of_pins
+    };
+    for service in config.services().iter().filter(changes) {
         let Some(ports) = service.few_ports() else { continue };
         let clients = clients.iter().filter(|client| client.is_ipv4() == service.vip.is_ipv4());
         for client in clients {
@@ -76,6 +83,13 @@ pub fn pins(config: &Config, clients: &[IpAddr], random: &mut Random) -> Vec<Pre
             }
         }
     }
+    let mut left = [config.most_pins; 2];
+    prepared.retain(|pin| {
+        let left = &mut left[usize::from(pin.is_confirmed)];
+        let has_room = *left > 0;
+        *left = left.saturating_sub(1);
+        has_room
+    });
     prepared
 }
 
@@ -91,6 +105,6 @@ fn pin(service: &Service, flow: Flow, is_confirmed: bool, random: &mut Random) -
         service: service.id,
         backend: service.backends[backend].id,
         is_confirmed,
-        pin: Pin { backend, client, second, server, is_old },
+        pin: Pin { backend, client, second, server, is_old, closing: None, promoted: false },
     }
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    People, Random, Translated,
+    Learned, People, Random,
     build::{Draft, icmp, tcp, udp},
     flows, pool, quic,
 };
@@ -12,24 +12,25 @@ use crate::{
     Config,
     config::{Listen, Mode, Service},
     ip::{FRAGMENT, TCP, UDP},
+    openings::{Cookies, Openings},
 };
 
 /// A frame of any kind.
-pub fn any(
-    config: &Config,
-    people: &People,
-    translated: &[Translated],
-    random: &mut Random,
-) -> Vec<u8> {
-    let mut world = World { config, people, random, in_hand: None };
-    if pool::wanted(translated, world.random) {
-        let draft = world.translated(translated);
+pub fn any(config: &Config, people: &People, learned: &Learned, random: &mut Random) -> Vec<u8> {
+    let mut world = World { config, people, random, cookies: &learned.cookies, in_hand: None };
+    if pool::wanted(&learned.translated, world.random) {
+        let draft = world.translated(&learned.translated);
         return world.dressed(draft).frame();
     }
     // What is about flows is mostly in what clients send.
     let is_of_flows = config.services().iter().any(|service| service.few_ports().is_some());
     if is_of_flows && world.random.one_in(3) {
         let draft = world.request();
+        return world.dressed(draft).frame();
+    }
+    let has_tracked = config.services().iter().any(|service| service.track.is_some());
+    if has_tracked && world.random.one_in(3) {
+        let draft = world.reply();
         return world.dressed(draft).frame();
     }
     let draft = match world.random.below(16) {
@@ -47,11 +48,12 @@ pub fn any(
 }
 
 pub(super) struct World<'a> {
-    config: &'a Config,
+    pub(super) config: &'a Config,
     pub(super) people: &'a People,
     pub(super) random: &'a mut Random,
+    pub(super) cookies: &'a Cookies,
     /// The service that the packet has to do with.
-    in_hand: Option<&'a Service>,
+    pub(super) in_hand: Option<&'a Service>,
 }
 
 impl<'a> World<'a> {
@@ -108,6 +110,10 @@ impl<'a> World<'a> {
         {
             return quic::payload(ids, self.random);
         }
+        // Servers that are told of clients have not spoken for a while.
+        if self.in_hand.is_some_and(|service| service.tells) && !self.random.one_in(4) {
+            return Vec::new();
+        }
         let length = match self.random.below(32) {
             0 => 1_380 + self.random.index(140),
             1 => self.random.index(3_000),
@@ -121,6 +127,10 @@ impl<'a> World<'a> {
         const FLAGS: [u8; 10] = [0x02, 0x10, 0x18, 0x11, 0x04, 0x14, 0x12, 0xc2, 0x02, 0x10];
         // Handshakes.
         const OF_FEW: [u8; 8] = [0x02, 0x02, 0x12, 0x12, 0x10, 0x18, 0x11, 0x04];
+        let limits = |service: &Service| service.openings != Openings::default();
+        if self.in_hand.is_some_and(limits) && self.random.one_in(2) {
+            return 0x02;
+        }
         if self.few_ports().is_some() {
             self.random.pick(&OF_FEW)
         } else {
@@ -143,13 +153,14 @@ impl<'a> World<'a> {
             }
             return datagram;
         }
-        let options: &[u8] = if self.random.one_in(2) { &[] } else { &[2, 4, 5, 0xb4, 1, 3, 3, 7] };
+        let options = self.options();
         let flags = self.flags();
         let numbers = match self.few_ports() {
             Some(_) => (flows::number(self.random), flows::number(self.random)),
             None => (self.random.number() as u32, self.random.number() as u32),
         };
-        tcp(ends, ports, flags, numbers, options, &payload)
+        let (flags, numbers) = self.for_a_stage(ends, payload.len()).unwrap_or((flags, numbers));
+        tcp(ends, ports, flags, numbers, &options, &payload)
     }
 
     pub(super) fn draft(&self, ends: (IpAddr, IpAddr), protocol: u8, body: Vec<u8>) -> Draft {
@@ -309,7 +320,7 @@ impl<'a> World<'a> {
     }
 
     /// Makes it a fragment. The checksum stays that of the whole.
-    fn fragmented(&mut self, draft: &mut Draft) {
+    pub(super) fn fragmented(&mut self, draft: &mut Draft) {
         let more = !self.random.one_in(3);
         let offset = match self.random.below(8) {
             0..=3 => 0,

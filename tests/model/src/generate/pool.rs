@@ -26,7 +26,14 @@ pub struct Translated {
 impl World<'_> {
     /// A packet of one of these flows.
     pub(super) fn translated(&mut self, flows: &[Translated]) -> Draft {
-        let mut flow = flows[self.random.index(flows.len())];
+        let kind = self.random.below(12);
+        // Fragments are of few, so that they meet.
+        let many = if kind < 10 { flows.len() } else { flows.len().min(4) };
+        let mut flow = flows[self.random.index(many)];
+        let end = (flow.vip.0, flow.vip.1, flow.protocol);
+        let services = self.config.services();
+        self.in_hand =
+            services.iter().find(|service| (service.vip, service.port, service.protocol) == end);
         // Of one end something is wrong, at times.
         match self.random.below(24) {
             0 => flow.pool.1 ^= 1,
@@ -36,14 +43,8 @@ impl World<'_> {
             4 => flow.client.1 ^= 1,
             _ => {}
         }
-        let kind = self.random.below(8);
         match kind {
-            0..=3 => {
-                let ends = (flow.backend.0, flow.pool.0);
-                let ports = (flow.backend.1, flow.pool.1);
-                let body = self.transport(flow.protocol, ends, ports);
-                self.draft(ends, flow.protocol, body)
-            }
+            0..=3 => self.of_backend(&flow),
             4..=5 => {
                 let ends = (flow.pool.0, flow.backend.0);
                 self.error(ends, (flow.pool.1, flow.backend.1), flow.protocol)
@@ -52,12 +53,27 @@ impl World<'_> {
                 let ends = (flow.vip.0, flow.client.0);
                 self.error(ends, (flow.vip.1, flow.client.1), flow.protocol)
             }
+            7..=9 => self.of_client(&flow),
             _ => {
-                let ends = (flow.client.0, flow.vip.0);
-                let body = self.transport(flow.protocol, ends, (flow.client.1, flow.vip.1));
-                self.draft(ends, flow.protocol, body)
+                let is_reply = self.random.one_in(2);
+                let mut draft =
+                    if is_reply { self.of_backend(&flow) } else { self.of_client(&flow) };
+                self.fragmented(&mut draft);
+                draft
             }
         }
+    }
+
+    fn of_backend(&mut self, flow: &Translated) -> Draft {
+        let ends = (flow.backend.0, flow.pool.0);
+        let body = self.transport(flow.protocol, ends, (flow.backend.1, flow.pool.1));
+        self.draft(ends, flow.protocol, body)
+    }
+
+    fn of_client(&mut self, flow: &Translated) -> Draft {
+        let ends = (flow.client.0, flow.vip.0);
+        let body = self.transport(flow.protocol, ends, (flow.client.1, flow.vip.1));
+        self.draft(ends, flow.protocol, body)
     }
 }
 

@@ -68,6 +68,18 @@ fn forget_ports(kernel: &mut Kernel) {
     }
 }
 
+/// Makes all flows that have a port look as if nothing was heard of them for so many nanoseconds.
+pub fn age_ports(kernel: &mut Kernel, by: u64) {
+    let (count, ports) = (kernel.world().pool.len() as u32, kernel.world().pool_ports);
+    for address in 0..count {
+        for port in ports.0..=ports.1 {
+            let slot = kernel.port_slot(address, port);
+            let last_seen = slot.last_seen.saturating_sub(by);
+            kernel.set_port_slot(address, port, PortSlot { last_seen, ..slot });
+        }
+    }
+}
+
 /// The port that the program has for a flow.
 pub fn port_of(kernel: &mut Kernel, flow: &Flow) -> Option<Port> {
     let flows = kernel.hash_map::<FlowKey, u32>(map::PORT_FLOWS);
