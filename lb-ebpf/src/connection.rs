@@ -79,9 +79,11 @@ pub fn reply<F: Family>(context: Context, reply: &ReplyRow, backend: u32) -> u32
     if flags & tcp_flag::RST != 0 {
         // An error means that it is gone already, or was never counted.
         let _ = CONNECTIONS.remove(flow);
-    } else if flags & tcp_flag::SYN != 0 {
+    } else if flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN | tcp_flag::ACK {
         accepted(flow, backend, service.id);
-    } else if let Some(connection) = CONNECTIONS.get_ptr_mut(flow) {
+    } else if flags & tcp_flag::FIN != 0
+        && let Some(connection) = CONNECTIONS.get_ptr_mut(flow)
+    {
         // SAFETY: as in `request`.
         unsafe { (&raw mut (*connection).server_closed).write_volatile(1) };
     }

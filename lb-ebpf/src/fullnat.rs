@@ -14,7 +14,7 @@ pub mod toa;
 
 use aya_ebpf::{bindings::xdp_md, maps::ProgramArray};
 use lb_common::{
-    abi::{Address, Reason, ServiceRow, SourcePool, address_value, service_flag},
+    abi::{Address, BackendRow, Reason, ServiceRow, SourcePool, address_value, service_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
     parse::{self, Family, NETWORK, V4, V4Options, V6, V6Extended},
 };
@@ -23,7 +23,8 @@ use network_types::ip::Ipv6Hdr;
 use crate::{
     answer, config,
     maps::{PROGRAMS, SOURCE_POOL},
-    packet::Context,
+    nexthop::{self, Hop},
+    packet::{Context, XdpFrame},
     service,
     verdict::Verdict,
 };
@@ -44,6 +45,20 @@ pub fn go(context: Context) {
 fn tail_call(programs: &ProgramArray, context: Context, index: u32) {
     // SAFETY: the balancer has nothing left to do after it.
     unsafe { programs.tail_call(&aya_ebpf::programs::XdpContext::new(context.pointer()), index) };
+}
+
+/// The way to a backend for a packet that is not answered if it does not fit.
+#[inline(always)]
+pub fn hop_to(frame: &XdpFrame, row: &BackendRow, length: u16) -> Result<Hop, Reason> {
+    let hop = nexthop::to_backend(frame, row)?;
+    let from = frame.view::<Ethernet>(0).ok_or(Reason::L3Truncated)?.source;
+    if hop.macs.is_from(from) && nexthop::is_ingress(frame, hop.ifindex) {
+        return Err(Reason::LoopSourceMac);
+    }
+    if hop.mtu != 0 && length > hop.mtu {
+        return Err(Reason::TooBig);
+    }
+    Ok(hop)
 }
 
 /// What becomes of a packet.

@@ -165,7 +165,9 @@ fn reply_of<F: Family>(context: Context, backend: BackendId) -> u32 {
         }
         return 1;
     }
-    pin::note_syn_ack(&FLOWS_NEW, &flow.scratch.flow, backend, sequence, acknowledgement);
+    if flags & tcp_flag::ACK != 0 {
+        pin::note_syn_ack(&FLOWS_NEW, &flow.scratch.flow, backend, sequence, acknowledgement);
+    }
     1
 }
 

@@ -414,8 +414,12 @@ impl Family {
         out_of_reach.interfaces = Some(1 << NIC_NUMBER);
         let mut in_reach = self.nat(88);
         in_reach.interfaces = Some(1);
-        let mut by_source = self.nat(89).flags(BY_SOURCE);
+        let mut by_source = self.nat(89).flags(BY_SOURCE | FRAGMENTS);
         by_source.prefix = Prefixes { v4: 24, v6: 48 };
+        by_source.stateless_fragments = true;
+        let mut stateless = self.service(2, Forward::Dsr).port(53).udp();
+        stateless = stateless.flags(FRAGMENTS | BY_SOURCE);
+        stateless.stateless_fragments = true;
         let mut empty = self.nat(85);
         empty.backends.clear();
         // The other family inside the tunnel.
@@ -437,7 +441,7 @@ impl Family {
             self.nat(82).flags(REJECT | NEW_ONLY | FRAGMENTS),
             self.nat(83).flags(DROP),
             self.nat(84).udp().flags(REJECT),
-            self.service(2, Forward::Dsr).port(53).udp().flags(FRAGMENTS),
+            stateless,
             self.service(3, Forward::Ipip).port(53).udp(),
             out_of_reach,
             in_reach,

@@ -101,7 +101,7 @@ pub fn recall(
 
 /// What has been found for what is in hand: the row in it, nothing, or a reason to drop the fragment.
 #[inline(always)]
-pub fn found(hand: *mut InHand, code: u32) -> Result<Option<&'static FragmentRow>, Verdict> {
+pub(super) fn found(hand: *mut InHand, code: u32) -> Result<Option<&'static FragmentRow>, Verdict> {
     if code == NOTHING {
         return Ok(None);
     }

@@ -137,10 +137,7 @@ fn send_to_backend<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         return Err(drop(Reason::IcmpErrorBad));
     }
     let row = maps::backend(backend).ok_or(drop(Reason::BadSlot))?;
-    let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
-    if hop.mtu != 0 && packet.length > hop.mtu {
-        return Err(drop(Reason::TooBig));
-    }
+    let hop = super::hop_to(&frame, row, packet.length).map_err(drop)?;
     let pool = super::pool().ok_or(drop(Reason::BadSlot))?;
     let ends = Ends {
         source: &row.address,

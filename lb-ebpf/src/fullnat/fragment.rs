@@ -121,10 +121,7 @@ fn send_first<F: Family>(context: Context, id: u32, place: Place) -> Result<Verd
     let mut frame = context.frame();
     let (fragment, packet) = read_first::<F>(&frame)?;
     let row = maps::backend(place.backend()).ok_or(drop(Reason::BadSlot))?;
-    let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
-    if hop.mtu != 0 && packet.length > hop.mtu {
-        return Err(drop(Reason::TooBig));
-    }
+    let hop = super::hop_to(&frame, row, packet.length).map_err(drop)?;
     let slot = Slot::at(place.index()).ok_or(drop(Reason::BadSlot))?;
     let row_of_slot = FragmentRow {
         backend: place.backend(),
@@ -169,10 +166,7 @@ fn send_later<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
     let packet = packet_of::<F>(&frame, &fragment).ok_or(drop(Reason::L3Truncated))?;
     check_hop_limit(&packet, entry.service)?;
     let row = maps::backend(entry.backend).ok_or(drop(Reason::BadSlot))?;
-    let hop = nexthop::to_backend(&frame, row).map_err(drop)?;
-    if hop.mtu != 0 && packet.length > hop.mtu {
-        return Err(drop(Reason::TooBig));
-    }
+    let hop = super::hop_to(&frame, row, packet.length).map_err(drop)?;
     let pool = super::pool().ok_or(drop(Reason::BadSlot))?;
     let header = frame.view_mut::<F::Header>(NETWORK).ok_or(drop(Reason::L3Truncated))?;
     header.set_source(super::pool_address(pool, PortSlot::address(entry.slot)));

@@ -109,6 +109,8 @@ pub struct Service {
     pub quic: Option<ServerIds>,
     /// Packets in fragments are taken.
     pub fragments: bool,
+    /// Later ones of unknown packets go by the client's address.
+    pub stateless_fragments: bool,
     /// It refuses packets,
     pub refuses: Option<Refusal>,
     /// but only those that open a connection.
@@ -245,6 +247,16 @@ impl Config {
             None => self.wide_service_of(flow)?,
         };
         let service = &self.services[index];
+        let may = service.interfaces.as_ref().is_none_or(|nics| nics.contains(&self.ingress));
+        may.then_some(service)
+    }
+
+    /// The service that takes fragments of unknown packets to an address, if the NIC may reach it.
+    pub(crate) fn stateless_service(&self, vip: IpAddr, protocol: u8) -> Option<&Service> {
+        let is_its = |service: &&Service| {
+            service.stateless_fragments && (service.vip, service.protocol) == (vip, protocol)
+        };
+        let service = self.services.iter().find(is_its)?;
         let may = service.interfaces.as_ref().is_none_or(|nics| nics.contains(&self.ingress));
         may.then_some(service)
     }

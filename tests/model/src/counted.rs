@@ -42,8 +42,7 @@ pub fn reply(config: &Config, state: &mut State, service: &Service, flow: &Flow,
     if !service.counts || flow.protocol != TCP {
         return;
     }
-    // A backend's SYN without ACK is taken for a SYN-ACK: nobody but the backend could send it.
-    if !sound.is_syn_ack && !sound.is_opening {
+    if !sound.is_syn_ack {
         return state.connections.note(flow, sound);
     }
     let connections = &mut state.connections.0;

@@ -1,7 +1,11 @@
 //! Fragments: the first one goes where its packet would, and is remembered; the others follow (packet cases B24 to B32,
 //! B81, B82). What a packet in fragments has in common: addresses, protocol and identification.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    ops::Range,
+};
 
 use crate::{
     address::{is_mapped, is_martian},
@@ -11,7 +15,7 @@ use crate::{
     fullnat::{self, fragment::Kept},
     ip::{End, IP, Packet, TCP, UDP, change_header},
     local::nobodys,
-    outcome::{Outcome, Traffic, reason},
+    outcome::{Outcome, Traffic, part, reason},
     slots,
     state::State,
     transport::{self, Flow, Place},
@@ -30,12 +34,19 @@ struct Key {
 }
 
 /// Places in the configuration, and what full nat knows beside.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Remembered {
     service: usize,
     backend: usize,
     kept: Option<Kept>,
+    /// Units of eight bytes that have come.
+    units: BTreeSet<usize>,
+    /// Where the last fragment ends.
+    whole: Option<usize>,
 }
+
+/// As many runs of data with gaps between them may a packet have.
+const RUNS: usize = 5;
 
 /// A sound fragment.
 pub struct Fragment {
@@ -60,7 +71,23 @@ pub fn to_backend(config: &Config, state: &mut State, packet: &Packet<'_>) -> Ou
     if fragment.offset == 0 {
         return first(config, state, packet, &fragment);
     }
-    match state.fragments.find(config, &fragment) {
+    let found = match state.fragments.find(config, &fragment) {
+        None => match stateless(config, state, &fragment) {
+            None => return nobodys(packet, vip, reason::FRAGMENT_MISS),
+            Some((service, Err(reason))) => return Outcome::dropped(reason, service.id),
+            Some((service, Ok(backend))) => Some((service, backend, None)),
+        },
+        Some(found) => match state.fragments.add(&fragment) {
+            Err(reason) => return Outcome::dropped(reason, found.0.id),
+            Ok(joined) => {
+                if joined {
+                    state.met(part::JOINED);
+                }
+                Some(found)
+            }
+        },
+    };
+    match found {
         None => nobodys(packet, vip, reason::FRAGMENT_MISS),
         Some((service, ..)) if packet.hop_limit() <= 1 => Outcome::dropped(reason::TTL, service.id),
         Some((service, backend, Some(kept))) => {
@@ -71,6 +98,43 @@ pub fn to_backend(config: &Config, state: &mut State, packet: &Packet<'_>) -> Ou
             send(config, state, packet, What::Later, service, backend)
         }
     }
+}
+
+/// A later fragment of an unknown packet (B26), by the address of its client: whom the service keeps out is out, and what may be pinned is
+/// not told.
+fn stateless<'a>(
+    config: &'a Config,
+    state: &mut State,
+    fragment: &Fragment,
+) -> Option<(&'a Service, Result<&'a Backend, &'static str>)> {
+    let key = &fragment.key;
+    let service = config.stateless_service(key.destination, key.protocol)?;
+    let choose = || {
+        if is_martian(key.source, key.destination) {
+            return Err(reason::MARTIAN);
+        }
+        service.check_lists(key.source)?;
+        if service.refuses_all() {
+            return Err(reason::NO_BACKEND);
+        }
+        let flow = Flow {
+            source: key.source,
+            destination: key.destination,
+            source_port: 0,
+            destination_port: 0,
+            protocol: key.protocol,
+        };
+        if service.changed_slot_of(&flow).is_some() {
+            return Err(reason::FRAGMENT_MISS);
+        }
+        let backend = service.slot_of(&flow).owner.ok_or(reason::NO_BACKEND)?;
+        Ok(&service.backends[backend])
+    };
+    let chosen = choose();
+    if chosen.is_ok() {
+        state.met(part::STATELESS);
+    }
+    Some((service, chosen))
 }
 
 fn first(config: &Config, state: &mut State, packet: &Packet<'_>, fragment: &Fragment) -> Outcome {
@@ -106,8 +170,8 @@ fn first(config: &Config, state: &mut State, packet: &Packet<'_>, fragment: &Fra
         return drop(reason::NO_BACKEND);
     };
     let backend = &service.backends[backend];
-    if fragment.more {
-        state.fragments.note(config, fragment, (service, backend), None);
+    if let Err(reason) = state.fragments.note(config, fragment, (service, backend), None) {
+        return drop(reason);
     }
     send(config, state, packet, What::First { flow: &flow, at: fragment.data }, service, backend)
 }
@@ -141,6 +205,11 @@ pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Out
         (true, _) => None,
         (false, _) => {
             let found = state.fragments.find(config, &fragment);
+            if let Some((service, ..)) = found
+                && let Err(reason) = state.fragments.add(&fragment)
+            {
+                return Outcome::dropped(reason, service.id);
+            }
             found.map(|(service, backend, _)| (service, backend))
         }
     };
@@ -160,8 +229,9 @@ pub fn to_client(config: &Config, state: &mut State, packet: &Packet<'_>) -> Out
     change_header(&mut frame, IP, |header| header.decrement_hop_limit());
     match first_flow {
         Some(flow) => {
-            if fragment.more {
-                state.fragments.note(config, &fragment, (service, backend), None);
+            let noted = state.fragments.note(config, &fragment, (service, backend), None);
+            if let Err(reason) = noted {
+                return drop(reason);
             }
             let place = Place { at: fragment.data, end: IP + fragment.length, network: IP };
             let vip = (service.vip, service.port_or(flow.source_port));
@@ -234,20 +304,67 @@ pub fn flow(packet: &Packet<'_>, fragment: &Fragment) -> Result<Flow, &'static s
     Ok(flow)
 }
 
+impl Fragment {
+    /// What it brings, in units of eight bytes.
+    fn units(&self) -> Range<usize> {
+        let start = self.offset / 8;
+        start..start + (IP + self.length - self.data).div_ceil(8)
+    }
+}
+
+impl Remembered {
+    fn is_complete(&self) -> bool {
+        let from_the_start = (0..).take_while(|unit| self.units.contains(unit)).count();
+        self.whole == Some(from_the_start)
+    }
+}
+
 impl Memory {
-    /// Remembers where a first fragment goes.
+    /// Remembers where a first fragment goes. Of two whose packets share an identification, the second is one too many until all of the
+    /// first one's packet has come.
     pub fn note(
         &mut self,
         config: &Config,
         fragment: &Fragment,
         (service, backend): (&Service, &Backend),
         kept: Option<Kept>,
-    ) {
+    ) -> Result<(), &'static str> {
+        if !fragment.more {
+            return Ok(());
+        }
+        if self.0.get(&fragment.key).is_some_and(|earlier| !earlier.is_complete()) {
+            return Err(reason::FRAGMENT_OVERLAP);
+        }
+        let units = fragment.units().collect();
         let index = config.services().iter().position(|other| other.id == service.id);
         let number = service.backends.iter().position(|other| other.id == backend.id);
         if let (Some(service), Some(backend)) = (index, number) {
-            self.0.insert(fragment.key, Remembered { service, backend, kept });
+            let new = Remembered { service, backend, kept, units, whole: None };
+            self.0.insert(fragment.key, new);
         }
+        Ok(())
+    }
+
+    /// Notes a later fragment of a known packet; whether it adjoins another.
+    pub fn add(&mut self, fragment: &Fragment) -> Result<bool, &'static str> {
+        let Some(known) = self.0.get_mut(&fragment.key) else { return Ok(false) };
+        if fragment.units().any(|unit| known.units.contains(&unit)) {
+            return Err(reason::FRAGMENT_OVERLAP);
+        }
+        let mut units = known.units.clone();
+        units.extend(fragment.units());
+        let runs = units.iter().filter(|unit| !units.contains(&(*unit + 1))).count();
+        if runs > RUNS {
+            return Err(reason::FRAGMENT_DROPPED);
+        }
+        let own = fragment.units();
+        let joined = known.units.contains(&own.end)
+            || own.start.checked_sub(1).is_some_and(|unit| known.units.contains(&unit));
+        if !fragment.more {
+            known.whole = Some(fragment.units().end);
+        }
+        known.units = units;
+        Ok(joined)
     }
 
     /// Where the first fragment of this one's packet went.

@@ -79,6 +79,7 @@ pub mod reason {
     pub const LOOP_SOURCE_MAC: &str = "loop_src_mac";
     pub const EGRESS_FAILED: &str = "egress_failed";
     pub const FRAGMENT_MISS: &str = "frag_miss";
+    pub const FRAGMENT_OVERLAP: &str = "frag_overlap";
     pub const FRAGMENT_TINY: &str = "frag_tiny";
     pub const DENIED: &str = "denied";
     pub const ECHO: &str = "echo";
@@ -132,6 +133,10 @@ pub mod part {
     pub const ANSWERED: &str = "slots: a SYN-ACK is noted";
     /// It would be a confirmed one, but there is no room.
     pub const PROMOTED: &str = "slots: a pin is confirmed without room";
+    /// A later fragment of an unknown packet went by the client's address.
+    pub const STATELESS: &str = "fragments: by the client's address";
+    /// A later fragment behind or between others.
+    pub const JOINED: &str = "fragments: joined to others";
     /// Any packet of full nat's that is let in, or belongs to a flow.
     pub const FULLNAT: &str = "fullnat: all packets";
     /// A client's packet.
@@ -179,7 +184,9 @@ pub mod part {
     pub const COUNTED: &str = "connections: one more is counted";
 
     /// All of them.
-    pub const ALL: [&str; 33] = [
+    pub const ALL: [&str; 35] = [
+        STATELESS,
+        JOINED,
         GUE,
         QUIC,
         QUIC_NAMED,

@@ -134,7 +134,7 @@ impl Service {
     }
 
     /// The slot, if pins are asked: it has changed, and what opens a flow of the protocol can be seen.
-    fn changed_slot_of(&self, flow: &Flow) -> Option<Slot> {
+    pub(crate) fn changed_slot_of(&self, flow: &Flow) -> Option<Slot> {
         let slot = self.slot_of(flow);
         let has_pins = flow.protocol == TCP || self.quic.is_some();
         (has_pins && slot.phase != Phase::Settled).then_some(slot)

@@ -121,7 +121,6 @@ pub fn note_reply(
     let Some(track) = service.track.as_ref() else { return };
     let mut subject = Subject { state, service, track, flow };
     let (sequence, acknowledgement) = sound.numbers;
-    // A backend's SYN without ACK is taken for a SYN-ACK, if its number fits: nobody but the backend could send it.
     if flow.protocol != TCP {
         subject.answered(backend);
     } else if sound.is_closing || sound.is_reset {
@@ -129,7 +128,7 @@ pub fn note_reply(
         if sound.acknowledges {
             subject.closed_by_backend(backend, acknowledgement, sound.is_reset);
         }
-    } else if (sound.is_syn_ack || sound.is_opening)
+    } else if sound.is_syn_ack
         && let Some(mut entry) = subject.unconfirmed()
         && entry.backend == backend
         && !entry.promoted

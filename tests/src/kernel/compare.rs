@@ -35,6 +35,9 @@ const MOMENT: Duration = Duration::from_millis(120);
 /// any case, and so little that no flow's time is over within a batch.
 const AGE: u64 = 6_000_000_000;
 
+/// The same of packets in fragments, whose identifications come again after two seconds.
+const MOMENT_OF_FRAGMENTS: Duration = Duration::from_millis(800);
+
 /// The program and the model, in the same world.
 pub struct Comparison {
     kernel: Kernel,
@@ -107,7 +110,7 @@ impl Comparison {
     /// # Panics
     /// If they differ, with everything that is needed to see why.
     pub fn frame(&mut self, frame: Vec<u8>, limit: Limit) {
-        if self.is_of_flows() && self.began.elapsed() > MOMENT {
+        if self.began.elapsed() > self.moment() {
             self.flush();
         }
         let (judged, outcome, _) = self.both(&frame, limit, false);
@@ -125,9 +128,13 @@ impl Comparison {
         }
     }
 
+    fn moment(&self) -> Duration {
+        if self.is_of_flows() { MOMENT } else { MOMENT_OF_FRAGMENTS }
+    }
+
     /// Whether this machine has stood still for so long that what is remembered may have grown old.
     fn is_late(&self) -> bool {
-        self.is_of_flows() && self.began.elapsed() > 2 * MOMENT
+        self.began.elapsed() > 2 * self.moment()
     }
 
     /// Leaves the batch in hand out, and counts it as such.
@@ -141,7 +148,7 @@ impl Comparison {
 
     /// Whether the next frame begins a batch: then its pins can be prepared.
     pub fn is_between_batches(&mut self) -> bool {
-        if self.is_of_flows() && self.began.elapsed() > MOMENT {
+        if self.began.elapsed() > self.moment() {
             self.flush();
         }
         self.batch.is_empty()

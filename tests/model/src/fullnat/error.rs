@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ports::service, replace_both};
+use super::{fragment::way, ports::service, replace_both};
 use crate::{
     address::is_martian,
     bytes::{carried_over, pseudo_header, put16, sum},
@@ -72,11 +72,11 @@ pub fn to_backend(
         return drop(reason::ICMP_ERROR_BAD);
     };
     let backend = &service.backends[holder.backend];
-    let Some(hop) = backend.hop else { return drop(reason::NO_NEXT_HOP) };
     let length = packet.length().expect("it was examined");
-    if hop.mtu != 0 && length > usize::from(hop.mtu) {
-        return drop(reason::TOO_BIG);
-    }
+    let hop = match way(config, packet, length, backend) {
+        Ok(hop) => hop,
+        Err(reason) => return drop(reason),
+    };
     let sent = (
         (backend.address, backend.port_or(flow.destination_port)),
         (config.pool.addresses[port.0].0, port.1),

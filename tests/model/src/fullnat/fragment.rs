@@ -9,7 +9,7 @@ use super::{
     replace_both,
 };
 use crate::{
-    config::{Backend, Config, Service},
+    config::{Backend, Config, Hop, Service},
     forward::{leave, set_ethernet},
     fragment::{Fragment, flow, read},
     ip::{End, IP, Packet, TCP, change_header},
@@ -44,12 +44,13 @@ pub fn first(
         Err(why) => return drop(why.reason()),
     };
     let backend = &service.backends[backend];
-    if let Err(reason) = fits(fragment, backend) {
+    if let Err(reason) = way(config, packet, fragment.length, backend) {
         return drop(reason);
     }
-    if fragment.more {
-        let number = state.ports.held(port).expect("it has just got it").number;
-        state.fragments.note(config, fragment, (service, backend), Some(Kept { port, number }));
+    let number = state.ports.held(port).expect("it has just got it").number;
+    let kept = Some(Kept { port, number });
+    if let Err(reason) = state.fragments.note(config, fragment, (service, backend), kept) {
+        return drop(reason);
     }
     let source = (config.pool.addresses[port.0].0, port.1);
     let to = (backend.address, backend.port_or(flow.destination_port));
@@ -69,7 +70,7 @@ pub fn later(
     state.met(part::FULLNAT);
     state.met(part::FULLNAT_FRAGMENT);
     state.met(part::FULLNAT_LATER);
-    if let Err(reason) = fits(fragment, backend) {
+    if let Err(reason) = way(config, packet, fragment.length, backend) {
         return Outcome::dropped(reason, service.id);
     }
     let ends = (config.pool.addresses[kept.port.0].0, backend.address);
@@ -106,7 +107,10 @@ pub fn to_client(
         }
         None => match state.fragments.find(config, &fragment) {
             None => return nobodys(reason::FRAGMENT_MISS),
-            Some((.., kept)) => {
+            Some((service, _, kept)) => {
+                if let Err(reason) = state.fragments.add(&fragment) {
+                    return Outcome::dropped(reason, service.id);
+                }
                 let is_its = |kept: &Kept| {
                     let holder = state.ports.held(kept.port);
                     holder.is_some_and(|holder| holder.number == kept.number)
@@ -134,9 +138,10 @@ pub fn to_client(
     state.met(part::FULLNAT_FRAGMENT);
     let mut frame = match first_flow {
         Some(flow) => {
-            if fragment.more {
-                let kept = Kept { port, number: holder.number };
-                state.fragments.note(config, &fragment, (service, backend), Some(kept));
+            let kept = Some(Kept { port, number: holder.number });
+            let noted = state.fragments.note(config, &fragment, (service, backend), kept);
+            if let Err(reason) = noted {
+                return drop(reason);
             }
             let sound = says(packet, &fragment, &flow);
             state.ports.holder(config, port, &flow).expect("as before").note_reply(&sound);
@@ -169,13 +174,21 @@ fn says(packet: &Packet<'_>, fragment: &Fragment, flow: &Flow) -> Sound {
     }
 }
 
-/// Whether the way to the backend is known, and carries the fragment.
-fn fits(fragment: &Fragment, backend: &Backend) -> Result<(), &'static str> {
+/// The way to the backend, if it is known, not where the packet comes from, and carries so many bytes.
+pub fn way(
+    config: &Config,
+    packet: &Packet<'_>,
+    length: usize,
+    backend: &Backend,
+) -> Result<Hop, &'static str> {
     let hop = backend.hop.ok_or(reason::NO_NEXT_HOP)?;
-    if hop.mtu != 0 && fragment.length > usize::from(hop.mtu) {
+    if packet.sender() == hop.from && hop.nic == config.ingress {
+        return Err(reason::LOOP_SOURCE_MAC);
+    }
+    if hop.mtu != 0 && length > usize::from(hop.mtu) {
         return Err(reason::TOO_BIG);
     }
-    Ok(())
+    Ok(hop)
 }
 
 fn to_backend(

@@ -322,10 +322,13 @@ impl<'a> World<'a> {
     /// Makes it a fragment. The checksum stays that of the whole.
     pub(super) fn fragmented(&mut self, draft: &mut Draft) {
         let more = !self.random.one_in(3);
-        let offset = match self.random.below(8) {
+        // As many units as it brings itself, so that fragments adjoin.
+        let own = draft.body.len().div_ceil(8) as u16;
+        let offset = match self.random.below(9) {
             0..=3 => 0,
             4 => 1,
             5 => self.random.below(0x2000) as u16,
+            6 | 7 => own * self.random.pick(&[1, 2, 3]),
             _ => self.random.pick(&[10, 100, 185]),
         };
         if more {

@@ -83,6 +83,7 @@ fn service(world: &World, index: usize, most_clients: usize) -> Service {
             .then_some((u32::from(service.prefix.v4), u32::from(service.prefix.v6))),
         quic: is(service_flag::QUIC).then(|| server_ids(service)),
         fragments: is(service_flag::FRAGMENTS),
+        stateless_fragments: service.stateless_fragments,
         refuses,
         only_new: is(service_flag::NEW_ONLY),
         tells: is(service_flag::TOA),
