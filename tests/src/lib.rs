@@ -25,6 +25,7 @@ pub mod process;
 pub mod prometheus;
 pub mod pulse;
 pub mod quickstart;
+pub mod raw;
 pub mod recovery;
 pub mod scale_up;
 pub mod seccomp;

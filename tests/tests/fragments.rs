@@ -1,14 +1,21 @@
 //! Datagrams that no link takes whole, through real stacks: answered in every mode, by answers in fragments.
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
     thread,
     time::Duration,
 };
 
+use aya::maps::{Array, Map, MapData};
+use lb_common::abi::{ABI_VERSION, ServiceBucket, ServiceEntry, key_kind};
 use lb_tests::{
+    client::wait_for,
     daemon::{Daemon, lb_binary},
+    kernel::{bytes::pieces, packet::Packet},
     lab::{Arms, Lab, Return, VIP4, VIP6, backend4, backend6},
+    maps::dump,
+    raw::make_up,
 };
 
 /// Port of the servers, on backends and VIPs.
@@ -123,4 +130,185 @@ fn tunnel() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     all_answered(&lab, "forward: tunnel\n    encap: ipip", Return::Direct);
+}
+
+/// Services of UDP, by the client's address, and of TCP at the VIP; only the latter without `udp`.
+fn by_address(udp: Option<&str>) -> String {
+    let service = |protocol: &str, more: &str| {
+        let backends: String = (1..=2)
+            .map(|number| {
+                format!("      - {{name: web{number}, address: \"{}:{PORT}\"}}\n", backend4(number))
+            })
+            .collect();
+        format!(
+            "  - name: {protocol}\n    listen: {{address: {VIP4}, port: {PORT}, protocol: {protocol}}}\n    forward: nat\n    \
+             {more}\n    backends:\n{backends}"
+        )
+    };
+    let udp = udp.map(|more| service("udp", &format!("balance: source\n    {more}")));
+    format!("services:\n{}{}", service("tcp", "balance: maglev"), udp.unwrap_or_default())
+}
+
+const WITH: &str = "fragments: udp\n    stateless_fragments: true";
+const WITHOUT: &str = "fragments: udp";
+
+/// Fragments of each datagram of [`Backwards`] that come before the first one.
+const EARLY: u64 = 2;
+
+/// A client whose fragments come in reverse order, which the receiving kernel does not mind.
+struct Backwards<'l> {
+    lab: &'l Lab,
+    socket: UdpSocket,
+    /// Of the last datagram.
+    identification: u16,
+}
+
+impl<'l> Backwards<'l> {
+    const CLIENT: &'static str = "10.77.1.2:5555";
+
+    fn new(lab: &'l Lab) -> Self {
+        let socket = lab.client.run(|| UdpSocket::bind(Self::CLIENT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        Self { lab, socket, identification: 0 }
+    }
+
+    /// Asks once; whether the right answer comes.
+    fn is_answered(&mut self) -> bool {
+        self.identification += 1;
+        let identification = self.identification;
+        let IpAddr::V4(vip) = VIP4 else { unreachable!("it is IPv4") };
+        let data: Vec<u8> = (0..600).map(|at| (at * 7 + identification) as u8).collect();
+        let datagram = Packet::udp(&Self::CLIENT.replace(':', "@"), &format!("{VIP4}@{PORT}"))
+            .ip(|ip| ip.dont_fragment = false)
+            .payload(&data);
+        let mut fragments: Vec<(Ipv4Addr, Vec<u8>)> =
+            pieces(&datagram.bytes(), identification, 208)
+                .into_iter()
+                .map(|frame| (vip, frame[14..].to_vec()))
+                .collect();
+        assert_eq!(fragments.len() as u64, EARLY + 1);
+        fragments.reverse();
+        make_up(&self.lab.client, fragments);
+        let mut answer = [0; 1_000];
+        // Answers to earlier ones may come late.
+        while let Ok((length, from)) = self.socket.recv_from(&mut answer) {
+            assert_eq!(from, SocketAddr::new(VIP4, PORT));
+            if answer[..length] == data {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Neighbours may have to be asked for.
+    #[track_caller]
+    fn wait_answered(&mut self, when: &str) {
+        wait_for(when, Duration::from_secs(10), || self.is_answered(), |is_answered| *is_answered);
+    }
+
+    /// Asks once, which lb does not forward but counts.
+    #[track_caller]
+    fn is_missed(&mut self, daemon: &Daemon<'_>, when: &str) {
+        let before = missed(daemon);
+        assert!(!self.is_answered(), "{when}");
+        let after = missed(daemon);
+        assert_eq!(after - before, EARLY, "{when}: {}", daemon.reasons());
+    }
+}
+
+/// Fragments that nothing was known of.
+fn missed(daemon: &Daemon<'_>) -> u64 {
+    let stats = daemon.stats();
+    let services = stats.services.iter().map(|service| &service.reasons);
+    services.chain([&stats.node]).filter_map(|reasons| reasons.get("frag_miss")).sum()
+}
+
+/// As a crash between two entries may leave it: the entry for fragments has a row that is no service's.
+fn lead_astray(lab: &Lab) {
+    let changed = lab.lb.run(|| {
+        let map = Map::Array(MapData::from_pin(service_table()).unwrap());
+        let mut buckets: Array<_, ServiceBucket> = Array::try_from(map).unwrap();
+        let mut changed = 0;
+        for index in 0..buckets.len() {
+            let mut bucket = buckets.get(&index, 0).unwrap();
+            for entry in bucket.entries.iter_mut().filter(|entry| is_of_fragments(entry.word)) {
+                entry.word = ServiceEntry::word(entry.word as u32, 9);
+                changed += 1;
+            }
+            buckets.set(index, bucket, 0).unwrap();
+        }
+        changed
+    });
+    assert_eq!(changed, 1);
+}
+
+fn is_of_fragments(word: u64) -> bool {
+    (word as u32) >> 24 == u32::from(key_kind::FRAGMENTS)
+}
+
+/// To be opened in lb's machine.
+fn service_table() -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/lb/v{ABI_VERSION}/maps/SERVICE_TABLE"))
+}
+
+/// The last words of the entries that lead fragments to services.
+fn entries(lab: &Lab) -> Vec<u64> {
+    let buckets = lab.lb.run(|| dump(&service_table())).unwrap();
+    let words = buckets.values().flat_map(|bucket| bucket.chunks(size_of::<ServiceEntry>()));
+    words
+        .map(|entry| u64::from_ne_bytes(entry[16..24].try_into().unwrap()))
+        .filter(|word| is_of_fragments(*word))
+        .collect()
+}
+
+#[test]
+fn a_clients_address_leads_fragments_that_come_before_their_first() {
+    let lab = Lab::new(Arms::One, Return::ThroughLb, 2).unwrap();
+    (1..=2).for_each(|number| echo(&lab, number, backend4(number)));
+    let mut daemon = Daemon::new(&lab.lb, &lab.nics, &by_address(Some(WITHOUT))).unwrap();
+    daemon.start().unwrap();
+    daemon.wait_ready(&["UP", "NOLB"]);
+    let reload = |daemon: &Daemon<'_>, udp| {
+        daemon.write(&by_address(udp)).unwrap();
+        daemon.must(&["reload"]);
+        daemon.wait_ready(&["UP", "NOLB"]);
+    };
+    let mut client = Backwards::new(&lab);
+    client.is_missed(&daemon, "without the option");
+    assert_eq!(entries(&lab), [0_u64; 0]);
+
+    reload(&daemon, Some(WITH));
+    client.wait_answered("with the option");
+    let entry = entries(&lab);
+    assert_eq!(entry.len(), 1, "{entry:x?}");
+    let before = missed(&daemon);
+    daemon.kill().unwrap();
+    client.wait_answered("while the daemon is dead");
+    daemon.start().unwrap();
+    client.wait_answered("after a restart");
+    assert_eq!(entries(&lab), entry, "adopted");
+    assert_eq!(missed(&daemon), before, "{}", daemon.reasons());
+
+    reload(&daemon, Some(WITHOUT));
+    assert_eq!(entries(&lab), [0_u64; 0], "the option is gone");
+    client.is_missed(&daemon, "the option is gone");
+
+    // It goes while the daemon is dead, who has left an entry that leads to no service.
+    reload(&daemon, Some(WITH));
+    client.wait_answered("with the option again");
+    daemon.kill().unwrap();
+    lead_astray(&lab);
+    daemon.write(&by_address(Some(WITHOUT))).unwrap();
+    daemon.start().unwrap();
+    assert_eq!(entries(&lab), [0_u64; 0], "the option has gone meanwhile");
+    client.is_missed(&daemon, "the option has gone meanwhile");
+
+    // The next daemon adopts, and then the service goes.
+    reload(&daemon, Some(WITH));
+    daemon.kill().unwrap();
+    daemon.start().unwrap();
+    client.wait_answered("before the service goes");
+    reload(&daemon, None);
+    assert_eq!(entries(&lab), [0_u64; 0], "the service is gone");
+    client.is_missed(&daemon, "the service is gone");
 }

@@ -5,6 +5,7 @@ use lb_tests::kernel::{
     Delta, Kernel, World, action,
     bytes::{fragment, pieces, with_extension},
     case::{Case, Expected, check},
+    lab::{Lab, Stream},
     packet::{Packet, Transport, flag},
     world::{CLIENT, MODES, NIC, Service, ip},
 };
@@ -189,6 +190,26 @@ fn a_packet_in_too_many_runs_is_dropped() {
     assert_eq!(run(8, true), (action::TX, 0), "at the end of one");
     assert_eq!(run(16, true), (action::TX, 0), "between two");
     assert_eq!(run(200, true), (action::TX, 0), "there are four now");
+}
+
+/// As the benchmark makes them: an identification is free again when its packet is complete, and whoever has gone round may use it.
+#[test]
+fn complete_packets_follow_one_another_with_the_same_identification() {
+    const PACKETS: u32 = 10_000;
+    let mut lab = Lab::load(1).expect("the lab's programs");
+    let mut kernel = Kernel::shared();
+    lab.register(0, kernel.balancer()).expect("a program array");
+    for (is_v4, flows) in [(true, 1), (true, 1 << 10), (false, 1), (false, 1 << 10)] {
+        let world = world(Forward::Nat, is_v4, is_v4);
+        kernel.enter(world.clone());
+        let datagram = request(&world, 2, 135).filled(64);
+        let mut stream = Stream::of_fragments(&datagram, flows);
+        let before = kernel.counts();
+        lab.stream(&mut stream, 0, 0, PACKETS, action::TX).expect("a stream");
+        let delta = kernel.counts().since(&before);
+        let counted = (delta.forwarded(), delta.drops());
+        assert_eq!(counted, (u64::from(PACKETS), 0), "v4 {is_v4}, {flows} flows: {delta:?}");
+    }
 }
 
 #[test]

@@ -607,6 +607,47 @@ const CASES: &[Case] = &[
     Case(&[(1, "limits: {ring_slots: 2000}"), (5, "    forward: nat\n    ring_size: 65537")], &[
         "1:22: 2000 in limits.ring_slots is too small: the file has 65537 ring slots: ...",
     ]),
+    // Fragments that go where the client's address leads.
+    Case(&[(5, "    forward: nat\n    balance: source\n    stateless_fragments: true")], &[
+        "7:26: services[0].stateless_fragments has no effect where fragments are dropped: write fragments: udp (datagrams) or all (TCP segments, too), or remove it",
+    ]),
+    Case(&[(5, "    forward: nat\n    balance: source\n    fragments: drop\n    stateless_fragments: true")], &[
+        "8:26: services[0].stateless_fragments has no effect where fragments are dropped: ...",
+    ]),
+    Case(&[(1, "source_pool: {addresses: [10.0.1.0]}"), (5, "    forward: fullnat\n    fragments: all\n    stateless_fragments: true")], &[
+        "7:26: services[0].stateless_fragments does not go with forward: fullnat: remove it: what lb sends from a port of its own is found by the first fragment only",
+    ]),
+    Case(&[(5, "    forward: nat\n    balance: source\n    track: always\n    fragments: all\n    stateless_fragments: true")], &[
+        "9:26: services[0].stateless_fragments does not go with track, persistence or protocol: quic: remove it, or them: they remember more than the client's address",
+    ]),
+    Case(&[(5, "    forward: nat\n    persistence: {by: source, timeout: 6m}\n    fragments: all\n    stateless_fragments: true")], &[
+        "8:26: services[0].stateless_fragments does not go with track, persistence or protocol: quic: ...",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.10, port: 80, protocol: quic}"), (5, "    forward: nat\n    balance: source\n    stateless_fragments: true"), (6, "")], &[
+        "7:26: services[0].stateless_fragments does not go with track, persistence or protocol: quic: ...",
+    ]),
+    Case(&[(5, "    forward: nat\n    fragments: all\n    stateless_fragments: true")], &[
+        "7:26: services[0].stateless_fragments needs balance: source: write balance: source, or remove it",
+    ]),
+    Case(&[(4, "    listen: {address: 192.0.2.0/24, port: 80, protocol: udp}"), (5, "    forward: dsr\n    balance: source\n    stateless_fragments: true"), (6, "")], &[
+        "7:26: services[0].stateless_fragments needs addresses under listen, not prefixes: list the addresses, or remove it",
+    ]),
+    Case(&[
+        (4, "    listen: {address: 192.0.2.10, port: 80, protocol: udp}"),
+        (5, "    forward: nat\n    balance: source\n    stateless_fragments: true"),
+        (6, ""),
+        (10, "  - {name: b, listen: {address: 192.0.2.10, port: 81, protocol: udp}, forward: nat, backends: [{name: x, address: 10.0.0.21}]}"),
+    ], &[
+        "7:26: services[0].stateless_fragments: service `b` takes fragments to 192.0.2.10/32, too, and a later fragment does not tell which of the two it is for: write fragments: drop at the other one, or remove this",
+    ]),
+    Case(&[
+        (4, "    listen: {address: 192.0.2.10, port: 80, protocol: udp}"),
+        (5, "    forward: dsr\n    balance: source\n    stateless_fragments: true"),
+        (6, ""),
+        (10, "  - {name: b, listen: {address: 192.0.2.0/24, port: 81, protocol: quic}, forward: dsr, backends: [{name: x, address: 10.0.0.21}]}"),
+    ], &[
+        "7:26: services[0].stateless_fragments: service `b` takes fragments to 192.0.2.10/32, too, ...",
+    ]),
     // Errors of all kinds come together, and a service with a wrong shape does not hide what is wrong in another.
     Case(&[
         (1, "interface: [eth0]"),

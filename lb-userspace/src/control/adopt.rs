@@ -58,6 +58,7 @@ impl Node {
             }
         }
         self.drop_orphaned_lists();
+        self.drop_orphaned_fragments();
         for service in &mut self.services {
             let state = self.dataplane.openings().state(service.id);
             service.syn_flood_engaged = state.flood & FloodState::ENGAGED != 0;

@@ -47,4 +47,16 @@ impl Node {
             self.dataplane.unpublish_if(vip, any, protocol, key_kind::FRAGMENTS, service.row);
         }
     }
+
+    /// Takes out what a crash between two entries has left: rows that are no service's get another one next.
+    pub(super) fn drop_orphaned_fragments(&mut self) {
+        let rows: Vec<u32> = self.services.iter().map(|service| service.row).collect();
+        for (key, row) in self.dataplane.entries() {
+            if key.kind == key_kind::FRAGMENTS && !rows.contains(&row) {
+                let any = Be16::from_host(0);
+                self.dataplane.unpublish(key.address, any, key.protocol, key_kind::FRAGMENTS);
+                self.grace_wanted = true;
+            }
+        }
+    }
 }

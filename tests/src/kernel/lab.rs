@@ -93,8 +93,8 @@ impl Lab {
         (stream.template.program, stream.template.moved) = (index, moved);
         let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
         templates.set(0, stream.template, 0)?;
-        if let Some(flood) = &stream.flood {
-            templates.set(1, **flood, 0)?;
+        if let Some(other) = &stream.other {
+            templates.set(1, **other, 0)?;
         }
         let first = [vec![0; moved as usize], stream.frame.clone()].concat();
         let (last, time) = repeat(self.program("restore"), &first, rounds)?;
@@ -174,6 +174,9 @@ impl Lab {
         stream.template.moved = 0;
         let mut templates: Array<_, Template> = array(&mut self.ebpf, "TEMPLATE");
         templates.set(0, stream.template, 0)?;
+        if let Some(other) = &stream.other {
+            templates.set(1, **other, 0)?;
+        }
         let outcome = super::run(self.program("generator"), &stream.frame);
         ensure!(outcome.action == action::TX, "action {}", outcome.action);
         stream.template.counter += 1;

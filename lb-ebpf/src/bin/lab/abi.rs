@@ -27,7 +27,7 @@ pub mod layout {
     pub const V4_QUOTE: u32 = 7;
     /// IPv6, an ICMP error: the same.
     pub const V6_QUOTE: u32 = 8;
-    /// IPv6, the first fragment of a UDP datagram, the client is the source.
+    /// IPv6, a fragment of a UDP datagram, the client is the source. What the first one has of ports and checksum, others have of data.
     pub const V6_FRAGMENT_SOURCE: u32 = 9;
     /// IPv4, TCP, the destination is a port of a pool: each address has 16,384 flows before the next one follows.
     pub const V4_TCP_POOL: u32 = 10;
@@ -38,12 +38,13 @@ pub mod layout {
 /// Entries of `DRAWN`: a sequence of flow numbers that is gone through again and again.
 pub const DRAWN: u32 = 1 << 16;
 
-/// Entry 0 of `TEMPLATE`, and entry 1, the flood that is mixed in: a frame, and how the address and port that vary are put into it. One test run at a time
+/// Entry 0 of `TEMPLATE`, and entry 1, the flood that is mixed in or the second of each pair: a frame, and how the address and port that vary are put into it. One test run at a time
 /// uses it.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    /// Packets made so far; the flow's number is this modulo `mask + 1` (less `flows`, if it is not below), or what `DRAWN` has there.
+    /// Packets made so far; the flow's number is this (half of it, if `paired`) modulo `mask + 1` (less `flows`, if it is not below),
+    /// or what `DRAWN` has there.
     pub counter: u64,
     /// The frame's first bytes, zero where something varies.
     pub frame: [u64; QUOTING_WORDS],
@@ -70,8 +71,8 @@ pub struct Template {
     pub flooded: u32,
     /// Number of flows; what exceeds it begins anew, so that of other numbers than powers of two some come twice as often.
     pub flows: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Of entry 0: 1 = two packets in a row of each flow, the second one entry 1's, whose layout is the same (`flooded` is 0). Else 0.
+    pub paired: u32,
 }
 
 const _: () = assert!(size_of::<Template>() == 8 + 8 * QUOTING_WORDS + 12 * 4);

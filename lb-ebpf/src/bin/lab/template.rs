@@ -36,8 +36,9 @@ pub fn next(ctx: *mut xdp_md) -> Option<u32> {
     let (fields, counter) = unsafe { (&*template, &raw mut (*template).counter) };
     // An odd factor: floods come in between, not in a row.
     let is_flood = (fields.counter.wrapping_mul(167) as u32 & 0xff) < fields.flooded;
-    let content = if is_flood { TEMPLATE.get(1)? } else { fields };
-    let flow = flow(content, fields.counter as u32);
+    let is_second = fields.counter as u32 & fields.paired != 0;
+    let content = if is_flood | is_second { TEMPLATE.get(1)? } else { fields };
+    let flow = flow(content, (fields.counter >> fields.paired) as u32);
     // Also where nothing moves, so that the floor pays for it like a program that moves the head.
     frame::move_head(ctx, fields.moved as i32)?;
     let packet = match frame::bytes::<[u64; WORDS]>(ctx) {

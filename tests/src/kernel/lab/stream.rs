@@ -5,6 +5,11 @@ use super::{
     abi::{QUOTING_WORDS, Template, WORDS, layout},
 };
 
+/// More fragments follow.
+const MORE_V4: u16 = 0x2000;
+/// The same in IPv6.
+const MORE_V6: u16 = 1;
+
 /// Which end of a packet varies from flow to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Varied {
@@ -23,8 +28,8 @@ pub enum Varied {
 pub struct Stream {
     pub(super) frame: Vec<u8>,
     pub(super) template: Template,
-    /// What is mixed in.
-    pub(super) flood: Option<Box<Template>>,
+    /// What is mixed in, or the second packet of each pair.
+    pub(super) other: Option<Box<Template>>,
 }
 
 impl std::fmt::Debug for Template {
@@ -103,15 +108,37 @@ impl Stream {
         Self::of_frame(frame, flows, &places)
     }
 
-    /// First fragments of IPv6 datagrams of UDP.
-    pub fn of_fragments6(datagram: &Packet, flows: u32) -> Self {
+    /// Packets of UDP in two fragments, one behind the other, so that each is complete when its flow begins the next. The datagram
+    /// (IPv4: without DF) is what the first one carries, and the other as much.
+    pub fn of_fragments(datagram: &Packet, flows: u32) -> Self {
+        let is_v4 = datagram.ip.source.is_ipv4();
+        let data = datagram.length() - if is_v4 { 20 } else { 40 };
+        assert!(data.is_multiple_of(8), "{data} bytes");
+        let data = data as u16;
+        let [mut first, last] = if is_v4 {
+            [MORE_V4, data / 8].map(|field| {
+                let mut stream = Self::new(datagram, Varied::Source, flows);
+                stream.write_fragment_field(field);
+                stream
+            })
+        } else {
+            [MORE_V6, data].map(|field| Self::of_fragment6(datagram, flows, field))
+        };
+        first.template.paired = 1;
+        first.other = Some(Box::new(last.template));
+        first
+    }
+
+    /// One fragment each of IPv6 datagrams of UDP. `field`: its offset and whether more follow.
+    fn of_fragment6(datagram: &Packet, flows: u32, field: u16) -> Self {
         let mut frame = datagram.bytes();
         assert_eq!(frame[20], 17, "UDP over IPv6");
         let length = u16::from_be_bytes([frame[18], frame[19]]) + 8;
         frame[18..20].copy_from_slice(&length.to_be_bytes());
         frame[20] = 44;
-        // UDP follows, offset 0, more fragments, an identification.
-        let header = [17, 0, 0, 1, 0, 0, 0, 77];
+        // UDP follows, offset and more fragments, an identification.
+        let [high, low] = field.to_be_bytes();
+        let header = [17, 0, high, low, 0, 0, 0, 77];
         frame.splice(54..54, header);
         let (layout, protocol) = (layout::V6_FRAGMENT_SOURCE, 17);
         let places =
@@ -165,9 +192,9 @@ impl Stream {
             drawn: 0,
             flooded: 0,
             flows,
-            _pad: 0,
+            paired: 0,
         };
-        Self { frame, template, flood: None }
+        Self { frame, template, other: None }
     }
 
     /// Flows come as [`Lab::draw`] has said, not in turn.
@@ -178,16 +205,20 @@ impl Stream {
 
     /// Makes each packet (IPv4, without DF) the first fragment of a longer one.
     pub fn fragment(&mut self) {
-        /// More fragments follow.
-        const MORE: [u8; 2] = [0x20, 0];
+        self.write_fragment_field(MORE_V4);
+    }
+
+    /// Makes each packet (IPv4, without DF) a fragment. `field`: its offset and whether more follow.
+    fn write_fragment_field(&mut self, field: u16) {
         const AT: usize = 20;
+        let field = field.to_be_bytes();
         assert_eq!(self.frame[12..14], [0x08, 0x00], "IPv4");
         assert_eq!(self.frame[AT..AT + 2], [0, 0], "a whole packet without DF");
-        self.frame[AT..AT + 2].copy_from_slice(&MORE);
+        self.frame[AT..AT + 2].copy_from_slice(&field);
         let mut word = self.template.frame[AT / 8].to_ne_bytes();
-        word[AT % 8..AT % 8 + 2].copy_from_slice(&MORE);
+        word[AT % 8..AT % 8 + 2].copy_from_slice(&field);
         self.template.frame[AT / 8] = u64::from_ne_bytes(word);
-        self.template.network_sum += u32::from(u16::from_ne_bytes(MORE));
+        self.template.network_sum += u32::from(u16::from_ne_bytes(field));
     }
 
     /// The first frame, to begin a test run with.
@@ -204,7 +235,7 @@ impl Stream {
     pub fn flooded_by(mut self, flood: &Self, of_256: u32) -> Self {
         assert_eq!(self.template.layout, flood.template.layout);
         self.template.flooded = of_256;
-        self.flood = Some(Box::new(flood.template));
+        self.other = Some(Box::new(flood.template));
         self
     }
 }

@@ -174,14 +174,11 @@ fn steady(quick: bool, subjects: &mut Vec<Subject>) {
             }
             if is_v4 {
                 add("icmp-error", Stream::quoting(&error(true, &vip), flows));
-                let mut fragments = Stream::new(&datagram(true, &vip).filled(64), varied, flows);
-                fragments.fragment();
-                add("fragment", fragments);
             } else {
                 add("icmp-error", Stream::quoting6(&error(false, &vip), flows));
-                let whole = datagram(false, &vip).filled(64);
-                add("fragment", Stream::of_fragments6(&whole, flows));
             }
+            let fragments = datagram(is_v4, &vip).filled(64);
+            add("fragment", Stream::of_fragments(&fragments, flows));
         }
         if forward == Forward::Nat {
             let packet = reply(&backend(backend_is_v4, digit, 7));
