@@ -151,8 +151,9 @@ pub extern "C" fn recall_fragment(run: u32, is_last: u32, is_fullnat: u32) -> u3
     let hand = unsafe { &mut *hand };
     let Some(entry) = FRAGMENTS.get_ptr_mut(&hand.key) else { return NOTHING };
     // SAFETY: the pointer is to a map's value, copied at once; an entry reused in between is another packet's of a full
-    // table, and the receiver's checksum refuses the mixture.
-    hand.entry.row = unsafe { (*entry).row };
+    // table, and the receiver's checksum refuses the mixture. No copy of what might overlap: that would be a call, for which there is
+    // no room on the stack before Linux 6.8.
+    unsafe { (&raw mut hand.entry.row).copy_from_nonoverlapping(&raw const (*entry).row, 1) };
     let row = &hand.entry.row;
     let Some(backend) = maps::backend(row.backend) else { return NOTHING };
     if now().wrapping_sub(row.seen) >= LIFETIME || backend.service != row.service {
