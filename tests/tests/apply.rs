@@ -206,7 +206,7 @@ fn a_trial_is_confirmed_or_goes_back_by_itself() {
     back(&daemon);
 
     // A daemon that is killed goes on with the trial...
-    applied(&daemon, &["apply", &path, "--confirm", "5s"]);
+    applied(&daemon, &["apply", &path, "--confirm", "12s"]);
     daemon.kill().unwrap();
     daemon.start().unwrap();
     let status = daemon.status();

@@ -304,9 +304,10 @@ fn an_engaged_stage_lets_only_the_real_in() {
             let delta = kernel.counts().since(&before);
             let challenged = delta.total(Reason::SynChallenge);
             assert_eq!(delta.forwarded() + challenged, u64::from(sources), "{what}: {delta:?}");
-            assert!(delta.forwarded() <= 2 * u64::from(ENGAGE), "{what}: {delta:?}");
+            // Windows are of time: on a busy machine more of them pass until one is full.
+            assert!(delta.forwarded() <= 4 * u64::from(ENGAGE), "{what}: {delta:?}");
             let (_, unconfirmed) = kernel.pin_counts();
-            assert!(unconfirmed as u32 <= 2 * ENGAGE, "{what}: {unconfirmed} pins");
+            assert!(unconfirmed as u32 <= 4 * ENGAGE, "{what}: {unconfirmed} pins");
             // A real client answers the challenge; SYNs to the service beside it are not even looked at.
             for client in Client::many(FLOODED, 9_000..9_040) {
                 let answer = kernel.run(&client.packet(flag::SYN, 0x1000).bytes());
