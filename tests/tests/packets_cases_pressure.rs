@@ -5,7 +5,8 @@ use std::{net::Ipv4Addr, sync::MutexGuard, time::Instant};
 
 use aya::{maps::HashMap, util::nr_cpus};
 use lb_common::abi::{
-    BackendId, Forward, FragmentKey, FragmentRow, Phase, Reason, Slot, algorithm, map, service_flag,
+    BackendId, Forward, FragmentEntry, FragmentKey, Phase, Reason, Slot, algorithm, map,
+    service_flag,
 };
 use lb_tests::kernel::{
     Delta, Kernel, Options, World, action,
@@ -34,7 +35,7 @@ fn lab(kernel: &Kernel) -> Lab {
 
 fn fragments(kernel: &mut Kernel) -> usize {
     const KEY: usize = size_of::<FragmentKey>();
-    const ROW: usize = size_of::<FragmentRow>();
+    const ROW: usize = size_of::<FragmentEntry>();
     let map = kernel.ebpf().map(map::FRAGMENTS).expect("declared");
     let fragments: HashMap<_, [u8; KEY], [u8; ROW]> = map.try_into().expect("its type");
     fragments.keys().count()
