@@ -213,6 +213,8 @@ fn flood_mode(forward: Forward, sources: u32) {
         for (kind, packet, is_fragment) in floods() {
             let what = format!("{forward:?}, {phase:?}, {kind}");
             kernel.enter(world(services(forward)));
+            // The same first fragments as in the phase before.
+            kernel.forget_fragments();
             let idle = [FLOODED, BESIDE].map(|vip| Idle::open(&kernel, vip));
             change(&mut kernel, phase);
             // Whoever speaks in a harvest is remembered, as he always is.
