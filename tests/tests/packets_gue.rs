@@ -137,6 +137,8 @@ fn packets_without_a_checksum_over_everything() {
             if is_v4 && length > 7 {
                 let first = patched_v4(&packet.bytes()[..IP + 20 + 16], 2, &36u16.to_be_bytes());
                 let first = patched_v4(&first, 6, &[0x20, 0]);
+                // An identification of its own.
+                let first = patched_v4(&first, 4, &(length as u16).to_be_bytes());
                 add("first fragment", &packet, first);
             }
         }
