@@ -135,6 +135,12 @@ fn load(lab: &mut Lab, subjects: &[Subject]) -> Result<Vec<Kernel>> {
             fullnat::fill(kernel, is_v4, flows);
         })?;
     }
+    let flows = flows_of(subjects, program::FULLNAT4_TOA);
+    let telling = Options { fullnat: fullnat::POOL, toa: true, ..options };
+    add(program::FULLNAT4_TOA, telling, &|kernel| {
+        kernel.enter(fullnat::telling_world());
+        fullnat::fill(kernel, true, flows);
+    })?;
     if uses(subjects, program::COMPARE) {
         lab.register_own(program::COMPARE, "compare")?;
         let compared: Vec<_> =

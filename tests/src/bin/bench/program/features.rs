@@ -8,7 +8,7 @@ use lb_tests::kernel::{
     interpreter::Interpreter,
     lab::{Lab, Stream, Varied},
     packet::{Packet, flag},
-    world::{GUE_MODES, MODES},
+    world::{GUE_MODES, MODES, ip},
 };
 
 use super::{
@@ -28,7 +28,7 @@ type Use = fn(&mut World);
 
 /// Features by name; what they change when the program is loaded, and what in the service that uses them (as far as one packet shows
 /// it).
-const FEATURES: [(&str, Change, Option<Use>); 12] = [
+const FEATURES: [(&str, Change, Option<Use>); 14] = [
     ("none", |_| (), None),
     ("several-nics", |options| options.single_nic = false, None),
     (
@@ -42,10 +42,22 @@ const FEATURES: [(&str, Change, Option<Use>); 12] = [
     ("gue", |options| options.gue = true, None),
     ("quic", |options| options.quic = true, None),
     ("fullnat", |options| options.fullnat = 1, None),
+    ("toa", |options| (options.fullnat, options.toa) = (1, true), None),
+    ("outer-source", |options| options.outer_source = true, Some(spread)),
     ("ports", |options| options.ports = 1, None),
     ("prefixes", |options| options.ports = 2, None),
     ("count-connections", |_| (), Some(|world| flag_all(world, service_flag::COUNT_CONNECTIONS))),
 ];
+
+/// Tunnels of IP in IP come from a prefix of 256 addresses.
+fn spread(world: &mut World) {
+    for service in world.services.iter_mut().filter(|one| one.forward == Forward::Ipip) {
+        for backend in &mut service.backends {
+            let first = if backend.address.is_ipv4() { "10.250.0.0" } else { "fd00:250::" };
+            (backend.source, backend.source_bits) = (Some(ip(first)), 8);
+        }
+    }
+}
 
 fn flag_all(world: &mut World, flag: u32) {
     world.services.iter_mut().for_each(|service| service.flags |= flag);
@@ -70,7 +82,7 @@ struct Way {
 /// Modes of one kind of program.
 type Modes = [(&'static str, Forward, bool, bool)];
 
-/// A row for each feature and mode: of time, and of instructions. With `--quick` the time of two modes, and instructions of those that
+/// A row for each feature and mode: of time, and of instructions. With `--quick` the time of three modes, and instructions of those that
 /// do without GUE, which programs of its own measure.
 pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
     if !args.wants_row("program", "feature/") {
@@ -97,7 +109,7 @@ fn of_modes_with(
     let mut rows = Vec::new();
     for way in ways(modes) {
         programs.iter_mut().for_each(|one| one.times.clear());
-        if !quick || ["nat4", "dsr4"].contains(&way.mode.as_str()) {
+        if !quick || ["nat4", "dsr4", "tunnel-ipip4"].contains(&way.mode.as_str()) {
             time(&mut lab, &mut programs, &way, (rounds, packets))?;
         }
         let frame = way.packet.bytes();
@@ -138,7 +150,7 @@ fn load(lab: &mut Lab, base: Options, modes: &Modes) -> Result<Vec<Measured>> {
         if name == "gue" && base.gue {
             continue;
         }
-        if name == "none" || used.is_none() || name == "observe" {
+        if used.is_none() || ["observe", "outer-source"].contains(&name) {
             add(name.to_owned(), options, of_modes(modes, 1))?;
         }
         if let Some(used) = used {

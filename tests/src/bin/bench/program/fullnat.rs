@@ -67,6 +67,13 @@ pub fn world(is_v4: bool) -> World {
     }
 }
 
+/// The same, and servers are told the clients' addresses.
+pub fn telling_world() -> World {
+    let mut world = world(true);
+    world.services[0].flags |= service_flag::TOA;
+    world
+}
+
 /// The flows of both streams, established.
 pub fn fill(kernel: &mut Kernel, is_v4: bool, flows: u32) {
     kernel.jiffies();
@@ -111,6 +118,14 @@ pub fn fill(kernel: &mut Kernel, is_v4: bool, flows: u32) {
 
 /// All rows.
 pub fn subjects(subjects: &mut Vec<Subject>) {
+    /// Kind, length, port and address.
+    const OPTION: u32 = 8;
+    let told = Way::tx(program::FULLNAT4_TOA, OPTION);
+    for (flows, text) in FLOWS.into_iter().filter(|(flows, _)| *flows <= MOST) {
+        let packet = request(true, &vip(true, digit(true)), flag::ACK);
+        let stream = Stream::new(&packet, Varied::Source, flows);
+        subjects.push(subject(("fullnat4-toa", "established", text), told, stream));
+    }
     for (program, is_v4) in [(program::FULLNAT4, true), (program::FULLNAT6, false)] {
         let way = Way::tx(program, 0);
         let (mode, replies) =

@@ -38,6 +38,8 @@ pub mod program {
     pub const FULLNAT4: u32 = 8;
     /// The same of IPv6.
     pub const FULLNAT6: u32 = 9;
+    /// As the first one, and its servers are told the clients' addresses.
+    pub const FULLNAT4_TOA: u32 = 10;
 }
 
 /// Digit of the first service that uses gue.
