@@ -88,6 +88,12 @@ fn forwarded(world: &World, service: u32, request: &Packet, id: u16) -> Vec<Vec<
     }
 }
 
+/// A fragment reaches a backend like this.
+fn follows(name: String, backend: u32, piece: &[u8], there: &[u8]) -> Case {
+    let delta = Delta::request(backend, piece.len() - 14, false);
+    Case::new(name, piece.to_vec(), Expected::answered(there.to_vec(), delta))
+}
+
 #[test]
 fn later_fragments_follow_the_first_in_every_mode() {
     let mut kernel = Kernel::shared();
@@ -110,10 +116,8 @@ fn later_fragments_follow_the_first_in_every_mode() {
             assert!(pieces.len() > 2 && pieces.len() == there.len());
             // The first, then the others in any order.
             for index in [0, 2, 1] {
-                let (piece, there) = (pieces[index].clone(), there[index].clone());
-                let delta = Delta::request(backend, piece.len() - 14, false);
                 let name = format!("{mode}: B24, B25, B82: service {service}, fragment {index}");
-                cases.push(Case::new(name, piece, Expected::answered(there, delta)));
+                cases.push(follows(name, backend, &pieces[index], &there[index]));
             }
         }
         check(&mut kernel, &cases);
@@ -132,18 +136,12 @@ fn overlapping_fragments_are_dropped() {
             let request = request(&world, service, id);
             let backend = world.first_backend(service as usize - 1) + SECOND as u32;
             let (whole, there) = (request.bytes(), forwarded(&world, service, &request, id));
-            let name = |what: &str| format!("{mode}: B29: service {service}: {what}");
-            let mut goes = |what: &str, piece: &[u8], there: &[u8]| {
-                let delta = Delta::request(backend, piece.len() - 14, false);
-                cases.push(Case::new(
-                    name(what),
-                    piece.to_vec(),
-                    Expected::answered(there.to_vec(), delta),
-                ));
-            };
             let pieces = fragments(&whole, id);
-            goes("first", &pieces[0], &there[0]);
-            goes("last", &pieces[2], &there[2]);
+            let name = |what: &str| format!("{mode}: B29: service {service}: {what}");
+            let goes = |what: &str, index: usize| {
+                follows(name(what), backend, &pieces[index], &there[index])
+            };
+            cases.extend([goes("first", 0), goes("last", 2)]);
             let mut drops = |what: &str, offset, length, more| {
                 let piece = fragment(&whole, id, offset, length, more);
                 cases.push(Case::drops(name(what), piece, service, Reason::FragmentOverlap));
@@ -156,17 +154,8 @@ fn overlapping_fragments_are_dropped() {
             drops("the first unit of the last", PIECE + 8, PIECE, true);
             let headers = if is_v4(&world) { 34 } else { 54 };
             drops("the last again", 2 * PIECE, whole.len() - headers - 2 * PIECE, false);
-            let mut goes = |what: &str, piece: &[u8], there: &[u8]| {
-                let delta = Delta::request(backend, piece.len() - 14, false);
-                cases.push(Case::new(
-                    name(what),
-                    piece.to_vec(),
-                    Expected::answered(there.to_vec(), delta),
-                ));
-            };
-            goes("what was missing", &pieces[1], &there[1]);
-            // All of it has come: the identification is free for the next packet.
-            goes("the next packet", &pieces[0], &there[0]);
+            // With it all has come: the identification is free for the next packet.
+            cases.extend([goes("what was missing", 1), goes("the next packet", 0)]);
         }
         check(&mut kernel, &cases);
     }
@@ -386,10 +375,8 @@ fn a_clients_address_leads_fragments_that_come_before_their_first() {
             let pieces = fragments(&request.bytes(), id);
             let there = forwarded(&world, service, &request, id);
             for index in [2, 1, 0, 1] {
-                let (piece, there) = (pieces[index].clone(), there[index].clone());
-                let delta = Delta::request(backend, piece.len() - 14, false);
                 let name = format!("{mode}: B26: service {service}, fragment {index}");
-                cases.push(Case::new(name, piece, Expected::answered(there, delta)));
+                cases.push(follows(name, backend, &pieces[index], &there[index]));
             }
             cases.push(Case::drops(
                 format!("{mode}: service {service}, again"),

@@ -30,16 +30,21 @@ pub fn is_mapped(address: IpAddr) -> bool {
 
 /// Whether the address is in a prefix of the same family.
 pub fn is_within(address: IpAddr, (prefix, length): (IpAddr, u32)) -> bool {
-    match (address, prefix) {
-        (IpAddr::V4(address), IpAddr::V4(prefix)) => {
-            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
-            (u32::from(address) ^ u32::from(prefix)) & mask == 0
+    let lengths = (length, length);
+    address.is_ipv4() == prefix.is_ipv4() && network(address, lengths) == network(prefix, lengths)
+}
+
+/// The first bits of an address: so many of IPv4, and so many of IPv6.
+pub fn network(address: IpAddr, (v4, v6): (u32, u32)) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - v4).unwrap_or(0);
+            IpAddr::V4((u32::from(address) & mask).into())
         }
-        (IpAddr::V6(address), IpAddr::V6(prefix)) => {
-            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            (u128::from(address) ^ u128::from(prefix)) & mask == 0
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - v6).unwrap_or(0);
+            IpAddr::V6((u128::from(address) & mask).into())
         }
-        _ => false,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::{bytes::octets, transport::Flow};
+use crate::{address::network, bytes::octets, transport::Flow};
 
 /// The hash of a flow.
 pub fn of_flow(keys: &[u64; 11], flow: &Flow) -> u32 {
@@ -26,18 +26,8 @@ pub fn of_flow(keys: &[u64; 11], flow: &Flow) -> u32 {
 }
 
 /// The hash of the first bits of a client's address.
-pub fn of_client(keys: &[u64; 11], client: IpAddr, (v4, v6): (u32, u32)) -> u32 {
-    let network = match client {
-        IpAddr::V4(client) => {
-            let mask = u32::MAX.checked_shl(32 - v4).unwrap_or(0);
-            IpAddr::V4((u32::from(client) & mask).into())
-        }
-        IpAddr::V6(client) => {
-            let mask = u128::MAX.checked_shl(128 - v6).unwrap_or(0);
-            IpAddr::V6((u128::from(client) & mask).into())
-        }
-    };
-    let words = words(network);
+pub fn of_client(keys: &[u64; 11], client: IpAddr, lengths: (u32, u32)) -> u32 {
+    let words = words(network(client, lengths));
     let mut sum = keys[0].wrapping_add(times(keys[2], words[words.len() - 1]));
     for index in 0..words.len() - 1 {
         sum = sum.wrapping_add(times(keys[4 + index], words[index]));

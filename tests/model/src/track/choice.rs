@@ -3,7 +3,10 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::Subject;
-use crate::outcome::{part, reason};
+use crate::{
+    address::network,
+    outcome::{part, reason},
+};
 
 /// How a service chooses.
 #[derive(Clone, Debug)]
@@ -100,17 +103,7 @@ impl Subject<'_> {
 
     /// What the flow's client is remembered by, if the service remembers clients.
     fn client(&self) -> Option<(u32, IpAddr)> {
-        let (v4, v6) = self.track.clients?;
-        let network = match self.flow.source {
-            IpAddr::V4(client) => {
-                let mask = u32::MAX.checked_shl(32 - v4).unwrap_or(0);
-                IpAddr::V4((u32::from(client) & mask).into())
-            }
-            IpAddr::V6(client) => {
-                let mask = u128::MAX.checked_shl(128 - v6).unwrap_or(0);
-                IpAddr::V6((u128::from(client) & mask).into())
-            }
-        };
+        let network = network(self.flow.source, self.track.clients?);
         Some((self.service.id, network))
     }
 
