@@ -167,7 +167,8 @@ pub mod map {
     pub const PORT_SLOTS: &str = "PORT_SLOTS";
     /// `HashMap<FlowKey, u32>`: the index of each flow's slot. An entry whose slot has another flow says nothing.
     pub const PORT_FLOWS: &str = "PORT_FLOWS";
-    /// `ProgramArray`, indexed by [`super::mode`]: the program `fullnat` of each copy of the balancer that is in use.
+    /// `ProgramArray`, indexed by [`super::mode`]: the program `fullnat` of each copy of the balancer that is in use; and by
+    /// [`super::next_program`].
     pub const PROGRAMS: &str = "PROGRAMS";
     /// `Array<u64>`: by which MAC address clients' packets last came, see [`crate::way_back`].
     pub const WAYS_BACK: &str = "WAYS_BACK";
@@ -185,6 +186,8 @@ pub mod map {
 
 /// Names of the programs in the balancer's object.
 pub mod program {
+    /// What is attached to NICs: the common ways of a packet. It goes on to the balancer through [`super::map::PROGRAMS`].
+    pub const FAST_PATH: &str = "fast_path";
     /// The balancer.
     pub const BALANCER: &str = "balancer";
     /// Full nat, which the balancer goes on to through [`super::map::PROGRAMS`].
@@ -193,6 +196,14 @@ pub mod program {
     pub const CLOCK: &str = "clock";
     /// The backend's decapsulator (in the object `decap`).
     pub const DECAP: &str = "decap";
+}
+
+/// Indexes of [`map::PROGRAMS`] beside those of [`mode`].
+pub mod next_program {
+    /// The balancer, which the fast path goes on to.
+    pub const BALANCER: u32 = 3;
+
+    const _: () = assert!(BALANCER > super::mode::CAPTURE);
 }
 
 /// Names of the load-time globals (`.rodata`, frozen at load: unused features are removed by the verifier).

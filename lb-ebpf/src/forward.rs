@@ -42,9 +42,9 @@ pub fn packet<F: Family>(
     send::<F>(frame, packet, Rewrite::Flow, service.id, service.forward, backend)
 }
 
-/// Forwards a datagram: there is no connection to be counted, and none that tells of its backend.
+/// Forwards a packet of a service that counts no connections and observes nothing, or a datagram, which tells of neither.
 #[inline(always)]
-pub fn datagram<F: Family>(
+pub fn plain<F: Family>(
     frame: XdpFrame,
     packet: &Packet,
     service: &ServiceRow,

@@ -12,7 +12,7 @@ pub mod slot;
 pub mod table;
 pub mod toa;
 
-use aya_ebpf::{bindings::xdp_md, maps::ProgramArray};
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     abi::{Address, BackendRow, Reason, ServiceRow, SourcePool, address_value, service_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame},
@@ -22,7 +22,7 @@ use network_types::ip::Ipv6Hdr;
 
 use crate::{
     answer, config,
-    maps::{PROGRAMS, SOURCE_POOL},
+    maps::SOURCE_POOL,
     nexthop::{self, Hop},
     packet::{Context, XdpFrame},
     service,
@@ -33,18 +33,6 @@ use crate::{
 #[inline(always)]
 pub fn configured() -> bool {
     config::BESIDE.load() & service_flag::FULLNAT != 0
-}
-
-/// Goes on with the program that does full nat; comes back only if there is none.
-#[inline(always)]
-pub fn go(context: Context) {
-    tail_call(&PROGRAMS, context, config::MODE.load());
-}
-
-#[inline(always)]
-fn tail_call(programs: &ProgramArray, context: Context, index: u32) {
-    // SAFETY: the balancer has nothing left to do after it.
-    unsafe { programs.tail_call(&aya_ebpf::programs::XdpContext::new(context.pointer()), index) };
 }
 
 /// The way to a backend for a packet that is not answered if it does not fit.

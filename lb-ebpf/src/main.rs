@@ -11,15 +11,38 @@ use lb_common::{
     parse::{self, Family, NETWORK, Outline, V4, V4Options, V6, V6Extended},
 };
 use lb_ebpf::{
-    admit, answer, challenge, config, count, error, forward, fragment, fullnat, maps,
+    admit, answer, challenge, config, count, error, fast, forward, fragment, fullnat, maps, next,
     packet::{Context, XdpFrame},
     quic, sample, select, service, trace, unserved,
     verdict::Verdict,
     vlan,
 };
 
-/// The balancer: XDP hands it every frame of the NICs it is attached to. Within the function that the macro makes, so that the tail call
-/// stands at the top.
+/// The fast path: XDP hands it every frame of the NICs it is attached to, and it goes on to [`balancer`] or [`fullnat`] with those that
+/// are more than usual. Within the function that the macro makes, as the others are, so that the tail calls stand at the top.
+#[xdp]
+#[inline(always)]
+pub fn fast_path(context: XdpContext) -> u32 {
+    // SAFETY: the program's own argument; each step below makes its frame when the one before is done with its own.
+    let context = unsafe { Context::new(context.ctx) };
+    let mut verdict =
+        if config::VLAN.load() == 0 { fast::packet(context) } else { Verdict::undecided() };
+    if !verdict.is_final() {
+        if fullnat::configured() && verdict.is_fullnat() {
+            next::fullnat(context);
+        } else {
+            next::balancer(context);
+        }
+        verdict = Verdict::drop(Reason::NoProgram, 0);
+    }
+    count::verdict(verdict);
+    if verdict.action() == xdp_action::XDP_DROP {
+        report(context, verdict);
+    }
+    verdict.action()
+}
+
+/// The balancer with all that there is. While somebody captures, and in dry runs, it sees every frame itself.
 #[xdp]
 #[inline(always)]
 pub fn balancer(context: XdpContext) -> u32 {
@@ -55,7 +78,7 @@ fn conclude<const GOES_ON: bool>(context: Context, mode: u32, verdict: Verdict) 
         count::verdict(verdict);
         if verdict.action() == xdp_action::XDP_DROP {
             if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
-                fullnat::go(context);
+                next::fullnat(context);
                 verdict = Verdict::drop(Reason::NoProgram, 0);
                 count::verdict(verdict);
             }
@@ -64,7 +87,7 @@ fn conclude<const GOES_ON: bool>(context: Context, mode: u32, verdict: Verdict) 
     }
     if mode != mode::PLAIN {
         if GOES_ON && fullnat::configured() && verdict.is_fullnat() {
-            fullnat::go(context);
+            next::fullnat(context);
             verdict = Verdict::drop(Reason::NoProgram, 0);
         }
         trace::end(context, verdict);

@@ -56,6 +56,12 @@ pub fn to_client<F: Family>(context: Context, hop: &mut Hop) -> u32 {
     find(context, &client, hop)
 }
 
+/// The next hop towards a client, if the controller's maps have one; `false` = [`to_client`] has to find it.
+#[inline(always)]
+pub fn known(client: &Address, hop: &mut Hop) -> bool {
+    matches!(route(client, hop), Route::Resolved)
+}
+
 /// The same for a client who is not the frame's destination.
 #[inline(never)]
 pub fn to_address(context: Context, client: &Address, hop: &mut Hop) -> u32 {

@@ -81,7 +81,7 @@ fn balance<F: Family>(context: Context) -> Result<Verdict, Verdict> {
         BackendId::NONE => select::backend_of_datagram::<F>(&frame, &packet, service)?,
         backend => backend,
     };
-    forward::datagram::<F>(frame, &packet, service, backend)
+    forward::plain::<F>(frame, &packet, service, backend)
 }
 
 /// The flags of a packet in the words of TCP: SYN if it may open a connection.

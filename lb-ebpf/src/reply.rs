@@ -5,7 +5,7 @@ use lb_common::{
     abi::{BackendId, Phase, Reason, ReplyRow, protocol, service_flag},
     frame::{Ethernet, Frame, Tcp, be32, tcp_flag},
     ip::IpHeader,
-    parse::{self, Family, NETWORK, Packet},
+    parse::{self, Family, NETWORK, Outline, Packet},
     rewrite::{End, translate},
 };
 
@@ -79,12 +79,63 @@ fn translate_back<F: Family>(mut frame: XdpFrame) -> Result<Verdict, Verdict> {
         let verdict = Verdict::answer(Answer::TooBig, Reason::TooBig, hop.mtu, service);
         return Err(verdict.of_reply());
     }
+    send_back::<F>(&mut frame, &packet, reply, backend, &hop).map_err(drop)
+}
+
+/// The same on the fast path, for a packet that says nothing of its flow but that it goes on. Not final = more than that, or no
+/// reply for sure, and the packet is as it came.
+#[inline(always)]
+pub fn settled<F: Family>(mut frame: XdpFrame, outline: &Outline) -> Result<Verdict, Verdict> {
+    let (not_ours, more) = (Verdict::pass(Reason::Passed), Verdict::undecided());
+    // An IPv6 packet from a mapped address would otherwise be taken for an IPv4 backend's.
+    if F::Header::IS_V6 && outline.flow.source.is_v4() {
+        return Err(not_ours);
+    }
+    let backend = service::replying_backend(&outline.flow).ok_or(not_ours)?;
+    let reply = maps::REPLIES.get(backend).ok_or(not_ours)?;
+    let packet = parse::examine_reply::<F>(&frame, outline).map_err(|_| more)?;
+    if packet.hop_limit <= 1 || is_told(&packet, reply) {
+        return Err(more);
+    }
+    let mut hop = Hop::default();
+    if !nexthop::known(&packet.flow.destination, &mut hop) {
+        return Err(more);
+    }
+    if hop.mtu != 0 && packet.length > hop.mtu {
+        return Err(more);
+    }
+    send_back::<F>(&mut frame, &packet, reply, backend, &hop).map_err(|reason| {
+        let service = maps::SERVICES.get(reply.row).map_or(0, |row| row.id);
+        Verdict::drop(reason, service)
+    })
+}
+
+/// Whether anybody is to be told of the packet: of answers to SYNs, of ends where they are counted or observed, of what is tracked.
+#[inline(always)]
+fn is_told(packet: &Packet, reply: &ReplyRow) -> bool {
+    if packet.flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST) == 0 {
+        return config::TRACK.load() != 0 && says_something(packet);
+    }
+    let noted = service_flag::COUNT_CONNECTIONS | service_flag::OBSERVE;
+    packet.flags & tcp_flag::SYN != 0
+        || config::TRACK.load() != 0
+        || maps::SERVICES.get(reply.row).is_none_or(|row| row.flags & noted != 0)
+}
+
+/// Rewrites and sends a reply.
+#[inline(always)]
+fn send_back<F: Family>(
+    frame: &mut XdpFrame,
+    packet: &Packet,
+    reply: &ReplyRow,
+    backend: u32,
+    hop: &Hop,
+) -> Result<Verdict, Reason> {
     let port = config::port_or_own(reply.port, packet.flow.source_port);
-    translate::<F>(&mut frame, &packet, End::Source, &reply.vip, port)
-        .ok_or(drop(Reason::L4Truncated))?;
-    *frame.view_mut::<Ethernet>(0).ok_or(drop(Reason::L3Truncated))? =
+    translate::<F>(frame, packet, End::Source, &reply.vip, port).ok_or(Reason::L4Truncated)?;
+    *frame.view_mut::<Ethernet>(0).ok_or(Reason::L3Truncated)? =
         hop.macs.ethernet(F::Header::ETHER_TYPE);
-    let action = nexthop::send(&frame, hop.ifindex).map_err(drop)?;
+    let action = nexthop::send(frame, hop.ifindex)?;
     count::reply(BackendId(backend), packet.length, packet.flags & tcp_flag::RST != 0);
     Ok(Verdict::sent(action))
 }

@@ -58,6 +58,15 @@ pub fn backend<F: Family>(
     Ok(backend)
 }
 
+/// The backend of a packet whose slot alone says it: it is settled, or the packet is a datagram, which has no pin.
+#[inline(always)]
+pub fn settled<F: Family>(flow: &FlowKey, service: &ServiceRow) -> Option<BackendId> {
+    let slot = slot_of_flow::<F>(service, flow)?;
+    let may_have_pin = slot.phase() != Phase::Settled && flow.protocol == protocol::TCP;
+    let backend = slot.owner();
+    if may_have_pin || backend == BackendId::NONE { None } else { Some(backend) }
+}
+
 /// Who has the slot of a new flow that is remembered elsewhere; `NONE` = nobody.
 #[inline(always)]
 pub fn owner<F: Family>(service: &ServiceRow, flow: &FlowKey) -> BackendId {

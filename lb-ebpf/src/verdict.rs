@@ -33,6 +33,7 @@ const CHALLENGE: u8 = 22;
 const EXTENDED: u8 = 23;
 const QUIC: u8 = 24;
 const PERHAPS_REPLY: u8 = 26;
+const UNDECIDED: u8 = 27;
 /// Its lowest three bits say XDP_DROP, see [`Verdict::fullnat`].
 const FULLNAT: u8 = 25;
 /// The packet is a backend's reply.
@@ -80,6 +81,12 @@ impl Verdict {
     #[inline(always)]
     pub const fn perhaps_reply() -> Self {
         Self::new(PERHAPS_REPLY, COUNTED, 0, 0)
+    }
+
+    /// More than the fast path knows: the packet is as it came, and the balancer looks at it from the beginning.
+    #[inline(always)]
+    pub const fn undecided() -> Self {
+        Self::new(UNDECIDED, COUNTED, 0, 0)
     }
 
     /// An ICMP error that may be about a balanced flow: to be looked at by [`crate::error`].

@@ -34,7 +34,7 @@ use aya::{
 use lb_common::{
     abi::{
         BackendLoad, Clock, FlowKey, PORTS_PER_ADDRESS, Pin, PortSlot, ServiceLoad, Slot,
-        SourcePool, entropy, global, map, mode, program, service_flag,
+        SourcePool, entropy, global, map, mode, next_program, program, service_flag,
     },
     hash::{HashKeys, expand_seed},
 };
@@ -238,12 +238,13 @@ impl Kernel {
             .map_max_entries(map::PINS_NEW, options.pins);
         let mut ebpf =
             loader.load_file(&path).with_context(|| format!("cannot load {}", path.display()))?;
-        for name in [program::BALANCER, program::CLOCK] {
+        for name in [program::FAST_PATH, program::BALANCER, program::CLOCK] {
             load_program(&mut ebpf, name)?;
         }
+        set_program(&mut ebpf, next_program::BALANCER, program::BALANCER)?;
         if options.fullnat > 0 {
             load_program(&mut ebpf, program::FULLNAT)?;
-            set_program(&mut ebpf)?;
+            set_program(&mut ebpf, mode::PLAIN, program::FULLNAT)?;
         }
         Ok(Self { ebpf, world: World::default(), written: world::Written::default() })
     }
@@ -278,8 +279,14 @@ impl Kernel {
         Counts::read(&mut self.ebpf, &self.world)
     }
 
-    /// The balancer's program.
+    /// The program that NICs get: the fast path.
     pub fn balancer(&self) -> &Xdp {
+        let program = self.ebpf.program(program::FAST_PATH).expect("it was loaded");
+        program.try_into().expect("it is an XDP program")
+    }
+
+    /// What it goes on to.
+    pub fn slow_path(&self) -> &Xdp {
         let program = self.ebpf.program(program::BALANCER).expect("it was loaded");
         program.try_into().expect("it is an XDP program")
     }
@@ -293,7 +300,8 @@ impl Kernel {
     /// Whether the balancer can go on to full nat.
     pub fn set_fullnat(&mut self, on: bool) {
         if on {
-            set_program(&mut self.ebpf).expect("it was loaded");
+            let of_mode = set_program(&mut self.ebpf, mode::PLAIN, program::FULLNAT);
+            of_mode.expect("it was loaded");
             return;
         }
         let map = self.ebpf.map_mut(map::PROGRAMS).expect("the program declares it");
@@ -320,7 +328,7 @@ impl Kernel {
 
     /// The same, to be attached.
     pub fn balancer_mut(&mut self) -> &mut Xdp {
-        let program = self.ebpf.program_mut(program::BALANCER).expect("it was loaded");
+        let program = self.ebpf.program_mut(program::FAST_PATH).expect("it was loaded");
         program.try_into().expect("it is an XDP program")
     }
 
@@ -457,12 +465,13 @@ pub fn load_object(name: &str, programs: &[&str]) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// Lets the balancer go on to full nat.
-fn set_program(ebpf: &mut Ebpf) -> Result<()> {
-    let program: &Xdp = ebpf.program(program::FULLNAT).context("no full nat")?.try_into()?;
+/// Lets programs go on to another one, by this index.
+fn set_program(ebpf: &mut Ebpf, index: u32, name: &str) -> Result<()> {
+    let program: &Xdp =
+        ebpf.program(name).with_context(|| format!("no program `{name}`"))?.try_into()?;
     let descriptor = program.fd()?.try_clone()?;
     let map = ebpf.map_mut(map::PROGRAMS).context("no map PROGRAMS")?;
-    ProgramArray::try_from(map)?.set(mode::PLAIN, &descriptor, 0)?;
+    ProgramArray::try_from(map)?.set(index, &descriptor, 0)?;
     Ok(())
 }
 

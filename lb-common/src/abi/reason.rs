@@ -69,7 +69,7 @@ reasons! {
     SynProof = 33, "syn_proof", true, "The reset by which a client has answered the SYN-flood stage's challenge: he is let in from now on.";
     NoFlow = 34, "no_flow", true, "A TCP segment of no connection that full nat knows, or a packet to an address of its pool that answers none; a client is told by a reset.";
     NoPort = 35, "no_port", true, "A new flow of full nat for which no port was free; the client is told (ICMP administratively prohibited, rate-limited).";
-    NoProgram = 36, "no_program", true, "The program that does full nat is not there: a fault of lb.";
+    NoProgram = 36, "no_program", true, "A program that packets go on to is not there: a fault of lb.";
     FragmentOverlap = 37, "frag_overlap", true, "A fragment with data that another fragment of its packet has brought already (RFC 5722), and of two first fragments within 2 s the second if the rest of the packet is still missing.";
     Echo = 40, "echo", false, "Echo requests to a VIP, answered.";
     Reject = 41, "reject", false, "Packets answered with a reset or port unreachable (on_all_down: reject).";

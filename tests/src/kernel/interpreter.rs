@@ -35,10 +35,15 @@ pub struct Cost {
 
 /// The balancer's instructions, ready to be run.
 pub struct Interpreter {
-    code: Vec<bpf_insn>,
-    /// Full nat, which it goes on to.
-    next: Vec<bpf_insn>,
+    programs: Programs,
     maps: Maps,
+}
+
+/// Each with its functions.
+struct Programs {
+    fast_path: Vec<bpf_insn>,
+    balancer: Vec<bpf_insn>,
+    fullnat: Vec<bpf_insn>,
 }
 
 impl Interpreter {
@@ -61,12 +66,17 @@ impl Interpreter {
             let function = object.functions.remove(&program.function_key());
             anyhow::Ok(function.context("the program has no code")?.instructions)
         };
-        Ok(Self { code: code(program::BALANCER)?, next: code(program::FULLNAT)?, maps })
+        let programs = Programs {
+            fast_path: code(program::FAST_PATH)?,
+            balancer: code(program::BALANCER)?,
+            fullnat: code(program::FULLNAT)?,
+        };
+        Ok(Self { programs, maps })
     }
 
     /// Runs one frame.
     pub fn run(&self, frame: &[u8]) -> Result<(Outcome, Cost)> {
-        let mut machine = Machine::new(&self.code, &self.next, &self.maps, frame);
+        let mut machine = Machine::new(&self.programs, &self.maps, frame);
         let action =
             machine.run().with_context(|| format!("at instruction {}", machine.counter()))?;
         Ok((Outcome { action, frame: machine.frame() }, machine.into_cost()))

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya_obj::generated::bpf_insn;
+use lb_common::abi::next_program;
 
-use super::{Cost, maps::Maps, memory::Memory};
+use super::{Cost, Programs, maps::Maps, memory::Memory};
 use crate::kernel::INGRESS;
 
 /// Free bytes in front of a frame, as the kernel has them.
@@ -30,8 +31,8 @@ struct Call {
 /// A program that runs.
 pub struct Machine<'a> {
     code: &'a [bpf_insn],
-    /// What a tail call goes on to.
-    next: &'a [bpf_insn],
+    /// What tail calls go on to.
+    programs: &'a Programs,
     maps: &'a Maps,
     memory: Memory,
     registers: [u64; 11],
@@ -48,7 +49,7 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// At the first instruction, with a frame to look at.
-    pub fn new(code: &'a [bpf_insn], next: &'a [bpf_insn], maps: &'a Maps, frame: &[u8]) -> Self {
+    pub fn new(programs: &'a Programs, maps: &'a Maps, frame: &[u8]) -> Self {
         let mut memory = Memory::default();
         let context = memory.add(vec![0; 24]);
         let room = [&[0; HEADROOM], frame, &[0; TAILROOM]].concat();
@@ -60,8 +61,8 @@ impl<'a> Machine<'a> {
         let (start, end) = (HEADROOM, HEADROOM + frame.len());
         let (values, cost) = (BTreeMap::new(), Cost::default());
         Self {
-            code,
-            next,
+            code: &programs.fast_path,
+            programs,
             maps,
             memory,
             registers,
@@ -264,10 +265,13 @@ impl<'a> Machine<'a> {
             5 => self.helper("ktime_get_ns", NOW),
             7 => self.helper("get_prandom_u32", 0x5eed_5eed),
             8 => self.helper("get_smp_processor_id", 0),
-            // The index is not looked at: there is one program to go on to.
             12 => {
                 ensure!(self.calls.is_empty(), "a tail call from within a function");
-                (self.code, self.counter) = (self.next, 0);
+                let next = match third as u32 {
+                    next_program::BALANCER => &self.programs.balancer,
+                    _ => &self.programs.fullnat,
+                };
+                (self.code, self.counter) = (next, 0);
                 self.helper("tail_call", 0);
                 self.registers[1] = first;
                 return Ok(());
