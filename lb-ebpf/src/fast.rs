@@ -3,7 +3,7 @@
 //! one.) Whatever is more than that has not been touched when [`packet`] says so, and the balancer looks at it from the beginning.
 
 use lb_common::{
-    abi::{Reason, ServiceRow, service_flag},
+    abi::{Reason, ServiceRow, address_value, service_flag},
     frame::{ETHER_TYPE_V4, ETHER_TYPE_V6, Ethernet, Frame, tcp_flag},
     parse::{self, Family, NETWORK, Outline, V4, V6},
 };
@@ -11,7 +11,7 @@ use lb_common::{
 use crate::{
     admit, config, forward, fullnat,
     packet::{Context, XdpFrame},
-    reply, select, service, unserved,
+    ports, reply, select, service, unserved,
     verdict::Verdict,
 };
 
@@ -52,6 +52,8 @@ fn of_family<F: Family>(frame: XdpFrame) -> Verdict {
     let Some(outline) = parse::outline::<F>(&frame) else { return Verdict::undecided() };
     let verdict = match service::find_any(&frame, &outline.flow) {
         Some(service) => request::<F>(frame, &outline, service),
+        // Whether an address is in a VIP's prefix takes more than a bit.
+        None if config::PORTS.load() == ports::PREFIXES => Err(Verdict::undecided()),
         None => {
             let verdict = unserved::plain::<F>(&frame);
             if !verdict.is_perhaps_reply() {
@@ -86,4 +88,25 @@ fn request<F: Family>(
     admit::check_lists(service, &packet.flow.source)?;
     let backend = select::settled::<F>(&packet.flow, service).ok_or(more)?;
     forward::plain::<F>(frame, &packet, service, backend)
+}
+
+/// Whether full nat has to say what becomes of a packet of which [`packet`] could not.
+#[inline(always)]
+pub fn is_fullnats(context: Context, verdict: Verdict) -> bool {
+    let frame = context.frame();
+    let ether_type = frame.view::<Ethernet>(0).map(|ethernet| ethernet.ether_type);
+    verdict.is_fullnat()
+        || verdict.is_unserved()
+            && match ether_type {
+                Some(ETHER_TYPE_V4) => is_to_pool::<V4>(&frame),
+                Some(ETHER_TYPE_V6) => is_to_pool::<V6>(&frame),
+                _ => false,
+            }
+}
+
+/// To an address that full nat sends from: a backend's reply.
+#[inline(always)]
+fn is_to_pool<F: Family>(frame: &XdpFrame) -> bool {
+    let Ok(destination) = parse::destination::<F>(frame) else { return false };
+    service::exact_address(&destination).is_some_and(|value| value >= address_value::POOL)
 }

@@ -28,7 +28,7 @@ pub fn fast_path(context: XdpContext) -> u32 {
     let mut verdict =
         if config::VLAN.load() == 0 { fast::packet(context) } else { Verdict::undecided() };
     if !verdict.is_final() {
-        if fullnat::configured() && verdict.is_fullnat() {
+        if fullnat::configured() && fast::is_fullnats(context, verdict) {
             next::fullnat(context);
         } else {
             next::balancer(context);

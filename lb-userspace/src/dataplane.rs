@@ -27,6 +27,7 @@ mod link;
 mod load;
 mod lock;
 mod mapped;
+mod next;
 mod nics;
 mod openings;
 mod options;

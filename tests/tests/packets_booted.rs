@@ -36,9 +36,12 @@ fn programs_are_within_the_verifiers_limit() {
     let spread = Kernel::load(spread)
         .expect("the kernel takes the balancer with a prefix to send from and TOA");
     let programs = [
-        ("balancer", kernel.balancer()),
-        ("ports", ports.balancer()),
-        ("spread", spread.balancer()),
+        ("fast-path", kernel.balancer()),
+        ("balancer", kernel.slow_path()),
+        ("fast-path-ports", ports.balancer()),
+        ("balancer-ports", ports.slow_path()),
+        ("fast-path-spread", spread.balancer()),
+        ("balancer-spread", spread.slow_path()),
         ("decap", decap),
     ];
     for (name, program) in programs {

@@ -155,7 +155,7 @@ fn narrow(kernel: &mut Kernel, ports: u16) {
 #[test]
 fn its_program_is_within_the_verifiers_limit() {
     let kernel = kernel();
-    for (name, program) in [("fullnat", kernel.fullnat()), ("before-fullnat", kernel.balancer())] {
+    for (name, program) in [("fullnat", kernel.fullnat()), ("before-fullnat", kernel.slow_path())] {
         let info = program.info().expect("the kernel tells");
         let verified = info.verified_instruction_count().expect("since Linux 5.16");
         println!("verified {name} {verified} of {VERIFIER_LIMIT}");

@@ -12,8 +12,8 @@ impl Dataplane {
     pub fn receive_again(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<()> {
         let program: &Xdp = self
             .ebpf
-            .program(program::BALANCER)
-            .with_context(|| format!("the object has no program `{}`", program::BALANCER))?
+            .program(program::FAST_PATH)
+            .with_context(|| format!("the object has no program `{}`", program::FAST_PATH))?
             .try_into()?;
         let context = context(frame.len() as u32, ifindex);
         program.test_run(TestRunOptions {

@@ -3,10 +3,9 @@
 use aya::{
     Ebpf,
     maps::{MapData, MapError, ProgramArray},
-    programs::Xdp,
 };
 use lb_common::{
-    abi::{POOL_ADDRESSES, PORTS_PER_ADDRESS, PortSlot, SourcePool, map, program},
+    abi::{POOL_ADDRESSES, PORTS_PER_ADDRESS, PortSlot, SourcePool, map},
     fullnat::{State, age},
 };
 
@@ -17,26 +16,6 @@ pub struct Fullnat {
     pool: Table<SourcePool>,
     slots: Table<PortSlot>,
     programs: ProgramArray<MapData>,
-}
-
-/// Lets the balancer of this mode go on to the object's program of full nat. Whoever loads a balancer that may meet such a service
-/// calls it before that balancer meets packets.
-pub(super) fn let_in(ebpf: &mut Ebpf, mode: u32) -> Result<(), LoadError> {
-    let failed = |error: String| LoadError::Load(format!("the program of full nat: {error}"));
-    let missing = || failed("the object has none".to_owned());
-    let loaded: &Xdp = ebpf
-        .program(program::FULLNAT)
-        .ok_or_else(missing)?
-        .try_into()
-        .map_err(|error: aya::programs::ProgramError| failed(error.to_string()))?;
-    let descriptor = loaded
-        .fd()
-        .and_then(|descriptor| Ok(descriptor.try_clone()?))
-        .map_err(|error| failed(error.to_string()))?;
-    let map = ebpf.map_mut(map::PROGRAMS).ok_or_else(missing)?;
-    ProgramArray::try_from(map)
-        .and_then(|mut programs| programs.set(mode, &descriptor, 0))
-        .map_err(|error| LoadError::map(map::PROGRAMS, error))
 }
 
 /// A port that has a flow.

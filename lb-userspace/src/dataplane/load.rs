@@ -10,7 +10,7 @@ use aya::{
     maps::{Map, MapData, RingBuf},
     programs::{ProgramError, Xdp},
 };
-use lb_common::abi::{REASONS, global, map, mode, program, service_flag};
+use lb_common::abi::{REASONS, global, map, mode, next_program, program, service_flag};
 
 use super::{
     Dataplane, Failures, LoadError, Options, Samples, Sizes, Wanted,
@@ -23,6 +23,7 @@ use super::{
     fullnat::Fullnat,
     layout,
     mapped::{Row, Table, Words},
+    next,
     openings::Openings,
     permission, pinned,
     pins::Pins,
@@ -201,15 +202,23 @@ pub(super) fn load_copy(recipe: &Recipe, variant: &Variant<'_>) -> Result<Ebpf, 
 fn load_balancer(ebpf: &mut Ebpf, options: &Options, mode: u32) -> Result<(), LoadError> {
     if options.fullnat {
         load_program(ebpf, program::FULLNAT, &options.run_dir)?;
-        super::fullnat::let_in(ebpf, mode)?;
+        next::set(ebpf, mode, program::FULLNAT)?;
     }
     load_program(ebpf, program::BALANCER, &options.run_dir)
+}
+
+/// The fast path, and the balancer that it goes on to. A fast path that is on the NICs already goes on to the new balancer from here on:
+/// both look at a packet from its beginning, and at the same maps.
+fn load_fast_path(ebpf: &mut Ebpf, options: &Options) -> Result<(), LoadError> {
+    load_program(ebpf, program::FAST_PATH, &options.run_dir)?;
+    load_balancer(ebpf, options, PLAIN.mode)?;
+    next::set(ebpf, next_program::BALANCER, program::BALANCER)
 }
 
 /// Object and programs.
 fn load(maps: &Path, options: &Options, sizes: &Sizes) -> Result<Ebpf, LoadError> {
     let mut ebpf = load_object(maps, options, sizes, &PLAIN)?;
-    load_balancer(&mut ebpf, options, PLAIN.mode)?;
+    load_fast_path(&mut ebpf, options)?;
     load_program(&mut ebpf, program::CLOCK, &options.run_dir)?;
     Ok(ebpf)
 }

@@ -120,7 +120,7 @@ impl Dataplane {
         if let Some(capture) = &self.capture {
             return capture.program().with_context(missing);
         }
-        let program = self.ebpf.program(program::BALANCER).with_context(missing)?;
+        let program = self.ebpf.program(program::FAST_PATH).with_context(missing)?;
         Ok(program.try_into()?)
     }
 
@@ -128,11 +128,11 @@ impl Dataplane {
         if let Some(capture) = &mut self.capture {
             return capture.program_mut().with_context(missing);
         }
-        let program = self.ebpf.program_mut(program::BALANCER).with_context(missing)?;
+        let program = self.ebpf.program_mut(program::FAST_PATH).with_context(missing)?;
         Ok(program.try_into()?)
     }
 }
 
 fn missing() -> String {
-    format!("the object has no program `{}`", program::BALANCER)
+    format!("the object has no program `{}`", program::FAST_PATH)
 }

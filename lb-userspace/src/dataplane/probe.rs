@@ -118,13 +118,15 @@ fn load() -> Result<Ebpf, Outcome> {
     // As many buckets as the object itself asks for.
     loader.override_global(global::SERVICE_MASK, &63u32, true);
     let mut ebpf = loader.load(OBJECT).map_err(|error| refused(&error))?;
-    balancer(&mut ebpf)?.load().map_err(|error| refused(&error))?;
+    for name in [program::FAST_PATH, program::BALANCER] {
+        program(&mut ebpf, name)?.load().map_err(|error| refused(&error))?;
+    }
     Ok(ebpf)
 }
 
-fn balancer(ebpf: &mut Ebpf) -> Result<&mut Xdp, Outcome> {
-    let missing = || Outcome::Refused(format!("the object has no program {}", program::BALANCER));
-    ebpf.program_mut(program::BALANCER)
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Outcome> {
+    let missing = || Outcome::Refused(format!("the object has no program {name}"));
+    ebpf.program_mut(name)
         .ok_or_else(missing)?
         .try_into()
         .map_err(|error: aya::programs::ProgramError| Outcome::Refused(error.to_string()))
@@ -149,7 +151,7 @@ fn try_link(mut ebpf: Ebpf) -> Outcome {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             return Outcome::NotAllowed(format!("make a network namespace to try it in: {errno}"));
         }
-        let program = match balancer(&mut ebpf) {
+        let program = match program(&mut ebpf, program::FAST_PATH) {
             Ok(program) => program,
             Err(outcome) => return outcome,
         };

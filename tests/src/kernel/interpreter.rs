@@ -29,7 +29,7 @@ pub struct Cost {
     pub lookups: BTreeMap<String, u64>,
     /// Insertions and removals by map.
     pub updates: BTreeMap<String, u64>,
-    /// Other helpers, by name.
+    /// Other helpers, by name; also functions of the program itself: what calls cost is the way back.
     pub helpers: BTreeMap<&'static str, u64>,
 }
 

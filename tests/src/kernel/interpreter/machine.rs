@@ -251,6 +251,7 @@ impl<'a> Machine<'a> {
 
     fn call(&mut self, instruction: bpf_insn) -> Result<()> {
         if instruction.src_reg() != 0 {
+            self.helper("own function", 0);
             let saved = [6, 7, 8, 9, 10].map(|register: usize| self.registers[register]);
             self.calls.push(Call { back_to: self.counter, saved });
             self.registers[10] = self.memory.add(vec![0; STACK]) + STACK as u64;
