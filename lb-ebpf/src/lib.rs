@@ -1,4 +1,4 @@
-//! lb's XDP programs, one module a step of the packet path: [`service`], [`admit`], [`select`], [`forward`],
+//! lb's XDP programs. [`fast`] has the common ways of a packet in one function, and goes on to ([`next`]) the balancer, one module a step: [`service`], [`admit`], [`select`], [`forward`],
 //! [`nexthop`], [`count`]; what is not for a service goes to [`reply`], [`error`] or [`fragment`], full nat to a program of its own, [`fullnat`]. [`maps`] and [`config`] are what the controller
 //! writes. What a packet is and what is done to it is decided by the pure functions of lb-common.
 //!

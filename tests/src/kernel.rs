@@ -84,6 +84,8 @@ pub struct Options {
     pub sources: u32,
     /// Connections that can be counted.
     pub connections: u32,
+    /// Without the fast path, as captures and dry runs have it.
+    pub alone: bool,
     /// Tagged frames are balanced.
     pub vlan: bool,
     /// Services may use gue.
@@ -116,6 +118,7 @@ impl Default for Options {
             flows: 0,
             sources: 1,
             connections: 1 << 16,
+            alone: false,
             vlan: false,
             gue: false,
             outer_source: false,
@@ -132,6 +135,8 @@ impl Default for Options {
 /// The loaded balancer.
 pub struct Kernel {
     ebpf: Ebpf,
+    /// The program that frames come to.
+    entry: &'static str,
     world: World,
     written: world::Written,
 }
@@ -246,7 +251,8 @@ impl Kernel {
             load_program(&mut ebpf, program::FULLNAT)?;
             set_program(&mut ebpf, mode::PLAIN, program::FULLNAT)?;
         }
-        Ok(Self { ebpf, world: World::default(), written: world::Written::default() })
+        let entry = if options.alone { program::BALANCER } else { program::FAST_PATH };
+        Ok(Self { ebpf, entry, world: World::default(), written: world::Written::default() })
     }
 
     /// Replaces what the maps say by this world. Pins are removed, counters stay.
@@ -279,9 +285,9 @@ impl Kernel {
         Counts::read(&mut self.ebpf, &self.world)
     }
 
-    /// The program that NICs get: the fast path.
+    /// The program that NICs get: the fast path, if the balancer is not to be alone.
     pub fn balancer(&self) -> &Xdp {
-        let program = self.ebpf.program(program::FAST_PATH).expect("it was loaded");
+        let program = self.ebpf.program(self.entry).expect("it was loaded");
         program.try_into().expect("it is an XDP program")
     }
 
@@ -328,7 +334,7 @@ impl Kernel {
 
     /// The same, to be attached.
     pub fn balancer_mut(&mut self) -> &mut Xdp {
-        let program = self.ebpf.program_mut(program::FAST_PATH).expect("it was loaded");
+        let program = self.ebpf.program_mut(self.entry).expect("it was loaded");
         program.try_into().expect("it is an XDP program")
     }
 

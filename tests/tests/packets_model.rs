@@ -75,7 +75,11 @@ fn millions_of_packets_as_the_model_says() {
                 let options =
                     Options { flows: 1 << 12, sources: 3, connections: 12, ..Options::default() };
                 tally.add(&run(seed, tracked, options, &worlds::tracked(world_of(2))));
-                let rest = packets - wide - tagged - beside - translated - tracked;
+                // Captures and dry runs do without the fast path.
+                let alone = packets / 10;
+                let options = Options { alone: true, ..Options::default() };
+                tally.add(&run(seed, alone, options, &world()));
+                let rest = packets - wide - tagged - beside - translated - tracked - alone;
                 tally.add(&run(seed, rest, Options::default(), &world()));
                 tally
             })
