@@ -21,6 +21,11 @@ const VERSIONS: [(&str, &[Edit]); 2] = [
         &[
             ("Cargo.toml", "\nversion = \"0.1.0\"\n", "\nversion = \"0.1.1\"\n"),
             (
+                "lb-ebpf/src/fast.rs",
+                "if ethernet.to_group() {",
+                "if ethernet.to_group() || frame.length() > 0xf000 {",
+            ),
+            (
                 "lb-ebpf/src/main.rs",
                 "if ethernet.to_group() {",
                 "if ethernet.to_group() || frame.length() > 0xf000 {",
