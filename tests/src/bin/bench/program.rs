@@ -37,6 +37,8 @@ const PINS: u32 = 1 << 22;
 
 /// At 1 Mi flows and more, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
 const GROWTH: f64 = 1.10;
+/// And this many nanoseconds: the kernel tells whole ones, of the floor and of the packet.
+const RESOLUTION: f64 = 2.0;
 /// How many floors a packet of a mode may cost above the floor.
 const LIMITS: [(&str, f64); 12] = [
     ("tunnel-ipip4", 1.0),
@@ -224,6 +226,6 @@ fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
     let few = subjects.iter().find(|other| {
         (other.mode, other.state, other.flows) == (subject.mode, "established", "1Ki")
     });
-    let growth = few.filter(|_| grows).map(|few| GROWTH * median(&few.differences));
+    let growth = few.filter(|_| grows).map(|few| GROWTH * median(&few.differences) + RESOLUTION);
     [mode, growth].into_iter().flatten().reduce(f64::min)
 }
