@@ -60,7 +60,7 @@ const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn-flood", 15.0)];
 /// All rows.
 pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
-    let (rounds, packets) = if args.quick { (5, 1 << 17) } else { (15, 1 << 20) };
+    let (rounds, packets) = if args.quick { (4, 1 << 17) } else { (15, 1 << 20) };
     let mut subjects = subjects::all(args.quick);
     subjects.retain(|subject| args.wants_row("program", &subject.name()));
     let mut rows = Vec::new();

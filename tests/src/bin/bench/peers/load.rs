@@ -62,6 +62,24 @@ pub fn percentile(latencies: &[Duration], share: f64) -> f64 {
     sorted[place].as_secs_f64() * 1e6
 }
 
+/// Waits until next to nothing runs, as what was set up just now or taken away before would be counted for the requests; for some
+/// seconds at most.
+pub fn settle() -> Result<()> {
+    const LONGEST: Duration = Duration::from_secs(3);
+    const WINDOW: Duration = Duration::from_millis(100);
+    /// Of CPU in a window, of all CPUs: two of the units that it is told in.
+    const QUIET: Duration = Duration::from_millis(20);
+    let began = Instant::now();
+    while began.elapsed() < LONGEST {
+        let before = busy()?;
+        thread::sleep(WINDOW);
+        if busy()?.saturating_sub(before) <= QUIET {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// `workers` that ask one request after the other, `requests` in all.
 pub fn saturated(
     lab: &Lab,
