@@ -7,6 +7,7 @@
 mod features;
 mod fullnat;
 mod growth;
+mod memory;
 mod subjects;
 pub mod worlds;
 

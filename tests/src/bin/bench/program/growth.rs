@@ -11,7 +11,10 @@ use lb_tests::kernel::{
     world::Service,
 };
 
-use super::worlds::{backend, request, ring_of};
+use super::{
+    memory::Memory,
+    worlds::{backend, request, ring_of},
+};
 use crate::{
     Args, progress,
     row::{Row, median},
@@ -28,11 +31,16 @@ const SLOTS: [(u32, &str); 5] =
     [(1_021, "1021"), (4_093, "4093"), (16_381, "16381"), (65_537, "65537"), (655_373, "655373")];
 /// The most that a packet may cost with more services, as a multiple of what it costs with one: flat.
 const FLAT: f64 = 1.25;
-/// What it may cost more than with a tenth as many backends, in floors: logarithmic.
+/// What it may cost more than with a tenth as many backends, in floors: logarithmic. Where the ring is the longest, which the second
+/// cache of few CPUs has room for, an access to memory if that is more.
 const TENFOLD: f64 = 1.0;
+/// Bytes of the longest ring.
+const RING: usize = 655_373 * size_of::<u64>();
 
 const SERVICES_ROWS: &str = "growth/services";
 const BACKENDS_ROWS: &str = "growth/backends";
+/// What an access to memory takes.
+const MEMORY_ROW: &str = "growth/memory/one-access-to-5MiB";
 /// With a ring as long as the longest, however few backends there are.
 const ONE_RING_ROWS: &str = "growth/backends-on-655373-slots";
 /// With a hundred backends, however long the ring is.
@@ -102,9 +110,15 @@ pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
         });
         add(World::of(services), rows.collect())?;
     }
-    measure_all(&mut lab, &mut subjects, rounds, packets)?;
+    let accesses = measure_all(&mut lab, &mut subjects, rounds, packets)?;
     drop(kernels);
-    Ok(subjects.iter().map(|subject| row(subject, &subjects)).collect())
+    let access = median(&accesses);
+    let mut rows: Vec<Row> =
+        subjects.iter().map(|subject| row(subject, &subjects, access)).collect();
+    if wants(BACKENDS_ROWS) {
+        rows.push(Row::new("growth", MEMORY_ROW.to_owned(), "ns", &accesses, None));
+    }
+    Ok(rows)
 }
 
 fn options() -> Options {
@@ -139,9 +153,17 @@ fn service(number: u32, backends: usize, slots: Option<u32>) -> Service {
     service
 }
 
-/// All in turns.
-fn measure_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<()> {
+/// All in turns, and accesses to memory between the rounds.
+fn measure_all(
+    lab: &mut Lab,
+    subjects: &mut [Subject],
+    rounds: u32,
+    packets: u32,
+) -> Result<Vec<f64>> {
+    let memory = Memory::of(RING);
+    let mut accesses = Vec::new();
     for round in 0..=rounds {
+        accesses.push(memory.access());
         for Subject { kind, text, program, streams, floors, differences } in &mut *subjects {
             progress(&format!("{kind}/{text}, round {round} of {rounds}"));
             let (mut floor, mut whole) = (0.0, 0.0);
@@ -159,18 +181,20 @@ fn measure_all(lab: &mut Lab, subjects: &mut [Subject], rounds: u32, packets: u3
         }
     }
     progress("");
-    Ok(())
+    Ok(accesses)
 }
 
-fn row(subject: &Subject, all: &[Subject]) -> Row {
+fn row(subject: &Subject, all: &[Subject], access: f64) -> Row {
     let Subject { kind, text, floors, differences, .. } = subject;
     let same = || all.iter().filter(|other| other.kind == *kind);
     let floor = median(floors);
     let limit = match *kind {
         SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.differences)),
         BACKENDS_ROWS => {
+            let is_longest = OF_ONE.last().is_some_and(|(_, longest)| longest == text);
+            let step = if is_longest { access.max(TENFOLD * floor) } else { TENFOLD * floor };
             let fewer = same().take_while(|other| other.text != *text).last();
-            fewer.map(|fewer| median(&fewer.differences) + TENFOLD * floor)
+            fewer.map(|fewer| median(&fewer.differences) + step)
         }
         _ => None,
     };
