@@ -15,7 +15,7 @@ use lb_tests::lab::{Arms, Lab, PORT, Return, VIP4, backend4};
 use serde::{Deserialize, Serialize};
 
 use self::{
-    load::{Kind, Outcome, overloaded, paced, saturated, settle},
+    load::{Kind, Outcome, overloaded, paced, percentile, saturated, settle},
     ways::{Running, Way},
 };
 use crate::{
@@ -80,8 +80,9 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let ways = ways.chain(Way::PAST.map(|way| (way, &past)));
     let mut all: Vec<(Way, &Lab, Measured)> =
         ways.map(|(way, lab)| (way, lab, Measured::default())).collect();
+    let mut latencies = vec![Vec::new(); all.len()];
     for round in 0..=rounds {
-        for (way, lab, measured) in &mut all {
+        for ((way, lab, measured), latencies) in all.iter_mut().zip(&mut latencies) {
             progress(&format!("{}: round {round} of {rounds}", way.name()));
             let running = Running::start(lab, *way).with_context(|| way.name())?;
             // The first round only warms up.
@@ -94,6 +95,7 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
             let one = one.with_context(|| way.name())?;
             if round > 0 {
                 measured.add(&one);
+                latencies.extend_from_slice(one.1.latencies());
             }
             let Some(overload) = overload else { continue };
             let (share, goodput) = overload.with_context(|| way.name())?;
@@ -102,6 +104,9 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
         }
     }
     progress("");
+    for ((.., measured), latencies) in all.iter_mut().zip(&latencies) {
+        measured.latency_of_all = PERCENTILES.map(|(_, share)| percentile(latencies, share));
+    }
     Ok(rows(&all))
 }
 
@@ -190,7 +195,8 @@ fn rows(all: &[(Way, &Lab, Measured)]) -> Vec<Row> {
                 &[worst],
                 Some(0.0),
             ));
-            let less = median(&ours.latency[1]) - median(&measured.latency[1]);
+            // The slowest of a hundred are few in a round.
+            let less = ours.latency_of_all[1] - measured.latency_of_all[1];
             rows.push(Row::new(
                 "peers",
                 format!("lb-minus-{name}/latency/p99"),
