@@ -65,7 +65,7 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     let mut lab = Lab::load(1)?;
     lab.attach("sink", client)?;
     let mut subjects = subjects();
-    let rounds = if quick { 4 } else { 9 };
+    let rounds = if quick { 3 } else { 9 };
     for round in 0..=rounds {
         let frames = if round == 0 { WARM_UP } else { FRAMES };
         let count = subjects.len();

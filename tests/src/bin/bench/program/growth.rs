@@ -31,9 +31,11 @@ const SLOTS: [(u32, &str); 5] =
     [(1_021, "1021"), (4_093, "4093"), (16_381, "16381"), (65_537, "65537"), (655_373, "655373")];
 /// The most that a packet may cost with more services, as a multiple of what it costs with one: flat.
 const FLAT: f64 = 1.25;
-/// What it may cost more than with a tenth as many backends, in floors: logarithmic. Where the ring is the longest, which the second
-/// cache of few CPUs has room for, an access to memory if that is more.
+/// What it may cost more than with a tenth as many backends, in floors: logarithmic. Where the ring is as large as the second
+/// cache of many CPUs, 1 MiB, or larger, an access to memory if that is more.
 const TENFOLD: f64 = 1.0;
+/// Backends from which on it is.
+const LONG: usize = 1_000;
 /// Bytes of the longest ring.
 const RING: usize = 655_373 * size_of::<u64>();
 
@@ -191,8 +193,8 @@ fn row(subject: &Subject, all: &[Subject], access: f64) -> Row {
     let limit = match *kind {
         SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.differences)),
         BACKENDS_ROWS => {
-            let is_longest = OF_ONE.last().is_some_and(|(_, longest)| longest == text);
-            let step = if is_longest { access.max(TENFOLD * floor) } else { TENFOLD * floor };
+            let is_long = OF_ONE.iter().any(|(count, name)| name == text && *count >= LONG);
+            let step = if is_long { access.max(TENFOLD * floor) } else { TENFOLD * floor };
             let fewer = same().take_while(|other| other.text != *text).last();
             fewer.map(|fewer| median(&fewer.differences) + step)
         }
