@@ -4,15 +4,21 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::maps::{MapData, MapInfo, MapType};
+use lb_common::abi::ABI_VERSION;
 
 use crate::bpf;
 
 /// Entries of one map, by key. Of a ring buffer: how much was ever put into it, under the empty key.
 pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Where a daemon pins its maps. To be opened in the daemon's machine, whose bpffs it is.
+pub fn pins() -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/lb/v{ABI_VERSION}/maps"))
+}
 
 /// All maps that are pinned in a directory, by name. To be called in the machine whose bpffs it is.
 pub fn dump_all(pins: &Path) -> io::Result<BTreeMap<String, Entries>> {

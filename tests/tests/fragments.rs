@@ -2,19 +2,18 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
     thread,
     time::Duration,
 };
 
 use aya::maps::{Array, Map, MapData};
-use lb_common::abi::{ABI_VERSION, ServiceBucket, ServiceEntry, key_kind};
+use lb_common::abi::{ServiceBucket, ServiceEntry, key_kind};
 use lb_tests::{
     client::wait_for,
     daemon::{Daemon, lb_binary},
     kernel::{bytes::pieces, packet::Packet},
     lab::{Arms, Lab, Return, VIP4, VIP6, backend4, backend6},
-    maps::dump,
+    maps::{dump, pins},
     raw::make_up,
 };
 
@@ -226,7 +225,7 @@ fn missed(daemon: &Daemon<'_>) -> u64 {
 /// As a crash between two entries may leave it: the entry for fragments has a row that is no service's.
 fn lead_astray(lab: &Lab) {
     let changed = lab.lb.run(|| {
-        let map = Map::Array(MapData::from_pin(service_table()).unwrap());
+        let map = Map::Array(MapData::from_pin(pins().join("SERVICE_TABLE")).unwrap());
         let mut buckets: Array<_, ServiceBucket> = Array::try_from(map).unwrap();
         let mut changed = 0;
         for index in 0..buckets.len() {
@@ -246,14 +245,9 @@ fn is_of_fragments(word: u64) -> bool {
     (word as u32) >> 24 == u32::from(key_kind::FRAGMENTS)
 }
 
-/// To be opened in lb's machine.
-fn service_table() -> PathBuf {
-    PathBuf::from(format!("/sys/fs/bpf/lb/v{ABI_VERSION}/maps/SERVICE_TABLE"))
-}
-
 /// The last words of the entries that lead fragments to services.
 fn entries(lab: &Lab) -> Vec<u64> {
-    let buckets = lab.lb.run(|| dump(&service_table())).unwrap();
+    let buckets = lab.lb.run(|| dump(&pins().join("SERVICE_TABLE"))).unwrap();
     let words = buckets.values().flat_map(|bucket| bucket.chunks(size_of::<ServiceEntry>()));
     words
         .map(|entry| u64::from_ne_bytes(entry[16..24].try_into().unwrap()))

@@ -9,12 +9,12 @@ use std::{
 };
 
 use etherparse::PacketBuilder;
-use lb_common::abi::{ABI_VERSION, Reason};
+use lb_common::abi::Reason;
 use lb_tests::{
     client::{Held, wait_for},
     daemon::{Daemon, backend, lb_binary},
     lab::{Arms, Lab, PORT, Return, VIP4, backend4},
-    maps::{differences, dump_all},
+    maps::{differences, dump_all, pins},
 };
 use serde_json::Value;
 
@@ -130,10 +130,6 @@ fn file(daemon: &Daemon<'_>, name: &str) -> PathBuf {
 }
 
 /// Where the maps of this version are pinned.
-fn maps() -> PathBuf {
-    PathBuf::from(format!("/sys/fs/bpf/lb/v{ABI_VERSION}/maps"))
-}
-
 #[test]
 fn a_hundred_thousand_packets_change_nothing() {
     let lab = Lab::new(Arms::One, Return::ThroughLb, 3).unwrap();
@@ -151,7 +147,7 @@ fn a_hundred_thousand_packets_change_nothing() {
     // CLOCK is the controller's own. The host's stacks say something now and then, which is passed: of those packets there
     // are some, but not the ten thousand of the file. What else changes would be the controller's work, not there every time.
     let dump = || {
-        let mut all = lab.lb.run(|| dump_all(&maps())).unwrap();
+        let mut all = lab.lb.run(|| dump_all(&pins())).unwrap();
         assert!(all.remove("CLOCK").is_some(), "{:?}", all.keys());
         let passed = all.get_mut("REASON_COUNTS").unwrap();
         let passed = passed.remove(&(Reason::Passed as u32).to_ne_bytes()[..]).unwrap();
