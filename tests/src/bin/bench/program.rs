@@ -2,31 +2,38 @@
 //!
 //! Each row is a stream of packets of so many flows, composed in the kernel by the lab's `restore` program, which then
 //! calls the balancer, the bare floor or the comparison program. Floor and program are measured in turns on the same
-//! stream, so that what else the machine does meets both; a value is the median of the differences.
+//! stream; a value is the median of the differences in those turns in which the machine was [`quiet`].
 
 mod features;
 mod fullnat;
 mod growth;
 mod memory;
+mod quiet;
 mod subjects;
 pub mod worlds;
+
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lb_common::abi::Phase;
 use lb_tests::kernel::{
-    Kernel, Options, action,
-    lab::Lab,
+    Kernel, Options,
+    lab::{Lab, Stream},
     world::{GUE_MODES, MODES, ip},
 };
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
     unistd::Pid,
 };
 
-use self::subjects::{Subject, program};
 pub use self::worlds::{request, vip};
+use self::{
+    quiet::Machine,
+    subjects::{Subject, program},
+};
 use crate::{
     Args, Parts, progress,
+    rate::veth,
     row::{Row, median},
 };
 
@@ -60,46 +67,75 @@ const LIMITS: [(&str, f64); 12] = [
 /// How many times the comparison program costs what lb does in the same mode, at least.
 const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn-flood", 15.0)];
 
+/// What a run with `--quick` may spend on waiting for a quiet machine, and a whole one.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(75), Duration::from_secs(900)];
+
 /// All rows.
 pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
-    let (rounds, packets) = if args.quick { (4, 1 << 17) } else { (15, 1 << 20) };
+    let (turns, packets) = if args.quick { (4, 1 << 17) } else { (15, 1 << 20) };
+    let mut machine = Machine::new(PATIENCE[usize::from(!args.quick)]);
     let mut subjects = subjects::all(args.quick);
     subjects.retain(|subject| args.wants_row("program", &subject.name()));
     let mut rows = Vec::new();
     if !subjects.is_empty() {
-        let measured = parts.time("program", || measure_subjects(&mut subjects, rounds, packets));
-        rows.extend(measured?);
+        let measured = parts
+            .time("program", || measure_subjects(&mut machine, &mut subjects, turns, packets))?;
+        rows.extend(measured);
     }
-    rows.extend(parts.time("features", || {
-        features::measure(args, if args.quick { 2 } else { rounds }, packets)
-    })?);
-    rows.extend(parts.time("growth", || growth::measure(args, rounds, packets))?);
+    let rounds = if args.quick { 2 } else { turns };
+    let features =
+        parts.time("features", || features::measure(args, &mut machine, rounds, packets))?;
+    rows.extend(features);
+    let growth = parts.time("growth", || growth::measure(args, &mut machine, turns, packets))?;
+    rows.extend(growth);
+    if !rows.is_empty() {
+        rows.push(machine.row());
+    }
     Ok(rows)
 }
 
-fn measure_subjects(subjects: &mut [Subject], rounds: u32, packets: u32) -> Result<Vec<Row>> {
-    let mut lab = Lab::load(if uses(subjects, program::COMPARE) { COMPARE_FLOWS } else { 1 })?;
-    lab.register_own(program::FLOOR, "floor")?;
+fn measure_subjects(
+    machine: &mut Machine,
+    subjects: &mut [Subject],
+    turns: u32,
+    packets: u32,
+) -> Result<Vec<Row>> {
+    let mut lab = lab(if uses(subjects, program::COMPARE) { COMPARE_FLOWS } else { 1 })?;
     let kernels = load(&mut lab, subjects)?;
     let all: Vec<usize> = (0..subjects.len()).collect();
-    for round in 0..=rounds {
-        stream_all(&mut lab, subjects, &all, (round, rounds), packets)?;
-    }
-    // Something else that the machine did meanwhile makes a row miss its limit now and then: then it is measured for longer, and so is
-    // what its limit is made of; all that was measured counts.
+    stream_all(&mut lab, machine, subjects, &all, 0, packets)?;
+    measure_turns(&mut lab, machine, subjects, &all, turns, packets)?;
+    // A row that misses its limit is measured for longer, and so is what its limit is made of; all that was measured counts.
     for more in 1..=MORE {
         let missed = missed(subjects);
-        for round in 1..=rounds {
-            if missed.is_empty() {
-                break;
-            }
-            stream_all(&mut lab, subjects, &missed, (round + more * rounds, rounds), packets)?;
-        }
+        machine.wait_longer();
+        measure_turns(&mut lab, machine, subjects, &missed, turns * (1 + more), packets)?;
     }
     progress("");
     drop(kernels);
     Ok(subject_rows(subjects))
+}
+
+/// Measures the subjects at these places until each has so many quiet turns, or has had three times as many.
+fn measure_turns(
+    lab: &mut Lab,
+    machine: &mut Machine,
+    subjects: &mut [Subject],
+    places: &[usize],
+    turns: u32,
+    packets: u32,
+) -> Result<()> {
+    for round in 1..=3 * turns {
+        // All are asked again: a look at a quieter machine tells that the earlier ones were not.
+        let is_due = |place: &usize| subjects[*place].turns.wants_more(machine, turns as usize);
+        let due: Vec<usize> = places.iter().copied().filter(is_due).collect();
+        stream_all(lab, machine, subjects, &due, round, packets)?;
+    }
+    for subject in subjects {
+        subject.kept = subject.turns.keep(machine);
+    }
+    Ok(())
 }
 
 fn uses(subjects: &[Subject], program: u32) -> bool {
@@ -172,6 +208,18 @@ fn load(lab: &mut Lab, subjects: &[Subject]) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
+/// The lab's programs, one of them in place on a NIC that nobody uses: as long as it is not in place anywhere, the kernel enters it
+/// into its code and removes it again for each measurement, which takes it tens of milliseconds.
+fn lab(compare_flows: u32) -> Result<Lab> {
+    // Of this thread alone; it ends with the process.
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let [nic, _] = veth()?;
+    let mut lab = Lab::load(compare_flows)?;
+    lab.attach("restore", nic)?;
+    lab.register_own(program::FLOOR, "floor")?;
+    Ok(lab)
+}
+
 /// The comparison program's table is per CPU, and so are caches.
 pub fn stay_on_one_cpu() -> Result<()> {
     let mut cpus = CpuSet::new();
@@ -201,14 +249,15 @@ fn missed(subjects: &[Subject]) -> Vec<usize> {
 /// The subjects at these places, one after the other; round 0 only warms up.
 fn stream_all(
     lab: &mut Lab,
+    machine: &mut Machine,
     subjects: &mut [Subject],
     places: &[usize],
-    (round, rounds): (u32, u32),
+    round: u32,
     packets: u32,
 ) -> Result<()> {
     let count = places.len();
     for (index, place) in places.iter().enumerate() {
-        progress(&format!("round {round} of {rounds}: {} of {count} rows", index + 1));
+        progress(&format!("round {round}: {} of {count} rows", index + 1));
         let subject = &mut subjects[*place];
         let name = subject.name();
         let Subject { stream, opening, program, moved, expected, remembers, .. } = subject;
@@ -221,13 +270,14 @@ fn stream_all(
         }
         let packets = packets_of_row.unwrap_or(packets);
         let packets = if round == 0 { all.max(1 << 12) } else { packets };
-        let floor = lab.stream(stream, program::FLOOR, 0, packets, action::TX)?;
-        let whole = lab.stream(stream, program, moved, packets, expected);
-        let whole = whole.with_context(|| name)?;
-        if round > 0 {
-            let floor = floor.as_nanos() as f64;
-            subject.floors.push(floor);
-            subject.differences.push(whole.as_nanos() as f64 - floor);
+        let whole = |lab: &mut Lab, stream: &mut Stream| {
+            let time = lab.stream(stream, program, moved, packets, expected);
+            Ok(time.with_context(|| name)?.as_nanos() as f64)
+        };
+        if round == 0 {
+            whole(lab, stream)?;
+        } else {
+            subject.turns.add(machine.turn(lab, stream, whole)?);
         }
     }
     Ok(())
@@ -235,9 +285,9 @@ fn stream_all(
 
 fn subject_rows(subjects: &[Subject]) -> Vec<Row> {
     let row = |subject: &Subject| {
-        let floor = median(&subject.floors);
+        let floor = median(&subject.kept.floors);
         let limit = limit(subject, subjects, floor);
-        Row::new("program", subject.name(), "ns above floor", &subject.differences, limit)
+        Row::new("program", subject.name(), "ns above floor", &subject.kept.differences, limit)
             .above(floor)
     };
     let cheaper = CHEAPER.iter().filter_map(|(state, least)| cheaper(subjects, state, *least));
@@ -249,7 +299,7 @@ fn cheaper(subjects: &[Subject], state: &str, least: f64) -> Option<Row> {
     let differences = |mode: &str| {
         let found =
             subjects.iter().find(|one| (one.mode, one.state, one.flows) == (mode, state, "1Mi"));
-        found.map(|found| &found.differences)
+        found.map(|found| &found.kept.differences)
     };
     let (ours, theirs) = (differences("tunnel-ipip4")?, differences("compare-flow-table-ipip4")?);
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| theirs / ours).collect();
@@ -269,6 +319,7 @@ fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
     let few = subjects.iter().find(|other| {
         (other.mode, other.state, other.flows) == (subject.mode, "established", "1Ki")
     });
-    let growth = few.filter(|_| grows).map(|few| GROWTH * median(&few.differences) + RESOLUTION);
+    let growth =
+        few.filter(|_| grows).map(|few| GROWTH * median(&few.kept.differences) + RESOLUTION);
     [mode, growth].into_iter().flatten().reduce(f64::min)
 }

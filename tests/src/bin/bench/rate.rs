@@ -58,6 +58,8 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     // Of this thread alone; it ends with the process.
     unshare(CloneFlags::CLONE_NEWNET)?;
     let [client, balancer] = veth()?;
+    link("set client up")?;
+    link("set balancer up")?;
     let options =
         Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
     let mut kernel = Kernel::load(options)?;
@@ -98,18 +100,19 @@ pub fn measure(quick: bool) -> Result<Vec<Row>> {
     Ok(subjects.iter().flat_map(rows).collect())
 }
 
-/// A pair, both ends here; the numbers of the ends.
-fn veth() -> Result<[u32; 2]> {
-    for line in [
-        "link add client type veth peer name balancer",
-        "link set client up",
-        "link set balancer up",
-    ] {
-        let output =
-            Command::new("ip").args(line.split(' ')).output().context("cannot start `ip`")?;
-        ensure!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+/// A pair that is down, both ends here; the numbers of the ends.
+pub fn veth() -> Result<[u32; 2]> {
+    link("add client type veth peer name balancer")?;
     Ok([if_nametoindex("client")?, if_nametoindex("balancer")?])
+}
+
+fn link(line: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    let output = command.arg("link").args(line.split(' ')).output();
+    let output = output.context("cannot start `ip`")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip link {line}: {said}");
+    Ok(())
 }
 
 fn subjects() -> Vec<Subject> {

@@ -12,6 +12,8 @@ use lb_tests::kernel::{
 };
 
 use super::{
+    lab,
+    quiet::Machine,
     subjects::overhead,
     worlds::{backend, of_modes, reply, request, vip},
 };
@@ -84,33 +86,33 @@ type Modes = [(&'static str, Forward, bool, bool)];
 
 /// A row for each feature and mode: of time, and of instructions. With `--quick` the time of three modes, and instructions of those that
 /// do without GUE, which programs of its own measure.
-pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
+pub fn measure(args: &Args, machine: &mut Machine, rounds: u32, packets: u32) -> Result<Vec<Row>> {
     if !args.wants_row("program", "feature/") {
         return Ok(Vec::new());
     }
     let base = Options { single_nic: true, arena: 1 << 20, backends: 4096, ..Options::default() };
-    let mut rows = of_modes_with(args.quick, base, &MODES, (rounds, packets))?;
+    let mut rows = of_modes_with(args.quick, machine, base, &MODES, (rounds, packets))?;
     if !args.quick {
         let base = Options { gue: true, ..base };
-        rows.extend(of_modes_with(false, base, &GUE_MODES, (rounds, packets))?);
+        rows.extend(of_modes_with(false, machine, base, &GUE_MODES, (rounds, packets))?);
     }
     Ok(rows)
 }
 
 fn of_modes_with(
     quick: bool,
+    machine: &mut Machine,
     base: Options,
     modes: &Modes,
     (rounds, packets): (u32, u32),
 ) -> Result<Vec<Row>> {
-    let mut lab = Lab::load(1)?;
-    lab.register_own(0, "floor")?;
+    let mut lab = lab(1)?;
     let mut programs = load(&mut lab, base, modes)?;
     let mut rows = Vec::new();
     for way in ways(modes) {
         programs.iter_mut().for_each(|one| one.times.clear());
         if !quick || ["nat4", "dsr4", "tunnel-ipip4"].contains(&way.mode.as_str()) {
-            time(&mut lab, &mut programs, &way, (rounds, packets))?;
+            time(&mut lab, machine, &mut programs, &way, (rounds, packets))?;
         }
         let frame = way.packet.bytes();
         let none = Interpreter::new(&programs[0].kernel)?.run(&frame)?.1.instructions;
@@ -184,9 +186,10 @@ fn ways(modes: &Modes) -> Vec<Way> {
     ways
 }
 
-/// All programs in turns.
+/// All programs in turns, each while the machine is quiet if that can be waited for.
 fn time(
     lab: &mut Lab,
+    machine: &mut Machine,
     programs: &mut [Measured],
     way: &Way,
     (rounds, packets): (u32, u32),
@@ -195,6 +198,7 @@ fn time(
     for round in 0..=rounds {
         for (index, one) in (1..).zip(programs.iter_mut()) {
             progress(&format!("{} with {}, round {round} of {rounds}", way.mode, one.name));
+            machine.wait();
             let time = lab.stream(&mut stream, index, way.moved, packets, action::TX)?;
             if round > 0 {
                 one.times.push(time.as_nanos() as f64);

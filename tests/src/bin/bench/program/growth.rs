@@ -2,6 +2,8 @@
 //! are rows of the other measurements.) What backends cost is their ring's slots, or their own rows and counters: in the whole form
 //! there are rows of either without the other.
 
+use std::iter;
+
 use anyhow::Result;
 use lb_common::abi::Forward;
 use lb_tests::kernel::{
@@ -12,7 +14,9 @@ use lb_tests::kernel::{
 };
 
 use super::{
+    lab,
     memory::Memory,
+    quiet::{Kept, Machine, Turns},
     worlds::{backend, request, ring_of},
 };
 use crate::{
@@ -54,15 +58,15 @@ struct Subject {
     text: &'static str,
     program: u32,
     streams: Vec<Stream>,
-    floors: Vec<f64>,
-    differences: Vec<f64>,
+    turns: Turns,
+    /// What of them counts.
+    kept: Kept,
 }
 
 /// All rows: packets go to all services, and to all backends.
-pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
+pub fn measure(args: &Args, machine: &mut Machine, turns: u32, packets: u32) -> Result<Vec<Row>> {
     let wants = |rows| args.wants_row("growth", rows);
-    let mut lab = Lab::load(1)?;
-    lab.register_own(0, "floor")?;
+    let mut lab = lab(1)?;
     let (mut kernels, mut subjects) = (Vec::new(), Vec::new());
     let mut add = |world: World, rows: Vec<(&'static str, &'static str, Vec<u32>)>| -> Result<()> {
         progress(&format!("loading a program for {}", rows[0].0));
@@ -76,9 +80,9 @@ pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
                 let packet = request(true, &vip(number), flag::ACK);
                 Stream::new(&packet, Varied::Source, 1 << 20)
             });
-            let (floors, differences) = (Vec::new(), Vec::new());
             let streams = streams.collect();
-            subjects.push(Subject { kind, text, program, streams, floors, differences });
+            let (turns, kept) = (Turns::default(), Kept::default());
+            subjects.push(Subject { kind, text, program, streams, turns, kept });
         }
         Ok(())
     };
@@ -112,7 +116,7 @@ pub fn measure(args: &Args, rounds: u32, packets: u32) -> Result<Vec<Row>> {
         });
         add(World::of(services), rows.collect())?;
     }
-    let accesses = measure_all(&mut lab, &mut subjects, rounds, packets)?;
+    let accesses = measure_all(&mut lab, machine, &mut subjects, turns, packets)?;
     drop(kernels);
     let access = median(&accesses);
     let mut rows: Vec<Row> =
@@ -158,48 +162,58 @@ fn service(number: u32, backends: usize, slots: Option<u32>) -> Service {
 /// All in turns, and accesses to memory between the rounds.
 fn measure_all(
     lab: &mut Lab,
+    machine: &mut Machine,
     subjects: &mut [Subject],
-    rounds: u32,
+    turns: u32,
     packets: u32,
 ) -> Result<Vec<f64>> {
     let memory = Memory::of(RING);
     let mut accesses = Vec::new();
-    for round in 0..=rounds {
+    for round in 0..=3 * turns {
         accesses.push(memory.access());
-        for Subject { kind, text, program, streams, floors, differences } in &mut *subjects {
-            progress(&format!("{kind}/{text}, round {round} of {rounds}"));
-            let (mut floor, mut whole) = (0.0, 0.0);
-            let share = streams.len() as u32;
-            for stream in &mut *streams {
-                let time = lab.stream(stream, 0, 0, packets / share, action::TX)?;
-                floor += time.as_nanos() as f64 / f64::from(share);
-                let time = lab.stream(stream, *program, 0, packets / share, action::TX)?;
-                whole += time.as_nanos() as f64 / f64::from(share);
+        for subject in &mut *subjects {
+            if !subject.turns.wants_more(machine, turns as usize) {
+                continue;
             }
+            progress(&format!("{}/{}, round {round}", subject.kind, subject.text));
+            let Some((first, others)) = subject.streams.split_first_mut() else { continue };
+            let (program, share) = (subject.program, 1 + others.len() as u32);
+            let turn = machine.turn(lab, first, |lab, first| {
+                let mut whole = 0.0;
+                for stream in iter::once(first).chain(others) {
+                    let time = lab.stream(stream, program, 0, packets / share, action::TX)?;
+                    whole += time.as_nanos() as f64 / f64::from(share);
+                }
+                Ok(whole)
+            })?;
+            // The first one only warms up.
             if round > 0 {
-                floors.push(floor);
-                differences.push(whole - floor);
+                subject.turns.add(turn);
             }
         }
+    }
+    for subject in subjects {
+        subject.kept = subject.turns.keep(machine);
     }
     progress("");
     Ok(accesses)
 }
 
 fn row(subject: &Subject, all: &[Subject], access: f64) -> Row {
-    let Subject { kind, text, floors, differences, .. } = subject;
+    let Subject { kind, text, kept, .. } = subject;
     let same = || all.iter().filter(|other| other.kind == *kind);
-    let floor = median(floors);
+    let floor = median(&kept.floors);
     let limit = match *kind {
-        SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.differences)),
+        SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.kept.differences)),
         BACKENDS_ROWS => {
             let is_long = OF_ONE.iter().any(|(count, name)| name == text && *count >= LONG);
             let step = if is_long { access.max(TENFOLD * floor) } else { TENFOLD * floor };
             let fewer = same().take_while(|other| other.text != *text).last();
-            fewer.map(|fewer| median(&fewer.differences) + step)
+            fewer.map(|fewer| median(&fewer.kept.differences) + step)
         }
         _ => None,
     };
     let limit = limit.filter(|_| *text != "1");
-    Row::new("growth", format!("{kind}/{text}"), "ns above floor", differences, limit).above(floor)
+    Row::new("growth", format!("{kind}/{text}"), "ns above floor", &kept.differences, limit)
+        .above(floor)
 }

@@ -10,6 +10,7 @@ use lb_tests::kernel::{
 
 use super::{
     fullnat,
+    quiet::{Kept, Turns},
     worlds::{
         self, BACKENDS, DENY_FLOWS, GUARDED_DIGIT, GUARDS, Guard, backend, datagram, error, reply,
         request, stranger, vip,
@@ -83,8 +84,9 @@ pub struct Subject {
     pub opening: Option<Stream>,
     /// Packets of a round, if not as many as of other rows.
     pub packets: Option<u32>,
-    pub floors: Vec<f64>,
-    pub differences: Vec<f64>,
+    pub turns: Turns,
+    /// What of them counts.
+    pub kept: Kept,
 }
 
 impl Subject {
@@ -125,8 +127,8 @@ pub fn subject(
         stream,
         opening: None,
         packets: None,
-        floors: Vec::new(),
-        differences: Vec::new(),
+        turns: Turns::default(),
+        kept: Kept::default(),
     }
 }
 
