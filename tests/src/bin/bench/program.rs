@@ -68,12 +68,12 @@ const LIMITS: [(&str, f64); 12] = [
 const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn-flood", 15.0)];
 
 /// What a run with `--quick` may spend on waiting for a quiet machine, and a whole one.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(75), Duration::from_secs(900)];
+const PATIENCE: [Duration; 2] = [Duration::from_secs(45), Duration::from_secs(300)];
 
 /// All rows.
 pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
-    let (turns, packets) = if args.quick { (4, 1 << 17) } else { (15, 1 << 20) };
+    let (turns, packets) = if args.quick { (3, 1 << 17) } else { (9, 1 << 19) };
     let mut machine = Machine::new(PATIENCE[usize::from(!args.quick)]);
     let mut subjects = subjects::all(args.quick);
     subjects.retain(|subject| args.wants_row("program", &subject.name()));

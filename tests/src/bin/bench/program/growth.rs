@@ -36,8 +36,9 @@ const SLOTS: [(u32, &str); 5] =
 /// The most that a packet may cost with more services, as a multiple of what it costs with one: flat.
 const FLAT: f64 = 1.25;
 /// What it may cost more than with a tenth as many backends, in floors: logarithmic. Where the ring is as large as the second
-/// cache of many CPUs, 1 MiB, or larger, an access to memory if that is more.
+/// cache of many CPUs, 1 MiB, or larger, two accesses to memory if that is more: the slot says which backend's row is read next.
 const TENFOLD: f64 = 1.0;
+const ACCESSES: f64 = 2.0;
 /// Backends from which on it is.
 const LONG: usize = 1_000;
 /// Bytes of the longest ring.
@@ -207,7 +208,8 @@ fn row(subject: &Subject, all: &[Subject], access: f64) -> Row {
         SERVICES_ROWS => same().next().map(|first| FLAT * median(&first.kept.differences)),
         BACKENDS_ROWS => {
             let is_long = OF_ONE.iter().any(|(count, name)| name == text && *count >= LONG);
-            let step = if is_long { access.max(TENFOLD * floor) } else { TENFOLD * floor };
+            let step =
+                if is_long { (ACCESSES * access).max(TENFOLD * floor) } else { TENFOLD * floor };
             let fewer = same().take_while(|other| other.text != *text).last();
             fewer.map(|fewer| median(&fewer.kept.differences) + step)
         }
