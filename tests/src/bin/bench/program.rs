@@ -8,7 +8,7 @@ mod features;
 mod fullnat;
 mod growth;
 mod memory;
-mod quiet;
+pub mod quiet;
 mod subjects;
 pub mod worlds;
 
@@ -90,7 +90,7 @@ pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     let growth = parts.time("growth", || growth::measure(args, &mut machine, turns, packets))?;
     rows.extend(growth);
     if !rows.is_empty() {
-        rows.push(machine.row());
+        rows.push(machine.row("program"));
     }
     Ok(rows)
 }

@@ -48,7 +48,7 @@ struct Said {
 
 /// Measures in the kernel at hand, which has to have IPVS, and prints one line for [`read`].
 pub fn measure_here(quick: bool) -> Result<()> {
-    let (rounds, requests, seconds) = if quick { (2, 250, 2) } else { (4, 400, 4) };
+    let (rounds, requests, seconds) = if quick { (2, 250, 1) } else { (3, 300, 2) };
     let pace = Pace { requests, kept: requests * 8, rate: 40, time: Duration::from_secs(seconds) };
     let through = Lab::new(Arms::Two, Return::ThroughLb, 3)?;
     let past = Lab::new(Arms::One, Return::Direct, 1)?;

@@ -88,15 +88,26 @@ impl Machine {
 
     /// Waits until it is quiet, or patience has run out.
     pub fn wait(&mut self) {
-        while !self.patience.is_zero() {
-            let time = spin();
-            self.least_spin = self.least_spin.min(time);
-            if time <= self.least_spin.mul_f64(QUIET) {
-                break;
-            }
+        let mut began = Instant::now();
+        while !self.is_impatient() && !self.is_still_quiet() {
+            let now = Instant::now();
+            let time = now - began;
             self.patience = self.patience.saturating_sub(time);
             self.waited += time;
+            began = now;
         }
+    }
+
+    /// Whether it has been quiet until now, as far as a [`Machine::wait`] and this tell.
+    pub fn is_still_quiet(&mut self) -> bool {
+        let time = spin();
+        self.least_spin = self.least_spin.min(time);
+        time <= self.least_spin.mul_f64(QUIET)
+    }
+
+    /// Whether nothing more is spent on waiting.
+    pub fn is_impatient(&self) -> bool {
+        self.patience.is_zero()
     }
 
     fn look(&mut self, lab: &mut Lab, stream: &mut Stream) -> Result<f64> {
@@ -112,9 +123,9 @@ impl Machine {
     }
 
     /// How long it took until it was quiet, in all.
-    pub fn row(&self) -> Row {
+    pub fn row(&self, group: &str) -> Row {
         let waited = self.waited.as_secs_f64();
-        Row::new("quality", "run/waited-for-quiet".to_owned(), "s", &[waited], None)
+        Row::new("quality", format!("run/waited-for-quiet/{group}"), "s", &[waited], None)
     }
 }
 
@@ -140,7 +151,7 @@ impl Turns {
     /// Whether there are not yet so many quiet ones (as far as is known by now), and there may be: when nothing more is spent on
     /// waiting, what there is has to do.
     pub fn wants_more(&self, machine: &Machine, turns: usize) -> bool {
-        let had = if machine.patience.is_zero() { self.0.len() } else { self.quiet(machine) };
+        let had = if machine.is_impatient() { self.0.len() } else { self.quiet(machine) };
         had < turns
     }
 
