@@ -68,7 +68,7 @@ struct Measured {
 /// All rows.
 pub fn measure(quick: bool) -> Result<Vec<Row>> {
     // A second of requests: what a measurement of CPU time is off by is the ticks at its ends, which are 4 ms.
-    let (rounds, requests, seconds) = if quick { (6, 9_000, 1) } else { (8, 12_000, 2) };
+    let (rounds, requests, seconds) = if quick { (6, 9_000, 1) } else { (7, 12_000, 2) };
     let overloads = if quick { 2 } else { rounds };
     let pace =
         Pace { requests, kept: requests * 2, rate: 1_000, time: Duration::from_secs(seconds) };

@@ -43,7 +43,7 @@ const COMPARE_FLOWS: u32 = 8_000_000;
 /// Pins: as many flows as are pinned here, and room.
 const PINS: u32 = 1 << 22;
 
-/// At 1 Mi flows and more, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
+/// At more flows, and when all packets are SYNs, a mode may cost this much more than at 1 Ki.
 const GROWTH: f64 = 1.10;
 /// And this many nanoseconds: the kernel tells whole ones, of the floor and of the packet.
 const RESOLUTION: f64 = 2.0;
@@ -68,12 +68,12 @@ const LIMITS: [(&str, f64); 12] = [
 const CHEAPER: [(&str, f64); 2] = [("established", 8.0), ("syn-flood", 15.0)];
 
 /// What a run with `--quick` may spend on waiting for a quiet machine, and a whole one.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(45), Duration::from_secs(300)];
+const PATIENCE: [Duration; 2] = [Duration::from_secs(45), Duration::from_secs(120)];
 
 /// All rows.
 pub fn measure(args: &Args, parts: &mut Parts) -> Result<Vec<Row>> {
     stay_on_one_cpu()?;
-    let (turns, packets) = if args.quick { (3, 1 << 17) } else { (9, 1 << 19) };
+    let (turns, packets) = if args.quick { (3, 1 << 17) } else { (7, 1 << 18) };
     let mut machine = Machine::new(PATIENCE[usize::from(!args.quick)]);
     let mut subjects = subjects::all(args.quick);
     subjects.retain(|subject| args.wants_row("program", &subject.name()));
@@ -315,7 +315,7 @@ fn limit(subject: &Subject, subjects: &[Subject], floor: f64) -> Option<f64> {
     }
     let mode = LIMITS.iter().find(|(mode, _)| *mode == subject.mode);
     let mode = mode.map(|(_, floors)| floors * floor);
-    let grows = ["1Mi", "10Mi"].contains(&subject.flows) || subject.state != "established";
+    let grows = ["64Ki", "1Mi", "10Mi"].contains(&subject.flows) || subject.state != "established";
     let few = subjects.iter().find(|other| {
         (other.mode, other.state, other.flows) == (subject.mode, "established", "1Ki")
     });
