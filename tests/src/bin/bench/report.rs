@@ -106,7 +106,7 @@ fn document(rows: &[Row], quick: bool) -> Result<String> {
     let mut text = String::from(
         "# Benchmarks\n\nWritten by `cargo xtask bench`, which measures everything anew. Absolute times differ between machines; \
          what is quoted is the ratio to the floor measured in turns with each row: for programs a bare MAC swap with the same harness, for rates \
-         a bare XDP_TX on the same path, for the hash SipHash. A value is the median of its rounds.\n\n",
+         a bare XDP_TX on the same path, for the hash SipHash. A value is the median of its rounds; of programs and rates, of those during which the machine was quiet, which the floor tells.\n\n",
     );
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // Not those that this process still uses: it stays on one.
