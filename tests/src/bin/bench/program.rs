@@ -106,7 +106,7 @@ fn measure_subjects(
     let all: Vec<usize> = (0..subjects.len()).collect();
     stream_all(&mut lab, machine, subjects, &all, 0, packets)?;
     measure_turns(&mut lab, machine, subjects, &all, turns, packets)?;
-    // A row that misses its limit is measured for longer, and so is what its limit is made of; all that was measured counts.
+    // A row that misses its limit is measured for longer, and so is what its limit is made of; all quiet turns count.
     for more in 1..=MORE {
         let missed = missed(subjects);
         machine.wait_longer();
@@ -117,7 +117,7 @@ fn measure_subjects(
     Ok(subject_rows(subjects))
 }
 
-/// Measures the subjects at these places until each has so many quiet turns, or has had three times as many.
+/// Measures the subjects at these places until each has so many quiet turns, in three times as many rounds at most.
 fn measure_turns(
     lab: &mut Lab,
     machine: &mut Machine,

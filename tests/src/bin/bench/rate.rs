@@ -130,7 +130,7 @@ impl Subject {
         had < rounds
     }
 
-    /// Its limit, as far as it has been measured: then it is measured for longer, and all of it counts.
+    /// Its limit, as far as it has been measured: then it is measured for longer, and all quiet rounds count.
     fn misses(&self) -> bool {
         rows(self).iter().any(|row| row.pass == Some(false))
     }

@@ -129,8 +129,8 @@ impl Machine {
     }
 }
 
-/// The time of a few hundred thousand multiplications, which a look at the floor would tell as well: but that takes the kernel
-/// tens of milliseconds to begin.
+/// The time of a few hundred thousand multiplications, which a look at the floor would tell as well, in several times as
+/// long.
 fn spin() -> Duration {
     let mut words = [1, 2, 3, 4, 5, 6, 7, 8_u64];
     let began = Instant::now();
